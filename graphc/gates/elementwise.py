@@ -1,0 +1,345 @@
+"""Elementwise gates: the Jacobian is diagonal, and `partials` is its diagonal.
+
+A record's `body` is its meaning and its code; `partials` are by hand, in gates, in the stable forms of
+docs/numerics.md; `sym` is an independent model, for sympy, that tests hold both against.
+
+`partials` gives for each operand a value, the number 1 or -1, or None where the derivative is zero by
+structure. A gate that is linear declares `transpose` instead: then its tangent is the gate itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from graphc.errors import DTypeError, GateError
+from graphc.gates.bodies import exp as exp_bodies
+from graphc.gates.bodies import hyperbolic as hyperbolic_bodies
+from graphc.gates.bodies import integer as integer_bodies
+from graphc.gates.bodies import log as log_bodies
+from graphc.gates.bodies import order as order_bodies
+from graphc.gates.bodies import power as power_bodies
+from graphc.gates.bodies import trig as trig_bodies
+from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, parameters_of, register
+from graphc.ir import scalar as s
+from graphc.ir.scalar import Scalar, ScalarGraph, trace_scalar
+from graphc.ir.types import DType, TensorType, bool_, f32, f64
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Node, Value
+
+_ACCEPTS = {
+    "float": lambda d: d.is_float,
+    "int": lambda d: d.is_int,
+    "number": lambda d: not d.is_bool,
+    "bits": lambda d: not d.is_float,
+    "bool": lambda d: d.is_bool,
+    "any": lambda d: True,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Gate):
+    """A gate whose result at an index depends on its operands at that index alone."""
+
+    body: Callable[..., Scalar] | None = None
+    partials: Callable[..., tuple[Any, ...]] | None = None  # (out, *operands) -> diagonals
+    transposed: Callable[..., tuple[Any, ...]] | None = None  # (ct, *operands) -> cotangents, for linear gates
+    sym: str | None = None
+    accepts: str = "float"
+    result: str = "same"  # "same", "bool", or "attr" (the attribute dtype)
+    choice: bool = False  # the first operand is a bool that chooses among the others
+    domain: tuple[float, float] = (-4.0, 4.0)
+    edges: tuple[float, ...] = ()
+    ulp: float | None = 0.5  # None: not a function of floats alone
+    no_sym: str = ""  # the reason, where `sym` is absent
+    _graphs: dict = field(default_factory=dict, repr=False)
+
+    kind: ClassVar[str] = "elementwise"
+
+    @property
+    def structure(self) -> str:  # type: ignore[override]
+        return "zero" if self.partials is None and self.transposed is None else "diagonal"
+
+    def result_dtype(self, dtypes: tuple[DType, ...]) -> DType:
+        operands = dtypes[1:] if self.choice else dtypes
+        for d in operands:
+            if not _ACCEPTS[self.accepts](d):
+                raise DTypeError(f"{self.name} is not defined on {d}")
+        if self.choice and not dtypes[0].is_bool:
+            raise DTypeError(f"{self.name}: the condition is {dtypes[0]}, not bool")
+        if any(d is not operands[0] for d in operands):
+            raise DTypeError(f"{self.name}: operands have the dtypes {', '.join(map(str, dtypes))}")
+        return bool_ if self.result == "bool" else operands[0]
+
+    def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+        if len(types) != len(self.params):
+            raise GateError(f"{self.name} takes {len(self.params)} operands, got {len(types)}")
+        shape = check_one_shape(self.name, types)
+        dtype = self.result_dtype(tuple(t.dtype for t in types))
+        return TensorType(attrs["dtype"] if self.result == "attr" else dtype, shape)
+
+    def body_graph(self, dtypes: tuple[DType, ...], to: DType | None = None) -> ScalarGraph:
+        """The body for operands of these dtypes (and, for a cast, the dtype it casts to)."""
+        key = (dtypes, to)
+        found = self._graphs.get(key)
+        if found is None:
+            assert self.body is not None
+            suffix = "_".join(map(str, (*dtypes, to) if to else dtypes))
+            body = self.body if to is None else lambda x: self.body(x, to)  # type: ignore[misc]
+            found = self._graphs[key] = trace_scalar(f"{self.name}.{suffix}", body, dtypes)
+        return found
+
+    def node_body(self, node: Node) -> ScalarGraph:
+        return self.body_graph(tuple(a.type.dtype for a in node.args), dict(node.attrs).get("dtype"))
+
+    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+        from graphc.ir.reference import run_scalar
+
+        return run_scalar(self.node_body(node), *args)
+
+    def tangent(
+        self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
+    ) -> Value | None:
+        if not out.type.dtype.is_float:
+            return None
+        if self.transposed is not None and self.partials is None:
+            return self._same_gate(node, values, tangents)
+        assert self.partials is not None, self.name
+        total: Value | None = None
+        for t, p in zip(tangents, self.partials(out, *values), strict=True):
+            if t is None or p is None:
+                continue
+            term = _times(t, p)
+            total = term if total is None else total + term
+        return total
+
+    def _same_gate(
+        self, node: Node, values: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> Value | None:
+        if all(t is None for t in tangents):
+            return None
+        operands = [
+            v if self.choice and i == 0 else v.zeros_like() if t is None else t
+            for i, (v, t) in enumerate(zip(values, tangents, strict=True))
+        ]
+        if self.name in ("add", "sub") and None in tangents:  # spare the explicit zero
+            return tangents[0] if tangents[1] is None else tangents[1] if self.name == "add" else -tangents[1]  # type: ignore[operator]
+        return out_of(self, operands, dict(node.attrs))
+
+    def transpose(
+        self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
+        if self.transposed is None:
+            return super().transpose(node, values, ct, linear)
+        return [c if wanted else None for c, wanted in zip(self.transposed(ct, *values), linear, strict=True)]
+
+
+def out_of(g: Gate, operands: Sequence[Value], attrs: Attrs) -> Value:
+    return operands[0].apply_gate(g, tuple(operands), dict(attrs))
+
+
+def _times(t: Value, partial: Any) -> Value:
+    """Tangent times partial: a number scales, a value goes through the strong zero."""
+    if isinstance(partial, (int, float)):
+        return t if partial == 1 else -t if partial == -1 else t * partial
+    return mul0(t, partial)
+
+
+def gate(name: str, doc: str, *, body: Callable[..., Scalar], attrs: tuple[str, ...] = (), **fields: Any) -> Elementwise:
+    """Enter an elementwise gate; an incomplete record is an error at import."""
+    source = caller()
+    params = parameters_of(body)
+    params = params[: len(params) - len(attrs)]
+    if fields.get("sym") is None and not fields.get("no_sym") and fields.get("ulp", 0.5) is not None:
+        raise GateError(f"{source}: gate {name!r} needs a sym model, or the reason why it has none")
+    record = Elementwise(name=name, doc=doc, params=params, attrs=attrs, source=source, body=body, **fields)
+    register(record)
+    return record
+
+
+# -- arithmetic ---------------------------------------------------------------------------------------------
+
+add = gate(
+    "add", "x + y.", body=lambda x, y: x + y, accepts="number", sym="x + y",
+    transposed=lambda ct, x, y: (ct, ct),
+)  # fmt: skip
+sub = gate(
+    "sub", "x - y.", body=lambda x, y: x - y, accepts="number", sym="x - y",
+    transposed=lambda ct, x, y: (ct, -ct),
+)  # fmt: skip
+mul = gate(
+    "mul", "x * y.", body=lambda x, y: x * y, accepts="number", sym="x*y",
+    partials=lambda out, x, y: (y, x),
+)  # fmt: skip
+mul0 = gate(
+    "mul0", "ct * p, and 0 where ct is 0 whatever p is: the product of a cotangent and a partial.",
+    body=lambda ct, p: s.select(s.equal(ct, 0.0), 0.0, ct * p), sym="ct*p",
+    partials=lambda out, ct, p: (p, ct), transposed=lambda ct, t, p: (mul0(ct, p), None),
+)  # fmt: skip
+div = gate(
+    "div", "x / y, of floats.", body=lambda x, y: x / y, sym="x/y",
+    partials=lambda out, x, y: (reciprocal(y), -(out / y)), edges=(0.0,),
+)  # fmt: skip
+neg = gate(
+    "neg", "-x.", body=lambda x: -x, accepts="number", sym="-x", transposed=lambda ct, x: (-ct,),
+)  # fmt: skip
+abs_ = gate(
+    "abs", "|x|, with the derivative 0 at 0.", body=lambda x: abs(x), accepts="number",
+    sym="Abs(x)", partials=lambda out, x: (sign(x),), edges=(0.0,),
+)  # fmt: skip
+sign = gate(
+    "sign", "-1, 0 or 1; NaN for NaN; 0 for both zeros.", body=order_bodies.sign, accepts="number",
+    sym="sign(x)", partials=lambda out, x: (None,), edges=(0.0,),
+)  # fmt: skip
+square = gate(
+    "square", "x * x.", body=lambda x: x * x, accepts="number", sym="x**2",
+    partials=lambda out, x: (x * 2,),
+)  # fmt: skip
+sqrt = gate(
+    "sqrt", "Square root, correctly rounded.", body=s.sqrt, sym="sqrt(x)",
+    partials=lambda out, x: (0.5 / out,), domain=(0.0, 9.0), edges=(0.0,),
+)  # fmt: skip
+reciprocal = gate(
+    "reciprocal", "1 / x.", body=lambda x: 1.0 / x, sym="1/x",
+    partials=lambda out, x: (-(out * out),), edges=(0.0,),
+)  # fmt: skip
+floor_divide = gate(
+    "floor_divide", "Integer quotient rounded to minus infinity; 0 for a zero divisor.",
+    body=integer_bodies.floor_divide, accepts="int", ulp=None,
+)  # fmt: skip
+remainder = gate(
+    "remainder", "Integer remainder with the divisor's sign; 0 for a zero divisor.",
+    body=integer_bodies.remainder, accepts="int", ulp=None,
+)  # fmt: skip
+power = gate(
+    "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power, accepts="number",
+    sym="x**y", partials=lambda out, x, y: power_partials(out, x, y), domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
+)  # fmt: skip
+
+
+def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+    """Powers at 0 as NUMERICS decides: y = 0 gives 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
+    by_x = where(eq(y, 0), y.constant(0), y * power(x, y - 1))
+    by_y = where(logical_and(eq(x, 0), lt(y.constant(0), y)), y.constant(0), mul0(out, log(x)))
+    return by_x, by_y
+
+
+# -- order and choice ---------------------------------------------------------------------------------------
+
+
+def _ties(x: Value, y: Value, first: Value) -> tuple[Value, Value]:
+    """Diagonals of a two-way selection: 1 for the chosen operand, 1/2 and 1/2 where they tie."""
+    half = where(eq(x, y), x.constant(0.5), where(first, x.constant(1), x.constant(0)))
+    return half, 1 - half
+
+
+maximum = gate(
+    "maximum", "The larger; NaN if either is; -0 < +0; ties share the gradient.", body=order_bodies.maximum,
+    accepts="number", sym="Max(x, y)", partials=lambda out, x, y: _ties(x, y, lt(y, x)), edges=(0.0,),
+)  # fmt: skip
+minimum = gate(
+    "minimum", "The smaller; NaN if either is; -0 < +0; ties share the gradient.", body=order_bodies.minimum,
+    accepts="number", sym="Min(x, y)", partials=lambda out, x, y: _ties(x, y, lt(x, y)), edges=(0.0,),
+)  # fmt: skip
+clip = gate(
+    "clip", "min(max(x, low), high); the gradient passes on the bounds, too.", body=order_bodies.clip,
+    accepts="number", sym="Min(Max(x, low), high)",
+    partials=lambda out, x, low, high: _clip_partials(x, low, high),
+)  # fmt: skip
+
+
+def _clip_partials(x: Value, low: Value, high: Value) -> tuple[Value, Value, Value]:
+    one, zero = x.constant(1), x.constant(0)
+    above = lt(high, maximum(x, low))
+    below = logical_and(lt(x, low), logical_not(above))
+    inside = logical_not(logical_or(above, below))
+    return where(inside, one, zero), where(below, one, zero), where(above, one, zero)
+
+
+relu = gate(
+    "relu", "max(x, 0), with the derivative 0 at 0.", body=order_bodies.relu, accepts="number", sym="Max(x, 0)",
+    partials=lambda out, x: (where(lt(x.constant(0), x), x.constant(1), x.constant(0)),), edges=(0.0,),
+)  # fmt: skip
+where = gate(
+    "where", "x where the condition holds, else y; the cotangent is selected, never multiplied.",
+    body=lambda condition, x, y: s.select(condition, x, y) if not x.dtype.is_bool else (condition & x) | (~condition & y),
+    accepts="any", choice=True, ulp=None,
+    transposed=lambda ct, c, x, y: (None, where(c, ct, ct.constant(0)), where(c, ct.constant(0), ct)),
+)  # fmt: skip
+lt = gate("lt", "x < y.", body=lambda x, y: order_bodies.less(x, y), accepts="any", result="bool", ulp=None)
+le = gate("le", "x <= y.", body=lambda x, y: order_bodies.less_equal(x, y), accepts="any", result="bool", ulp=None)
+eq = gate("eq", "x == y.", body=lambda x, y: order_bodies.equal(x, y), accepts="any", result="bool", ulp=None)
+ne = gate("ne", "x != y.", body=lambda x, y: ~order_bodies.equal(x, y), accepts="any", result="bool", ulp=None)
+gt = gate("gt", "x > y.", body=lambda x, y: order_bodies.less(y, x), accepts="any", result="bool", ulp=None)
+ge = gate("ge", "x >= y.", body=lambda x, y: order_bodies.less_equal(y, x), accepts="any", result="bool", ulp=None)
+logical_and = gate("logical_and", "Both.", body=lambda x, y: x & y, accepts="bool", ulp=None)
+logical_or = gate("logical_or", "Either.", body=lambda x, y: x | y, accepts="bool", ulp=None)
+logical_xor = gate("logical_xor", "Exactly one.", body=lambda x, y: x ^ y, accepts="bool", ulp=None)
+logical_not = gate("logical_not", "Not.", body=lambda x: ~x, accepts="bool", ulp=None)
+isnan = gate("isnan", "x is NaN.", body=s.is_nan, result="bool", ulp=None)
+isfinite = gate("isfinite", "x is neither NaN nor infinite.", body=lambda x: abs(x) < float("inf"), result="bool", ulp=None)
+isinf = gate("isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")), result="bool", ulp=None)
+
+# -- rounding and casts -------------------------------------------------------------------------------------
+
+floor = gate("floor", "Largest integer not above x.", body=s.floor, sym="floor(x)", partials=lambda out, x: (None,))
+ceil = gate("ceil", "Smallest integer not below x.", body=lambda x: -s.floor(-x), sym="ceiling(x)", partials=lambda out, x: (None,))
+round_ = gate(
+    "round", "Nearest integer, ties to even.", body=s.rint, no_sym="sympy has no ties-to-even rounding of reals",
+    partials=lambda out, x: (None,),
+)  # fmt: skip
+trunc = gate("trunc", "The integer part.", body=order_bodies.trunc, sym="sign(x)*floor(Abs(x))", partials=lambda out, x: (None,))
+cast = gate(
+    "cast", "To another dtype; float to integer truncates, saturates, and makes 0 of NaN.",
+    body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x | x if x.dtype.is_bool else x,
+    attrs=("dtype",), accepts="any", result="attr", ulp=None,
+    transposed=lambda ct, x: (cast(ct, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
+)  # fmt: skip
+
+# -- exponentials and their kin -------------------------------------------------------------------------------
+
+exp = gate(
+    "exp", "e^x.", body=exp_bodies.exp, sym="exp(x)", partials=lambda out, x: (out,),
+    domain=(-30, 30), edges=(-745.2, 0.0, 709.8), ulp=1.0,
+)  # fmt: skip
+expm1 = gate(
+    "expm1", "e^x - 1 without cancellation.", body=exp_bodies.expm1, sym="exp(x) - 1",
+    partials=lambda out, x: (exp(x),), domain=(-30, 30), edges=(0.0, 709.8), ulp=1.0,
+)  # fmt: skip
+log = gate(
+    "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)", partials=lambda out, x: (reciprocal(x),),
+    domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
+)  # fmt: skip
+log1p = gate(
+    "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
+    partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
+)  # fmt: skip
+sin = gate("sin", "Sine.", body=trig_bodies.sin, sym="sin(x)", partials=lambda out, x: (cos(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
+cos = gate("cos", "Cosine.", body=trig_bodies.cos, sym="cos(x)", partials=lambda out, x: (-sin(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
+tanh = gate(
+    "tanh", "Hyperbolic tangent.", body=hyperbolic_bodies.tanh, sym="tanh(x)", partials=lambda out, x: (tanh_partial(x),),
+    domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
+)  # fmt: skip
+tanh_partial = gate(
+    "tanh_partial", "tanh'(x) = 4e/(1+e)^2 with e = exp(-2|x|).", body=hyperbolic_bodies.tanh_partial,
+    sym="1/cosh(x)**2", partials=lambda out, x: (-2 * tanh(x) * out,), domain=(-10, 10), edges=(0.0,), ulp=4.0,
+)  # fmt: skip
+sigmoid = gate(
+    "sigmoid", "1 / (1 + e^-x).", body=hyperbolic_bodies.sigmoid, sym="1/(1 + exp(-x))",
+    partials=lambda out, x: (sigmoid_partial(x),), domain=(-30, 30), edges=(-745.0, 0.0), ulp=1.5,
+)  # fmt: skip
+sigmoid_partial = gate(
+    "sigmoid_partial", "sigmoid'(x) = e/(1+e)^2 with e = exp(-|x|).", body=hyperbolic_bodies.sigmoid_partial,
+    sym="exp(-x)/(1 + exp(-x))**2", partials=lambda out, x: (-out * tanh(0.5 * x),), domain=(-30, 30),
+    edges=(0.0,), ulp=4.0,
+)  # fmt: skip
+softplus = gate(
+    "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus, sym="log(1 + exp(x))",
+    partials=lambda out, x: (sigmoid(x),), domain=(-30, 30), edges=(-800.0, 0.0, 800.0), ulp=1.5,
+)  # fmt: skip
+
+FLOATS = (f64, f32)

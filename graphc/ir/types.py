@@ -1,0 +1,397 @@
+"""DType, Dim and TensorType: what a value is, before anything is computed.
+
+In:   names and numbers (`f64["n", 3]`).
+Out:  types that print and parse back (`f64[n,3]`).
+Invariant: sizes are exact. A `Dim` is an integer polynomial in named sizes with a canonical form, so
+two sizes that are equal as polynomials *are* equal (`==`, hash, text), whatever the values of the names.
+
+>>> n = Dim.symbol("n")
+>>> (n + 1) * 2 - n
+Dim('n+2')
+>>> f64["n", 3]
+f64[n,3]
+>>> f64["n", 3].bytes_expr()
+Dim('24*n')
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+import numpy as np
+
+from graphc.errors import DTypeError, FormatError, ShapeError
+
+MAX_BYTES = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type. `f64["n", 3]` makes a `TensorType`."""
+
+    name: str
+    kind: str  # "f" float, "i" signed integer, "b" bool
+    itemsize: int
+
+    def __getitem__(self, shape: Size | str | tuple[Size | str, ...]) -> TensorType:
+        sizes = shape if isinstance(shape, tuple) else (shape,)
+        return TensorType(self, tuple(as_size(s) for s in sizes))
+
+    def __repr__(self) -> str:
+        return self.name
+
+    __str__ = __repr__
+
+    @cached_property
+    def numpy(self) -> np.dtype:
+        return np.dtype({"bool": "?", "f64": "f8", "f32": "f4", "i64": "i8", "i32": "i4"}[self.name])
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_int(self) -> bool:
+        return self.kind == "i"
+
+    @property
+    def is_bool(self) -> bool:
+        return self.kind == "b"
+
+
+f64 = DType("f64", "f", 8)
+f32 = DType("f32", "f", 4)
+i64 = DType("i64", "i", 8)
+i32 = DType("i32", "i", 4)
+bool_ = DType("bool", "b", 1)
+DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, i64, i32, bool_)}
+_FROM_NUMPY = {d.numpy: d for d in DTYPES.values()}
+
+
+def from_numpy(dtype: object) -> DType:
+    """The graphc dtype of a NumPy dtype in native byte order; `DTypeError` for all others."""
+    found = _FROM_NUMPY.get(np.dtype(dtype))  # type: ignore[call-overload]
+    if found is None:
+        raise DTypeError(
+            f"dtype {np.dtype(dtype)!s} is not supported: use float64, float32, int64, int32 or bool"  # type: ignore[call-overload]
+        )
+    return found
+
+
+Atom = Union[str, tuple[str, "Size", "Size"]]  # a named size, or ("floordiv" | "max" | "min", a, b)
+Monomial = tuple[Atom, ...]
+
+
+class Dim:
+    """A size known only at the call: an integer polynomial in named sizes and in floordiv/max/min of such.
+
+    Named sizes are at least 0. Operators give a plain `int` whenever the result is constant.
+    """
+
+    __slots__ = ("_hash", "terms", "text")
+
+    def __init__(self, terms: Mapping[Monomial, int]) -> None:
+        self.terms: tuple[tuple[Monomial, int], ...] = tuple(
+            sorted(((m, c) for m, c in terms.items() if c), key=lambda t: _monomial_key(t[0]))
+        )
+        self.text = _terms_text(self.terms)
+        self._hash = hash(self.text)
+
+    @staticmethod
+    def symbol(name: str) -> Dim:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in ("floordiv", "max", "min"):
+            raise ShapeError(f"{name!r} is not a name for a size: use letters, digits and underscores")
+        return Dim({(name,): 1})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dim) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"Dim({self.text!r})"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> tuple[Callable[[str], Size], tuple[str]]:
+        return (parse_size, (self.text,))
+
+    def __add__(self, other: Size) -> Size:
+        total = dict(self.terms)
+        for monomial, c in _terms(other):
+            total[monomial] = total.get(monomial, 0) + c
+        return _size(total)
+
+    def __mul__(self, other: Size) -> Size:
+        total: dict[Monomial, int] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in _terms(other):
+                m = tuple(sorted(m1 + m2, key=_atom_text))
+                total[m] = total.get(m, 0) + c1 * c2
+        return _size(total)
+
+    def __neg__(self) -> Size:
+        return self * -1
+
+    def __sub__(self, other: Size) -> Size:
+        return self + (-1 * other)
+
+    def __rsub__(self, other: Size) -> Size:
+        return (-1 * self) + other
+
+    def __floordiv__(self, other: Size) -> Size:
+        return size_floordiv(self, other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def symbols(self) -> tuple[str, ...]:
+        """The named sizes in it, sorted."""
+        found: set[str] = set()
+        pending: list[Dim] = [self]
+        while pending:
+            for monomial, _ in pending.pop().terms:
+                for atom in monomial:
+                    if isinstance(atom, str):
+                        found.add(atom)
+                    else:
+                        pending.extend(s for s in atom[1:] if isinstance(s, Dim))
+        return tuple(sorted(found))
+
+
+Size = Union[int, Dim]
+
+
+def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:
+    return size.terms if isinstance(size, Dim) else (((), size),)
+
+
+def _size(terms: Mapping[Monomial, int]) -> Size:
+    kept = {m: c for m, c in terms.items() if c}
+    if not kept:
+        return 0
+    if len(kept) == 1 and () in kept:
+        return kept[()]
+    return Dim(kept)
+
+
+def _atom_text(atom: Atom) -> str:
+    return atom if isinstance(atom, str) else f"{atom[0]}({atom[1]},{atom[2]})"
+
+
+def _monomial_key(monomial: Monomial) -> tuple[int, str]:
+    return (-len(monomial), "*".join(map(_atom_text, monomial)))
+
+
+def _terms_text(terms: tuple[tuple[Monomial, int], ...]) -> str:
+    parts = []
+    for monomial, c in terms:
+        factors = [_atom_text(a) for a in monomial]
+        if abs(c) != 1 or not factors:
+            factors.insert(0, str(abs(c)))
+        parts.append(("-" if c < 0 else "+" if parts else "") + "*".join(factors))
+    return "".join(parts)
+
+
+def size_floordiv(a: Size, b: Size) -> Size:
+    """floor(a / b), exact where it can be seen."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    if b == 1:
+        return a
+    if isinstance(a, Dim) and isinstance(b, int) and all(c % b == 0 for _, c in a.terms):
+        return _size({m: c // b for m, c in a.terms})
+    return Dim({(("floordiv", a, b),): 1})
+
+
+def size_max(a: Size, b: Size) -> Size:
+    if a == b:
+        return a
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    if at_least(a, b):
+        return a
+    if at_least(b, a):
+        return b
+    return Dim({(("max", *sorted((a, b), key=str)),): 1})  # type: ignore[dict-item]
+
+
+def size_min(a: Size, b: Size) -> Size:
+    if a == b:
+        return a
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    if at_least(a, b):
+        return b
+    if at_least(b, a):
+        return a
+    return Dim({(("min", *sorted((a, b), key=str)),): 1})  # type: ignore[dict-item]
+
+
+def at_least(a: Size, b: Size) -> bool:
+    """True if a >= b is certain for all sizes >= 0."""
+    difference = a - b
+    return all(c >= 0 for _, c in _terms(difference))
+
+
+def align_up(size: Size, to: int) -> Size:
+    return size_floordiv(size + (to - 1), to) * to
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    total: Size = 1
+    for s in sizes:
+        total = total * s
+    return total
+
+
+def evaluate(size: Size, env: Mapping[str, int]) -> int:
+    """The number that a size has under the values of its names."""
+    if isinstance(size, int):
+        return size
+    total = 0
+    for monomial, c in size.terms:
+        for atom in monomial:
+            if isinstance(atom, str):
+                c *= env[atom]
+            else:
+                a, b = evaluate(atom[1], env), evaluate(atom[2], env)
+                c *= {"floordiv": lambda: a // b, "max": lambda: max(a, b), "min": lambda: min(a, b)}[
+                    atom[0]
+                ]()
+        total += c
+    return total
+
+
+def as_size(value: object) -> Size:
+    """An int at least 0, or the text of a size such as "n" or "2*n+1"."""
+    if isinstance(value, Dim):
+        return value
+    if isinstance(value, str):
+        return parse_size(value)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise ShapeError(f"{value!r} is not a size: give a name or an integer that is at least 0")
+
+
+_SIZE_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_][A-Za-z0-9_.]*)|(.))")
+
+
+def parse_size(text: str) -> Size:
+    """The inverse of `str` on a size."""
+    tokens = [(m.group(1), m.group(2), m.group(3)) for m in _SIZE_TOKEN.finditer(text)]
+    position = 0
+
+    def peek() -> str | None:
+        return tokens[position][2] if position < len(tokens) else None
+
+    def take(expected: str | None = None) -> tuple[str | None, str | None, str | None]:
+        nonlocal position
+        if position >= len(tokens) or (expected and tokens[position][2] != expected):
+            raise FormatError(f"{text!r} is not a size")
+        position += 1
+        return tokens[position - 1]
+
+    def atom() -> Size:
+        number, name, _ = take()
+        if number is not None:
+            return int(number)
+        if name in ("floordiv", "max", "min"):
+            take("(")
+            a = total()
+            take(",")
+            b = total()
+            take(")")
+            return {"floordiv": size_floordiv, "max": size_max, "min": size_min}[name](a, b)
+        if name is None:
+            raise FormatError(f"{text!r} is not a size")
+        return Dim.symbol(name)
+
+    def term() -> Size:
+        value = atom()
+        while peek() == "*":
+            take()
+            value = value * atom()
+        return value
+
+    def total() -> Size:
+        negative = peek() == "-"
+        if negative:
+            take()
+        value = term()
+        value = -1 * value if negative else value
+        while peek() in ("+", "-"):
+            sign = 1 if take()[2] == "+" else -1
+            value = value + sign * term()
+        return value
+
+    result = total()
+    if position != len(tokens):
+        raise FormatError(f"{text!r} is not a size")
+    return result
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """dtype and shape; prints as `f64[n,3]`."""
+
+    dtype: DType
+    shape: tuple[Size, ...] = ()
+
+    def __post_init__(self) -> None:
+        total = self.dtype.itemsize
+        for s in self.shape:
+            if isinstance(s, int):
+                if s < 0:
+                    raise ShapeError(f"a negative size in {self}")
+                total *= max(s, 1)
+        if total > MAX_BYTES:
+            raise ShapeError(f"{self} is too big: more than 2^63 - 1 bytes")
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    __repr__ = __str__
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Size:
+        return product(self.shape)
+
+    def bytes_expr(self) -> Size:
+        return self.size * self.dtype.itemsize
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        return TensorType(dtype, self.shape)
+
+    def with_shape(self, shape: Iterable[Size]) -> TensorType:
+        return TensorType(self.dtype, tuple(shape))
+
+
+def parse_type(text: str) -> TensorType:
+    """The inverse of `str` on a type."""
+    match = re.fullmatch(r"\s*([a-z0-9]+)\[(.*)\]\s*", text)
+    if not match or match.group(1) not in DTYPES:
+        raise FormatError(f"{text!r} is not a type")
+    return TensorType(DTYPES[match.group(1)], tuple(parse_size(s) for s in split_top(match.group(2))))
+
+
+def split_top(text: str, separator: str = ",") -> list[str]:
+    """Split at separators outside of brackets; an empty text gives no parts."""
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        depth += (c in "([{") - (c in ")]}")
+        if c == separator and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    parts.append(text[start:])
+    return [p.strip() for p in parts] if text.strip() else []

@@ -1,0 +1,115 @@
+"""READ THIS FIRST: the stages of the compiler, in order, and the one loop that runs them.
+
+    trace     a Python function           -> Graph      graphc/dsl/trace.py
+    adjoint   Graph                       -> Graph      graphc/transforms/adjoint.py
+    simplify  Graph                       -> Graph      graphc/passes/simplify.py
+    fuse      Graph                       -> Program    graphc/lower/fuse.py
+    plan      Program                     -> Program    graphc/lower/plan.py
+    emit      Program                     -> LLVM text  graphc/codegen/kernels.py
+    jit       LLVM text                   -> Kernel     graphc/runtime/kernel.py
+
+A stage's name is its module, its dump file, its golden folder and its test file. What goes in and what comes out
+prints as text that parses back, except for the last, so a compilation can stop after any stage and go on from
+text. An observer sees every stage's output: dumps, timings, verification and `explain` all hang there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.ir.graph import Graph
+
+Observer = Callable[[str, Any], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; part of every key."""
+
+    wrt: tuple[str, ...] = ()  # inputs whose gradients are outputs, too
+    seeds: str = "one"  # "one": the cotangent of a scalar output is 1; "input": cotangents are inputs
+    deterministic: bool = False
+    skip: frozenset[str] = frozenset()  # optional passes left out
+    isa: str = "host"
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    run: Callable[[Any, Options], Any]
+    show: Callable[[Any], str]
+    parse: Callable[[str], Any] | None  # the inverse of `show`
+
+
+def _adjoint(graph: Graph, options: Options) -> Graph:
+    from graphc.transforms.adjoint import adjoint
+
+    return adjoint(graph, options.wrt, options.seeds) if options.wrt else graph
+
+
+def _simplify(graph: Graph, options: Options) -> Graph:
+    from graphc.passes.simplify import simplify
+
+    return simplify(graph, options.skip)
+
+
+def _fuse(graph: Graph, options: Options) -> Any:
+    from graphc.lower.fuse import fuse
+
+    return fuse(graph, options.skip)
+
+
+def _plan(program: Any, options: Options) -> Any:
+    from graphc.lower.plan import plan
+
+    return plan(program, options.skip)
+
+
+def _emit(program: Any, options: Options) -> str:
+    from graphc.codegen.kernels import emit
+
+    return emit(program, options.isa)
+
+
+def _jit(text: str, options: Options) -> Any:
+    from graphc.runtime.jit import Jit
+    from graphc.codegen.kernels import ENTRY
+
+    return Jit.link(text, (ENTRY,))
+
+
+def _parse_graph(text: str) -> Graph:
+    from graphc.ir.text import parse_graph
+
+    return parse_graph(text)
+
+
+def _parse_program(text: str) -> Any:
+    from graphc.lower.loops import parse_program
+
+    return parse_program(text)
+
+
+STAGES = (
+    Stage("trace", lambda graph, options: graph, str, _parse_graph),
+    Stage("adjoint", _adjoint, str, _parse_graph),
+    Stage("simplify", _simplify, str, _parse_graph),
+    Stage("fuse", _fuse, str, _parse_program),
+    Stage("plan", _plan, str, _parse_program),
+    Stage("emit", _emit, str, str),
+    Stage("jit", _jit, repr, None),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def run_stages(
+    item: Any, options: Options, observer: Observer | None = None, first: str = "trace", last: str = "jit"
+) -> Any:
+    """Run the stages from `first` to `last` on what the stage before `first` gave."""
+    for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:
+        item = stage.run(item, options)
+        if observer is not None:
+            observer(stage.name, item)
+    return item

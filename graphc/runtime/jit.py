@@ -1,0 +1,106 @@
+"""jit: LLVM text -> machine code in this process, given back when its owner dies.
+
+In:   the text of an LLVM module and the names it exports.
+Out:  a `Library` with the addresses of those names, alive as long as the `Library` is.
+Invariant: one context per compilation, one lock around LLVM, and nothing of LLVM runs after the interpreter
+starts to shut down.
+
+>>> text = "define double @half(double %x) { %y = fmul double %x, 5.0e-1\\n ret double %y }"
+>>> library = Jit.link(text, ("half",))
+>>> import ctypes
+>>> ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(library.address("half"))(3.0)
+1.5
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any
+
+_LOCK = threading.RLock()
+_LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
+
+
+class Library:
+    """Machine code that lives as long as this object."""
+
+    def __init__(self, tracker: Any, text_bytes: int) -> None:
+        self._tracker = tracker
+        self.text_bytes = text_bytes
+
+    def address(self, symbol: str) -> int:
+        return self._tracker[symbol]
+
+
+class Jit:
+    """The process's LLJIT, replaced every few dozen libraries."""
+
+    _instance: Any = None
+    _linked = 0
+    _count = 0
+
+    @classmethod
+    def link(cls, text: str, exports: tuple[str, ...]) -> Library:
+        image = object_image(text)
+        with _LOCK:
+            return cls.link_object(image, exports)
+
+    @classmethod
+    def link_object(cls, image: bytes, exports: tuple[str, ...]) -> Library:
+        import llvmlite.binding as llvm
+
+        with _LOCK:
+            if cls._instance is None or cls._linked >= _LIBRARIES_PER_INSTANCE:
+                cls._instance = llvm.create_lljit_compiler(host_machine())
+                cls._linked = 0
+            cls._linked += 1
+            cls._count += 1
+            builder = llvm.JITLibraryBuilder().add_object_img(image)
+            for symbol in exports:
+                builder = builder.export_symbol(symbol)
+            return Library(builder.link(cls._instance, f"gc_{cls._count}"), len(image))
+
+
+@cache
+def host_machine() -> Any:
+    """The target machine of this processor."""
+    from graphc.codegen.target import host
+
+    return machine(host().cpu, host().features, jit=True)
+
+
+def machine(cpu: str, features: str, jit: bool, pic: bool = True) -> Any:
+    import llvmlite.binding as llvm
+
+    with _LOCK:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        target = llvm.Target.from_triple(llvm.get_process_triple())
+        return target.create_target_machine(
+            cpu=cpu, features=features, opt=2, reloc="pic" if pic else "default", codemodel="default", jit=jit
+        )
+
+
+def _parse(text: str, target_machine: Any) -> Any:
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text, llvm.create_context())
+    module.triple = target_machine.triple
+    module.data_layout = str(target_machine.target_data)
+    module.verify()
+    return module
+
+
+def object_image(text: str, target_machine: Any = None) -> bytes:
+    """The relocatable object of a module."""
+    with _LOCK:
+        target_machine = target_machine or host_machine()
+        return target_machine.emit_object(_parse(text, target_machine))
+
+
+def assembly(text: str, target_machine: Any = None) -> str:
+    """The assembly of a module."""
+    with _LOCK:
+        target_machine = target_machine or host_machine()
+        return target_machine.emit_assembly(_parse(text, target_machine))
