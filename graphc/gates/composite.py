@@ -54,13 +54,7 @@ class Composite(Gate):
         return self.backward(ct, out, *values, **dict(node.attrs))
 
     def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
-        from graphc.ir.graph import Builder
-        from graphc.ir.reference import run_graph
-
-        builder = Builder()
-        inputs = [builder.input(f"x{i}", a.type) for i, a in enumerate(node.args)]
-        graph = builder.graph(self.name, {"out": self.expand(node, inputs)}, inputs)
-        return run_graph(graph, args, sizes)[0]
+        return _run_expanded(self.expand, node, args, sizes)
 
     def tangent(
         self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
@@ -76,6 +70,18 @@ class Composite(Gate):
         return out.builder.apply("jacobian", *dense, out, *values, op=node.op, items=node.attrs, operands=len(values))
 
 
+def _run_expanded(
+    expand: Callable[[Node, Sequence[Value]], Value], node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+) -> np.ndarray:
+    from graphc.ir.graph import Builder
+    from graphc.ir.reference import run_graph
+
+    builder = Builder()
+    inputs = [builder.input(f"x{i}", a.type) for i, a in enumerate(node.args)]
+    graph = builder.graph(node.op, {"out": expand(node, inputs)}, inputs)
+    return run_graph(graph, args, sizes)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Jacobian(Gate):
     """The Jacobian of a composite gate, applied to tangents: operands are (tangents of float operands, out, operands)."""
@@ -85,6 +91,20 @@ class Jacobian(Gate):
 
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         return types[len(types) - attrs["operands"] - 1]
+
+    def expand(self, node: Node, values: Sequence[Value]) -> Value:
+        """The backward, transposed once more: it is linear in a cotangent that belongs to no graph."""
+        from graphc.ir.graph import Node as NodeOf, Value as ValueOf
+        from graphc.transforms.transpose import transpose_linear
+
+        tangents, out, _ = self.parts(node, values)
+        builder = out.builder
+        ct = ValueOf(builder, NodeOf("input", (), (("name", "ct"),), out.type))
+        cts = self.transpose(node, values, ct, ())[: len(tangents)]
+        return transpose_linear(builder, cts, tangents, [ct], "")[0]
+
+    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+        return _run_expanded(self.expand, node, args, sizes)
 
     def parts(self, node: Node, values: Sequence[Value]) -> tuple[Sequence[Value], Value, Sequence[Value]]:
         """Tangents, result and operands of the composite."""

@@ -144,6 +144,9 @@ def contract_order(spec: str, ty: TensorType) -> str:
 def contract_values(a: Value, b: Value, spec: str) -> Value:
     """Any einsum of two operands in which each letter of one is in the other or in the result."""
     letters_a, letters_b, out = parse_spec(spec)
+    a, letters_a = _through_transposes(a, letters_a)
+    b, letters_b = _through_transposes(b, letters_b)
+    spec = f"{letters_a},{letters_b}->{out}"
     summed = contracted_letters(spec)
     if not summed:
         return _placed(a, letters_a, out, b, letters_b) * _placed(b, letters_b, out, a, letters_a)
@@ -152,6 +155,17 @@ def contract_values(a: Value, b: Value, spec: str) -> Value:
         b, letters_b = _merged(b, letters_b, summed)
         spec = f"{letters_a},{letters_b}->{out}"
     return a.builder.apply("contract", a, b, spec=spec, order=contract_order(spec, a.type))
+
+
+def _through_transposes(x: Value, letters: str) -> tuple[Value, str]:
+    """An operand that is a transpose is read as it lies in memory, its letters permuted."""
+    from graphc.ir.graph import Value as Handle
+
+    while x.node.op == "transpose":
+        perm = x.node["perm"]
+        letters = "".join(letters[perm.index(i)] for i in range(len(perm)))
+        x = Handle(x.builder, x.node.args[0])
+    return x, letters
 
 
 def _placed(x: Value, letters: str, out: str, other: Value, other_letters: str) -> Value:

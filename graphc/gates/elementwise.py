@@ -173,7 +173,7 @@ sub = gate(
 )  # fmt: skip
 mul = gate(
     "mul", "x * y.", body=lambda x, y: x * y, accepts="number", sym="x*y",
-    partials=lambda out, x, y: (y, x),
+    partials=lambda out, x, y: (y, x), transposed=lambda ct, x, y: (ct * y, ct * x),
 )  # fmt: skip
 mul0 = gate(
     "mul0", "ct * p, and 0 where ct is 0 whatever p is: the product of a cotangent and a partial.",
@@ -182,7 +182,7 @@ mul0 = gate(
 )  # fmt: skip
 div = gate(
     "div", "x / y, of floats.", body=lambda x, y: x / y, sym="x/y",
-    partials=lambda out, x, y: (reciprocal(y), -(out / y)), edges=(0.0,),
+    partials=lambda out, x, y: (reciprocal(y), -(out / y)), transposed=lambda ct, x, y: (ct / y, None), edges=(0.0,),
 )  # fmt: skip
 neg = gate(
     "neg", "-x.", body=lambda x: -x, accepts="number", sym="-x", transposed=lambda ct, x: (-ct,),

@@ -82,7 +82,7 @@ def from_numpy(dtype: object) -> DType:
     return found
 
 
-Atom = Union[str, tuple[str, "Size", "Size"]]  # a named size, or ("floordiv" | "max" | "min", a, b)
+Atom = Union[str, tuple[str, "Size", "Size"]]  # a named size, or ("floordiv" | "max" | "min" | "bits", a, b)
 Monomial = tuple[Atom, ...]
 
 
@@ -103,7 +103,7 @@ class Dim:
 
     @staticmethod
     def symbol(name: str) -> Dim:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in ("floordiv", "max", "min"):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in ("floordiv", "max", "min", "bits"):
             raise ShapeError(f"{name!r} is not a name for a size: use letters, digits and underscores")
         return Dim({(name,): 1})
 
@@ -234,6 +234,19 @@ def size_min(a: Size, b: Size) -> Size:
     return Dim({(("min", *sorted((a, b), key=str)),): 1})  # type: ignore[dict-item]
 
 
+def size_bits(a: Size, _: Size = 0) -> Size:
+    """The bits needed to write a: 1 + floor(log2 a), and 0 for 0."""
+    return a.bit_length() if isinstance(a, int) else Dim({(("bits", a, 0),): 1})
+
+
+_FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
+    "floordiv": size_floordiv,
+    "max": size_max,
+    "min": size_min,
+    "bits": size_bits,
+}
+
+
 def at_least(a: Size, b: Size) -> bool:
     """True if a >= b is certain for all sizes >= 0."""
     difference = a - b
@@ -262,9 +275,9 @@ def evaluate(size: Size, env: Mapping[str, int]) -> int:
                 c *= env[atom]
             else:
                 a, b = evaluate(atom[1], env), evaluate(atom[2], env)
-                c *= {"floordiv": lambda: a // b, "max": lambda: max(a, b), "min": lambda: min(a, b)}[
-                    atom[0]
-                ]()
+                value = _FUNCTIONS[atom[0]](a, b)
+                assert isinstance(value, int)
+                c *= value
         total += c
     return total
 
@@ -302,13 +315,13 @@ def parse_size(text: str) -> Size:
         number, name, _ = take()
         if number is not None:
             return int(number)
-        if name in ("floordiv", "max", "min"):
+        if name in _FUNCTIONS:
             take("(")
             a = total()
             take(",")
             b = total()
             take(")")
-            return {"floordiv": size_floordiv, "max": size_max, "min": size_min}[name](a, b)
+            return _FUNCTIONS[name](a, b)
         if name is None:
             raise FormatError(f"{text!r} is not a size")
         return Dim.symbol(name)

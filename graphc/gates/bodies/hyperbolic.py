@@ -1,23 +1,96 @@
+"""Bodies of tanh, the logistic function and softplus, all out of e = exp(-|x|) or exp(2|x|)."""
+
 from __future__ import annotations
 
-from graphc.ir.scalar import Scalar
+from graphc.gates.bodies.exp import (
+    EXP_RANGE,
+    at_least,
+    at_most,
+    exp_factors,
+    exp_parts,
+    scaled_exp,
+)
+from graphc.gates.bodies.log import log_sum
+from graphc.ir.scalar import Scalar, bitcast, constant, fma, select
+from graphc.ir.types import f32, f64
+
+TANH_MOST = {f64: 45.0, f32: 20.0}  # tanh(x) rounds to 1 from 2x = 38.2 (18.1) on
+SIGMOID_MOST = {f64: 40.0, f32: 20.0}  # the logistic function rounds to 1 from x = 37.5 (17.4) on
 
 
 def tanh(x: Scalar) -> Scalar:
-    return x * 1
+    ty = x.dtype
+    # tanh|x| = N/D with N = e^y - 1, D = e^y + 1, y = 2|x|; the sign of x comes last.
+    y = abs(x)
+    y = at_most(y + y, TANH_MOST[ty])
+    # e^y = t (1 + s + s_low), t a power of two, so N = t s + (t - 1). For small x, t = 1 and N = s: nothing
+    # cancels.
+    s, s_low, t = exp_parts(y, 0)
+    less = t - 1.0
+    # Each as a rounded value and the error of its rounding.
+    n = fma(t, s, less)
+    n_low = fma(t, s_low, fma(t, s, less - n))
+    d = n + 2.0
+    d_low = n - (d - 2.0) + n_low
+    # One division for a first quotient q, then what is left of the numerator, divided once more.
+    r = 1.0 / d
+    q = n * r
+    rest = fma(-q, d, n) + fma(-q, d_low, n_low)
+    return with_sign_of(fma(rest, r, q), x)
+
+
+def with_sign_of(magnitude: Scalar, x: Scalar) -> Scalar:
+    """Sets the sign bit of x on a value that has none."""
+    sign_bit = -(2 ** (8 * x.dtype.itemsize - 1))
+    return bitcast(bitcast(magnitude) | (bitcast(x) & sign_bit))
+
+
+def exp_of_minus(magnitude: Scalar, doublings: int = 0) -> Scalar:
+    """2^doublings e^-magnitude."""
+    return scaled_exp(at_least(-magnitude, EXP_RANGE[magnitude.dtype][0]), doublings)
 
 
 def tanh_partial(x: Scalar) -> Scalar:
-    return x * 1
-
-
-def sigmoid(x: Scalar) -> Scalar:
-    return x * 1
+    """4e / (1 + e)^2 with e = exp(-2|x|): no cancellation, and no early underflow of e."""
+    y = abs(x)
+    e4 = exp_of_minus(y + y, 2)
+    return e4 / fma(e4, fma(e4, 0.0625, 0.5), 1.0)
 
 
 def sigmoid_partial(x: Scalar) -> Scalar:
-    return x * 1
+    """e / (1 + e)^2 with e = exp(-|x|); the square as 1 + e (2 + e), which rounds less."""
+    e = exp_of_minus(abs(x))
+    return e / fma(e, e + 2.0, 1.0)
+
+
+def exp_pair(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(p, p_low, second) with e^x = (p + p_low) second: what rounding p lost, and a power of two."""
+    s, first, second = exp_factors(x)
+    p = fma(s, first, first)
+    return p, fma(s, first, first - p), second
+
+
+def sigmoid(x: Scalar) -> Scalar:
+    """e / (1 + e) with e = e^x; the second power of two comes last, so that subnormal results round once."""
+    low, _ = EXP_RANGE[x.dtype]
+    p, p_low, second = exp_pair(at_most(at_least(x, low), SIGMOID_MOST[x.dtype]))
+    e = p * second
+    d = e + 1.0
+    d_low = fma(p_low, second, e - (d - 1.0))
+    # A first quotient q, then what is left of the numerator, divided, too.
+    r = 1.0 / d
+    q = p * r
+    rest = fma(-q, d, p) + fma(-q, d_low, p_low)
+    return fma(rest, r, q) * second
 
 
 def softplus(x: Scalar) -> Scalar:
-    return x * 1
+    """max(x, 0) + log(1 + e) with e = exp(-|x|)."""
+    low, _ = EXP_RANGE[x.dtype]
+    p, p_low, second = exp_pair(at_least(-abs(x), low))
+    e, e_low = p * second, p_low * second
+    # 1 + e = 2^k (1 + f), k = 1 from e = sqrt(2) - 1 on.
+    doubled = e > 0.41421356
+    f = select(doubled, fma(e, 0.5, -0.5), e)
+    k = select(doubled, 1.0, constant(x, 0.0))
+    return log_sum(k, f, e_low * fma(e, -0.5, 1.0)) + select(x > 0.0, x, 0.0)

@@ -1,0 +1,257 @@
+"""fuse: a simplified graph becomes loops. What shares a loop shares its data, in registers or in cache.
+
+In:   a `Graph` of sources, elementwise, movement, reduction, contraction and indexing gates.
+Out:  a `Program` without offsets.
+Invariant: two tasks share a loop only if each iteration of the reader needs just the same iteration of the other.
+
+How: every task has a domain. At each depth, tasks are put into steps as early as their operands allow; tasks of one
+step with one leading size share a loop, and the same is done for the rest of their domains inside of it. A value
+that is read only inside of the loops that make it lives in a register; one that is read by a later loop inside of
+the same outer loop lives in that iteration's scratch; all others live in the arena or in an output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.ir.graph import Graph, Node
+from graphc.ir.types import Dim, Size, TensorType, product
+from graphc.lower.loops import Buffer, For, Kernel, Program, Statement
+from graphc.lower.tasks import Access, Task, reads_of, tasks_of
+
+SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
+
+
+@dataclass(eq=False)
+class Group:
+    """Tasks that share a loop (`size`), a run without a loop (size None), or one call."""
+
+    depth: int
+    kind: str  # "scalar", "loop", "call"
+    size: Size | None
+    tasks: list[Task]
+    groups: list[Group] = field(default_factory=list)  # the loop's body
+
+
+def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
+    from graphc.lower.statements import Writer
+
+    tasks = tasks_of(graph)
+    top = _groups(tasks, 0, fused="fuse" not in skip)
+    storage = _Storage(graph, tasks, top)
+    writer = Writer(storage)
+    kernels = tuple(
+        Kernel(f"k{i}", _with_modes(writer.kernel(group)), _note(group)) for i, group in enumerate(top)
+    )
+    return Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
+
+
+def _note(group: Group) -> str:
+    """The gates in a kernel, and the user's lines they come from, for people."""
+    names: dict[str, int] = {}
+    for t in group.tasks:
+        names[t.node.op] = names.get(t.node.op, 0) + 1
+    return " ".join(n if c == 1 else f"{n}*{c}" for n, c in names.items())
+
+
+def _class_of(task: Task, depth: int) -> tuple[Any, ...]:
+    if task.kind in ("contract", "memory"):
+        return ("call", task.serial)
+    return ("loop", task.domain[depth]) if depth < len(task.domain) else ("scalar",)
+
+
+def _aligned(made: Task, access: Access, depth: int) -> bool:
+    """Does the reader's iteration at this depth need just the same iteration of the made value?"""
+    if access.reshaped or made.region is not None or made.kind in ("scatter", "memory", "contract"):
+        return False
+    if depth not in made.out_axes:
+        return False  # reduced here: ready only after the loop
+    entry = access.map[made.out_axes.index(depth)]
+    return entry.axis == depth and entry.start == 0 and entry.step == 1
+
+
+def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
+    """Steps by longest path: a reader shares its operand's step where the classes and iterations agree."""
+    inside = set(tasks)
+    step: dict[Task, int] = {}
+    lanes: dict[tuple[int, Any], int] = {}
+    for n, task in enumerate(tasks):
+        kind = _class_of(task, depth)
+        at = 0 if fused or kind[0] != "loop" else n
+        for made, access in _needs(task):
+            if made in inside:
+                at = max(at, step[made] + _gap(_class_of(made, depth), kind, made, access, depth))
+        width = _lane_bytes(task, depth)
+        while width and lanes.setdefault((at, kind), width) != width:
+            at += 1
+        step[task] = at
+    members: dict[tuple[int, int, Any], list[Task]] = {}
+    rank = {"scalar": 0, "loop": 1, "call": 2}
+    for task in tasks:
+        kind = _class_of(task, depth)
+        members.setdefault((step[task], rank[kind[0]], kind), []).append(task)
+    ordered = sorted(members.items(), key=lambda m: (m[0][0], m[0][1], m[1][0].serial))
+    groups = []
+    for (_, _, kind), group in ordered:
+        chunk = SCALARS_PER_KERNEL if kind[0] == "scalar" and depth == 0 else len(group)
+        for i in range(0, len(group), chunk):
+            part = group[i : i + chunk]
+            inner = _groups(part, depth + 1, fused) if kind[0] == "loop" else []
+            groups.append(Group(depth, kind[0], kind[1] if kind[0] == "loop" else None, part, inner))
+    return groups
+
+
+def _needs(task: Task) -> list[tuple[Task, Access]]:
+    needs = task.tasks_read()
+    if task.kind == "memory":
+        needs += [(part, _whole(part)) for part in task.extra["parts"]]
+    return needs
+
+
+def _whole(part: Task) -> Access:
+    return Access(part, (), (), reshaped=True)
+
+
+def _gap(made: tuple, reader: tuple, task: Task, access: Access, depth: int) -> int:
+    if made[0] == "scalar":
+        return 0
+    return 0 if made == reader and made[0] == "loop" and _aligned(task, access, depth) else 1
+
+
+def _lane_bytes(task: Task, depth: int) -> int:
+    """The element size of a sum in lanes over this loop: a loop has one vector length."""
+    if task.kind in ("reduce", "fma") and task.reduced == depth and task.node["order"] == "lanes":
+        return task.type.dtype.itemsize
+    return 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lives: a buffer that holds its axes from domain position `depth` on."""
+
+    buffer: str
+    depth: int
+    shape: tuple[Size, ...]
+
+
+class _Storage:
+    """Buffers, and for every task where its value is to be found."""
+
+    def __init__(self, graph: Graph, tasks: Sequence[Task], top: Sequence[Group]) -> None:
+        self.graph = graph
+        self.buffers: dict[str, Buffer] = {}
+        self.loops: dict[Task, tuple[int, ...]] = {}  # the loops around a task, outermost first
+        self.kernel: dict[Task, int] = {}
+        self.places: dict[Task, Place] = {}
+        self.constants: dict[Node, str] = {}
+        for n in graph.inputs:
+            self.buffers[n["name"]] = Buffer(n["name"], "input", n.type)
+        for name, n in graph.outputs:
+            self.buffers[_output_name(name)] = Buffer(_output_name(name), "output", n.type)
+        self._walk(top)
+        readers = reads_of(tasks)
+        for task in tasks:
+            self._place(task, readers[task])
+
+    def _walk(self, top: Sequence[Group]) -> None:
+        pending = [(g, (), i) for i, g in enumerate(top)]
+        while pending:
+            group, loops, kernel = pending.pop()
+            if group.kind == "loop":
+                inner = (*loops, id(group))
+                pending.extend((g, inner, kernel) for g in group.groups)
+                continue
+            for t in group.tasks:
+                self.loops[t], self.kernel[t] = loops, kernel
+
+    def scope(self, task: Task) -> tuple[int, ...]:
+        """The loops inside of which the value is known: those around the task, or around its reducing loop."""
+        loops = self.loops[task]
+        return loops if task.reduced is None else loops[: task.reduced]
+
+    def visible(self, made: Task, reader: Task, access: Access) -> bool:
+        """Is the value in a register where it is read?"""
+        if access.reshaped or made.region or made.kind in ("scatter", "memory", "contract"):
+            return False
+        if made.reduced is not None and made.reduced != len(made.domain) - 1:
+            return False  # an array accumulator: in memory
+        scope = self.scope(made)
+        return self.kernel[made] == self.kernel[reader] and self.loops[reader][: len(scope)] == scope
+
+    def _place(self, task: Task, readers: list[tuple[Task, Access]]) -> None:
+        if task.region is not None:
+            return
+        in_memory = [(r, a) for r, a in readers if not self.visible(task, r, a)]
+        array = task.reduced is not None and task.reduced != len(task.domain) - 1
+        if task.output:
+            self.places[task] = Place(_output_name(task.output), 0, task.type.shape)
+            return
+        if not in_memory and not array and task.kind not in ("scatter", "memory", "contract"):
+            return
+        depth = min((self._shared(task, r, a) for r, a in in_memory), default=0)
+        if not in_memory and array:
+            depth = len(self.scope(task))
+        name = f"t{task.serial}"
+        shape = tuple(s for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth) if depth else task.type.shape
+        ty = TensorType(task.type.dtype, shape)
+        self.buffers[name] = Buffer(name, "temp", ty, scope=_variable(depth - 1) if depth else "")
+        self.places[task] = Place(name, depth, shape)
+
+    def _shared(self, task: Task, reader: Task, access: Access) -> int:
+        """How many loops a value and a later loop that reads it have in common."""
+        if access.reshaped or task.kind in ("scatter", "memory", "contract") or self.kernel[task] != self.kernel[reader]:
+            return 0
+        common = 0
+        for a, b in zip(self.scope(task), self.loops[reader], strict=False):
+            if a != b:
+                break
+            common += 1
+        return common
+
+    def constant(self, node: Node) -> str:
+        """The buffer of a constant array."""
+        if node not in self.constants:
+            name = f"c{len(self.constants)}"
+            self.constants[node] = name
+            self.buffers[name] = Buffer(name, "constant", node.type, node["data"])
+        return self.constants[node]
+
+
+def _output_name(name: str) -> str:
+    return f"{name}.out"
+
+
+def _variable(depth: int) -> str:
+    from graphc.lower.loops import VARIABLES
+
+    return VARIABLES[depth]
+
+
+def _with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Innermost loops run in lanes, unless they scatter; all others one iteration after the other."""
+    from dataclasses import replace
+
+    from graphc.lower.loops import Scatter
+
+    made: list[Statement] = []
+    for s in body:
+        if isinstance(s, For):
+            inner = _with_modes(s.body)
+            innermost = not any(isinstance(t, For) for t in inner)
+            sequential = any(isinstance(t, Scatter) and not _strided(t, s.var) for t in inner)
+            s = replace(s, body=inner, mode="vector" if innermost and not sequential else "rows")
+        made.append(s)
+    return tuple(made)
+
+
+def _strided(scatter: Any, var: str) -> bool:
+    """Do different iterations surely write different elements? Only if the variable strides through the buffer."""
+    index = scatter.index
+    return isinstance(index, Dim) and any(var in m for m, _ in index.terms)
+
+
+def row_major(shape: Sequence[Size]) -> list[Size]:
+    """Strides in elements."""
+    return [product(shape[i + 1 :]) for i in range(len(shape))]

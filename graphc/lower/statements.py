@@ -1,0 +1,300 @@
+"""The statements of fused loops: loads, scalar operations, accumulators and stores, one task after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.gates.contraction import parse_spec
+from graphc.gates.elementwise import Elementwise
+from graphc.gates.movement import IndexMap
+from graphc.ir.graph import Node
+from graphc.ir.scalar import Instruction
+from graphc.ir.types import Dim, DType, Size, i64, product
+from graphc.lower.fuse import Group, Place, _Storage, row_major
+from graphc.lower.loops import (
+    VARIABLES,
+    Acc,
+    Add,
+    Contract,
+    Fill,
+    For,
+    Index,
+    Iota,
+    Let,
+    Load,
+    Operand,
+    Statement,
+    Store,
+    Scatter,
+)
+from graphc.lower.tasks import Access, Task
+
+INLINE = 8  # instructions up to which a gate's body is written in place of a call
+
+
+@dataclass
+class _Body:
+    """The statements of one loop body, and what is already known in it."""
+
+    statements: list[Statement] = field(default_factory=list)
+    known: dict[Any, str] = field(default_factory=dict)
+    outer: _Body | None = None
+
+    def find(self, key: Any) -> str | None:
+        body: _Body | None = self
+        while body is not None:
+            if key in body.known:
+                return body.known[key]
+            body = body.outer
+        return None
+
+
+class Writer:
+    """Writes the statements of groups."""
+
+    def __init__(self, storage: _Storage) -> None:
+        self.storage = storage
+        self.count = 0
+        self.accs: dict[Task, str] = {}
+
+    def kernel(self, group: Group) -> tuple[Statement, ...]:
+        self.count = 0
+        body = _Body()
+        self._group(group, body)
+        return tuple(body.statements)
+
+    def name(self) -> str:
+        self.count += 1
+        return f"%{self.count}"
+
+    def _group(self, group: Group, body: _Body) -> None:
+        if group.kind != "loop":
+            for task in group.tasks:
+                self._task(task, body)
+            return
+        finishing = [t for t in group.tasks if t.reduced == group.depth]
+        scattered = [t for t in group.tasks if t.kind == "scatter"] if group.depth == 0 else []
+        body.statements.extend(Fill(self.storage.places[t].buffer, 0) for t in scattered)
+        if group.depth == 0:
+            body.statements.extend(self._fills(group))
+        accs = tuple(self._acc(t) for t in finishing)
+        inner = _Body(outer=body)
+        for g in group.groups:
+            self._group(g, inner)
+        assert group.size is not None
+        body.statements.append(For(VARIABLES[group.depth], group.size, accs, tuple(inner.statements)))
+        for task in finishing:
+            self._finished(task, body)
+
+    def _fills(self, group: Group) -> list[Statement]:
+        """What surrounds the parts that this loop places into larger arrays."""
+        placed = [t for t in group.tasks if t.region is not None and t.node.op == "place"]
+        return [Fill(self.storage.places[t.region[0]].buffer, t.node["fill"]) for t in placed if t.region]
+
+    def _acc(self, task: Task) -> Acc:
+        name = self.accs[task] = self.name()
+        node, r = task.node, task.reduced
+        assert r is not None
+        monoid = "fma" if task.kind == "fma" and task.type.dtype.is_float else "sum" if task.kind == "fma" else node.op
+        if r == len(task.domain) - 1:
+            return Acc(name, task.type.dtype, monoid, node["order"])
+        place = self.storage.places[task]
+        inner = product(task.domain[r + 1 :])
+        return Acc(name, task.type.dtype, monoid, node["order"], place.buffer, self._at(place, task, before=r), inner)
+
+    def _at(self, place: Place, task: Task, before: int | None = None) -> Size:
+        """The index of the task's own element in its memory (up to a domain position)."""
+        positions = [p for p in task.out_axes if p >= place.depth]
+        index: Size = 0
+        for p, stride in zip(positions, row_major(place.shape), strict=True):
+            if before is None or p < before:
+                index = index + stride * Dim.symbol(VARIABLES[p])
+        return index
+
+    def _finished(self, task: Task, body: _Body) -> None:
+        """After a loop: scalar accumulators have their values."""
+        if task.reduced != len(task.domain) - 1:
+            return
+        body.known[task] = self.accs[task]
+        place = self.storage.places.get(task)
+        if place is not None:
+            body.statements.append(Store(place.buffer, self._at(place, task), self.accs[task]))
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def read(self, access: Access, body: _Body, at: tuple[tuple[str, Size], ...] = ()) -> str:
+        """The name of the value that an access reads."""
+        base = access.base
+        if isinstance(base, Task) and not at and not access.reshaped:
+            found = body.find(base)
+            if found is not None:
+                return found
+        if isinstance(base, Node) and base.op in ("constant", "size", "iota"):
+            if base.op != "constant" or len(base["data"]) == base.type.dtype.itemsize:
+                return self._source(base, access.map, body)
+        buffer, index = self.address(access)
+        dtype = base.type.dtype
+        key = ("load", buffer, index, at)
+        return self._once(key, body, lambda name: Load(name, buffer, index, dtype, at))
+
+    def address(self, access: Access) -> tuple[str, Size]:
+        """The buffer of an access and the index in it, in elements."""
+        base = access.base
+        if isinstance(base, Node):
+            buffer = base["name"] if base.op == "input" else self.storage.constant(base)
+            return buffer, _linear(access.map, access.shape)
+        place = self.storage.places[base]
+        if access.reshaped or not place.depth:
+            return place.buffer, _linear(access.map, access.shape)
+        kept = tuple(e for e, p in zip(access.map, base.out_axes, strict=True) if p >= place.depth)
+        return place.buffer, _linear(kept, place.shape)
+
+    def _source(self, node: Node, along: IndexMap, body: _Body) -> str:
+        if node.op == "constant":
+            return self.constant(int.from_bytes(node["data"], "little"), node.type.dtype, body)
+        value = node["size"] if node.op == "size" else _position(along[node["axis"]])
+        return self._once(("iota", value), body, lambda name: Iota(name, value))
+
+    def constant(self, bits: int, dtype: DType, body: _Body) -> str:
+        return self._once(("const", bits, dtype), body, lambda name: Let(name, "const", (), dtype, bits))
+
+    def _once(self, key: Any, body: _Body, make: Any) -> str:
+        found = body.find(key)
+        if found is None:
+            found = body.known[key] = self.name()
+            body.statements.append(make(found))
+        return found
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def _task(self, task: Task, body: _Body) -> None:
+        match task.kind:
+            case "elementwise":
+                value = self._elementwise(task, body)
+            case "copy":
+                value = self.read(task.reads[0], body)
+            case "take":
+                value = self._take(task, body)
+            case "reduce" | "fma":
+                self._fold(task, body)
+                return
+            case "scatter":
+                self._scatter(task, body)
+                return
+            case "contract":
+                self._contract(task, body)
+                return
+            case "memory":
+                return
+        body.known[task] = value
+        if task.region is not None:
+            self._store_region(task, value, body)
+        elif (place := self.storage.places.get(task)) is not None:
+            body.statements.append(Store(place.buffer, self._at(place, task), value))
+
+    def _store_region(self, task: Task, value: str, body: _Body) -> None:
+        assert task.region is not None
+        target, where = task.region
+        place = self.storage.places[target]
+        body.statements.append(Store(place.buffer, _linear(where, place.shape), value))
+
+    def _elementwise(self, task: Task, body: _Body) -> str:
+        operands = [self.read(a, body) for a in task.reads]
+        gate = task.node.gate
+        assert isinstance(gate, Elementwise)
+        graph = gate.node_body(task.node)
+        if len(graph.code) > INLINE:
+            return self._let(Instruction("call", (), task.type.dtype, gate.name), tuple(operands), body)
+        values = list(operands)
+        for ins in graph.code:
+            values.append(self._let(ins, tuple(values[a] for a in ins.args), body))
+        return values[graph.result]
+
+    def _let(self, ins: Instruction, args: tuple[str, ...], body: _Body) -> str:
+        if ins.op == "const":
+            return self.constant(int(ins.attr), ins.dtype, body)  # type: ignore[arg-type]
+        key = ("let", ins.op, args, ins.dtype, ins.attr)
+        return self._once(key, body, lambda name: Let(name, ins.op, args, ins.dtype, ins.attr))
+
+    def _fold(self, task: Task, body: _Body) -> None:
+        values = tuple(self.read(a, body) for a in task.reads)
+        if task.kind == "fma" and not task.type.dtype.is_float:
+            values = (self._let(Instruction("mul", (), task.type.dtype), values, body),)
+        index: Size = 0
+        r = task.reduced
+        assert r is not None
+        inner = range(r + 1, len(task.domain))
+        for p, stride in zip(inner, row_major(task.domain[r + 1 :]), strict=True):
+            index = index + stride * Dim.symbol(VARIABLES[p])
+        body.statements.append(Add(self.accs[task], values, index))
+
+    def _index(self, access: Access, size: Size, body: _Body) -> str:
+        raw = self.read(access, body)
+        if access.base.type.dtype.itemsize < 8:
+            raw = self._let(Instruction("convert", (), i64), (raw,), body)
+        return self._once(("index", raw, size), body, lambda name: Index(name, raw, size))
+
+    def _take(self, task: Task, body: _Body) -> str:
+        places, source = task.reads
+        index = self._index(places, task.extra["size"], body)
+        axis = task.extra["axis"]
+        base = source.base
+        shape, positions = source.shape, list(range(len(source.shape)))
+        if isinstance(base, Task) and not source.reshaped:
+            place = self.storage.places[base]
+            if place.depth:
+                positions = [i for i, p in enumerate(base.out_axes) if p >= place.depth]
+                shape = place.shape
+        stride = row_major(shape)[positions.index(axis)] * task.extra["step"]
+        return self.read(source, body, ((index, stride),))
+
+    def _scatter(self, task: Task, body: _Body) -> None:
+        value = self.read(task.reads[0], body)
+        axis, where = task.extra["axis"], task.extra["where"]
+        index = self._index(task.reads[1], task.type.shape[axis], body)
+        strides = row_major(task.type.shape)
+        place: Size = 0
+        for a, stride in enumerate(strides):
+            if a != axis:
+                p = a if a < axis else a + len(where) - 1
+                place = place + stride * Dim.symbol(VARIABLES[p])
+        buffer = self.storage.places[task].buffer
+        if not task.domain:
+            body.statements.append(Fill(buffer, 0))
+        body.statements.append(Scatter(buffer, place, ((index, strides[axis]),), value))
+
+    def _contract(self, task: Task, body: _Body) -> None:
+        a, b, out = parse_spec(task.node["spec"])
+        operands = [self._operand(access, letters) for access, letters in zip(task.reads, (a, b), strict=True)]
+        place = self.storage.places[task]
+        target = Operand(place.buffer, 0, tuple(zip(out, row_major(place.shape), strict=True)))
+        sizes = tuple(task.extra["sizes"].items())
+        body.statements.append(
+            Contract(target, *operands, sizes, task.extra["k"], task.node["order"], task.type.dtype)
+        )
+
+    def _operand(self, access: Access, letters: str) -> Operand:
+        buffer, _ = self.address(access)
+        strides = row_major(access.shape)
+        start: Size = 0
+        steps: dict[str, Size] = dict.fromkeys(letters, 0)
+        for entry, stride in zip(access.map, strides, strict=True):
+            start = start + stride * entry.start
+            if entry.axis is not None:
+                letter = letters[entry.axis]
+                steps[letter] = steps[letter] + stride * entry.step
+        return Operand(buffer, start, tuple(steps.items()))
+
+
+def _position(entry: Any) -> Size:
+    return entry.start if entry.axis is None else entry.start + entry.step * Dim.symbol(VARIABLES[entry.axis])
+
+
+def _linear(along: IndexMap, shape: Sequence[Size]) -> Size:
+    index: Size = 0
+    for entry, stride in zip(along, row_major(shape), strict=True):
+        index = index + stride * _position(entry)
+    return index
+

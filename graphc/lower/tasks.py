@@ -1,0 +1,266 @@
+"""Tasks: what a graph asks to be computed, each over its own iteration space, before any loop exists.
+
+In:   a simplified `Graph`.
+Out:  `Task`s in order. Each has a domain (one size for every loop around its innermost statement), the domain
+      positions that it reduces, and for every operand an `Access`: what is read, and where along the domain.
+Invariant: views cost nothing. A chain of them is folded into the access of whoever reads it; `reshape` reads the
+operand's memory under another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
+from graphc.gates.elementwise import Elementwise
+from graphc.gates.movement import Along, IndexMap, Movement
+from graphc.gates.reduction import Reduction
+from graphc.ir.graph import Graph, Node
+from graphc.ir.types import Size, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Element of `base` (a task, or a source node) at start + step * loop, one entry for each of its axes."""
+
+    base: Union[Task, Node]
+    map: IndexMap
+    shape: tuple[Size, ...]  # of the memory that is read; differs from the base's own shape after a reshape
+    reshaped: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """One gate to be computed. Operands are accessed along the task's own domain."""
+
+    node: Node
+    kind: str  # elementwise, copy, reduce, fma, contract, take, scatter
+    domain: tuple[Size, ...]
+    out_axes: tuple[int, ...]  # the domain position of each axis of the result
+    reads: tuple[Access, ...]
+    type: TensorType  # of the value
+    region: tuple[Task, IndexMap] | None = None  # a copy into a part of another task's memory
+    output: str = ""  # the graph output that is its memory
+    extra: dict[str, Any] = field(default_factory=dict)
+    serial: int = 0
+
+    @property
+    def reduced(self) -> int | None:
+        """The domain position that disappears."""
+        missing = set(range(len(self.domain))) - set(self.out_axes)
+        return missing.pop() if self.kind in ("reduce", "fma") else None
+
+    def tasks_read(self) -> list[tuple[Task, Access]]:
+        return [(a.base, a) for a in self.reads if isinstance(a.base, Task)]
+
+
+def tasks_of(graph: Graph) -> list[Task]:
+    return _Collector(graph).run()
+
+
+def identity_map(rank: int) -> IndexMap:
+    return tuple(Along(i) for i in range(rank))
+
+
+def compose(inner: IndexMap, outer: IndexMap) -> IndexMap:
+    """inner reads a view at its axes; outer says where along the domain those axes are."""
+    return tuple(
+        entry if entry.axis is None
+        else Along(outer[entry.axis].axis, entry.start + entry.step * outer[entry.axis].start,
+                   entry.step * outer[entry.axis].step)
+        for entry in inner
+    )  # fmt: skip
+
+
+class _Collector:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.tasks: list[Task] = []
+        self.of: dict[Node, Task] = {}
+        self.copies: dict[Node, Task] = {}
+
+    def run(self) -> list[Task]:
+        for node in self.graph.nodes:
+            make = self._maker(node)
+            if make is not None:
+                make(node)
+        claimed: set[Task] = set()
+        for name, node in self.graph.outputs:
+            task = self.of.get(node)
+            if task is None or task in claimed:
+                task = self._copy(node)
+            task.output = name
+            claimed.add(task)
+        return self.tasks
+
+    def _maker(self, node: Node) -> Any:
+        gate = node.gate
+        if isinstance(gate, Elementwise):
+            return self._elementwise
+        if isinstance(gate, Reduction):
+            return self._reduce
+        if isinstance(gate, Contraction):
+            return self._contract
+        if isinstance(gate, Movement) and gate.view is None and node.op != "reshape":
+            return self._into
+        return {"take": self._take, "scatter_add": self._scatter}.get(node.op)
+
+    def _add(self, task: Task) -> Task:
+        task.serial = len(self.tasks)
+        self.tasks.append(task)
+        return task
+
+    def access(self, node: Node, along: IndexMap) -> Access:
+        """How a domain reads a node, through all views between."""
+        while True:
+            gate = node.gate
+            if isinstance(gate, Movement) and gate.view is not None:
+                along = compose(gate.view(node), along)
+                node = node.args[0]
+            elif node.op == "reshape":
+                units = _unit_view(node)
+                if units is None:
+                    return self._reshaped(node, along)
+                along, node = compose(units, along), node.args[0]
+            else:
+                break
+        return Access(self.of.get(node, node), along, node.type.shape)
+
+    def _reshaped(self, node: Node, along: IndexMap) -> Access:
+        """Read the operand's memory under the shape of the reshape; views and constants are copied first."""
+        base = node.args[0]
+        while base.op == "reshape":
+            base = base.args[0]
+        if base.op == "input":
+            return Access(base, along, node.type.shape, reshaped=True)
+        task = self.of.get(base) or self._copy(base)
+        return Access(task, along, node.type.shape, reshaped=True)
+
+    def _copy(self, node: Node) -> Task:
+        """The node's elements in memory of their own."""
+        rank = node.type.rank
+        read = self.access(node, identity_map(rank))
+        return self._add(Task(node, "copy", node.type.shape, tuple(range(rank)), (read,), node.type))
+
+    def _elementwise(self, node: Node) -> None:
+        along = identity_map(node.type.rank)
+        reads = tuple(self.access(a, along) for a in node.args)
+        self.of[node] = self._add(
+            Task(node, "elementwise", node.type.shape, tuple(range(node.type.rank)), reads, node.type)
+        )
+
+    def _reduce(self, node: Node) -> None:
+        x = node.args[0]
+        kept = tuple(i for i in range(x.type.rank) if i != node["axis"])
+        reads = (self.access(x, identity_map(x.type.rank)),)
+        self.of[node] = self._add(Task(node, "reduce", x.type.shape, kept, reads, node.type))
+
+    def _contract(self, node: Node) -> None:
+        a, b, out = parse_spec(node["spec"])
+        k = contracted_letters(node["spec"])
+        letters = a if set(b) <= set(a) else b if set(a) <= set(b) else ""
+        if letters and letters[-1] == k and node["order"] == "chain" and len(letters) > 1:
+            letters = letters[:-2] + k + letters[-2]  # a chain runs over an outer loop
+        sizes = dict(zip(a + b, node.args[0].type.shape + node.args[1].type.shape, strict=True))
+        if letters:  # a vector along the last loops: fused like any reduction
+            self.of[node] = self._add(
+                Task(
+                    node, "fma", tuple(sizes[c] for c in letters), tuple(letters.index(c) for c in out),
+                    tuple(self.access(x, tuple(Along(letters.index(c)) for c in part))
+                          for x, part in zip(node.args, (a, b), strict=True)), node.type,
+                )
+            )  # fmt: skip
+            return
+        reads = tuple(self._in_memory(x) for x in node.args)
+        task = Task(node, "contract", (), (), reads, node.type, extra={"sizes": sizes, "k": k})
+        self.of[node] = self._add(task)
+
+    def _in_memory(self, node: Node) -> Access:
+        """An access whose base has memory that strides can walk."""
+        read = self.access(node, identity_map(node.type.rank))
+        if isinstance(read.base, Task) or read.base.op == "input":
+            return read
+        copy = self.copies.get(node) or self.copies.setdefault(node, self._copy(node))
+        return Access(copy, identity_map(node.type.rank), node.type.shape)
+
+    def _take(self, node: Node) -> None:
+        x, index = node.args
+        axis, rank = node["axis"], node.type.rank
+        where = tuple(range(axis, axis + index.type.rank))
+        places = self.access(index, tuple(Along(i) for i in where))
+        rest = tuple(Along(i if i < axis else i + len(where) - 1) for i in range(x.type.rank))
+        outer = tuple(Along(None) if i == axis else e for i, e in enumerate(rest))
+        source = self.access(x, outer)
+        if not isinstance(source.base, Task) and source.base.op != "input" and not _array_constant(source.base):
+            copy = self._copy(x)
+            source = Access(copy, outer, x.type.shape)
+        gathered = self._gathered_axis(x, axis, source)
+        if gathered is None:  # the axis was split or merged by a view: read a copy
+            source = Access(self._copy(x), outer, x.type.shape)
+            gathered = (axis, 1)
+        self.of[node] = self._add(
+            Task(node, "take", node.type.shape, tuple(range(rank)), (places, source), node.type,
+                 extra={"axis": gathered[0], "step": gathered[1], "size": x.type.shape[axis]})
+        )  # fmt: skip
+
+    def _gathered_axis(self, x: Node, axis: int, source: Access) -> tuple[int, int] | None:
+        """The axis of the memory, and the step, along which the taken axis runs."""
+        probe = self.access(x, tuple(Along(i) for i in range(x.type.rank)))
+        if probe.base is not source.base:
+            return None
+        found = [(i, e.step) for i, e in enumerate(probe.map) if e.axis == axis]
+        return found[0] if len(found) == 1 else None
+
+    def _scatter(self, node: Node) -> None:
+        updates, index = node.args
+        axis = node["axis"]
+        where = tuple(range(axis, axis + index.type.rank))
+        reads = (
+            self.access(updates, identity_map(updates.type.rank)),
+            self.access(index, tuple(Along(i) for i in where)),
+        )
+        self.of[node] = self._add(
+            Task(node, "scatter", updates.type.shape, (), reads, node.type, extra={"axis": axis, "where": where})
+        )
+
+    def _into(self, node: Node) -> None:
+        """concat and place: memory that copies fill, part by part."""
+        target = self._add(Task(node, "memory", (), (), (), node.type))
+        target.extra["parts"] = parts = []
+        start: Size = 0
+        for a in node.args:
+            rank = a.type.rank
+            if node.op == "concat":
+                where = tuple(Along(i, start if i == node["axis"] else 0) for i in range(rank))
+                start = start + a.type.shape[node["axis"]] if rank else start
+            else:
+                where = tuple(Along(i, s, t) for i, (s, t) in enumerate(zip(node["starts"], node["steps"], strict=True)))
+            read = self.access(a, identity_map(rank))
+            part = Task(node, "copy", a.type.shape, tuple(range(rank)), (read,), node.type, region=(target, where))
+            parts.append(self._add(part))
+        self.of[node] = target
+
+
+def _array_constant(node: Node) -> bool:
+    return node.op == "constant" and len(node["data"]) != node.type.dtype.itemsize
+
+
+def _unit_view(node: Node) -> IndexMap | None:
+    """A reshape that only adds or drops axes of size 1, as a view."""
+    before, after = node.args[0].type.shape, node.type.shape
+    kept = [i for i, s in enumerate(after) if s != 1]
+    if [s for s in before if s != 1] != [after[i] for i in kept]:
+        return None
+    rest = iter(kept)
+    return tuple(Along(None) if s == 1 else Along(next(rest)) for s in before)
+
+
+def reads_of(tasks: Sequence[Task]) -> dict[Task, list[tuple[Task, Access]]]:
+    """For each task the tasks that read it, with how."""
+    readers: dict[Task, list[tuple[Task, Access]]] = {t: [] for t in tasks}
+    for t in tasks:
+        for base, access in t.tasks_read():
+            readers[base].append((t, access))
+    return readers

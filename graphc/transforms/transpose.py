@@ -1,0 +1,76 @@
+"""Transpose a linear graph: cotangents of its outputs become cotangents of its inputs.
+
+In:   outputs that are linear in some values, and a cotangent for each output.
+Out:  a cotangent for each of those values; zeros where no output depends on it.
+Invariant: nodes are visited in reverse order of creation and cotangents are added in that order, so the same
+graph always gives the same sums.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x, ct = b.input("x", f64[3]), b.input("ct", f64[()])
+>>> back, = transpose_linear(b, [x.sum(0)], [ct], [x])
+>>> print(b.graph("back", {"x": back}, [ct]))
+graph back(ct: f64[])
+  %1 = expand_dims %ct axes=(0) : f64[1]
+  %2 = broadcast %1 shape=(3) : f64[3]
+return x=%2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.gates.gate import registry
+from graphc.ir.graph import Builder, Node, Value, reachable
+from graphc.transforms.tangent import check_alike
+
+
+def transpose_linear(
+    builder: Builder,
+    outputs: Sequence[Value | None],
+    cts: Sequence[Value | None],
+    linear_inputs: Sequence[Value],
+    made_by: str = "adjoint",
+) -> list[Value]:
+    """The cotangents of `linear_inputs`; an output that is None does not depend on them."""
+    order = _linear_nodes([o.node for o in outputs if o is not None], linear_inputs)
+    linear = set(order)
+    sums: dict[Node, Value] = {}
+    for out, ct in zip(outputs, cts, strict=True):
+        if out is not None and ct is not None and out.node in linear:
+            _accumulate(sums, out.node, ct, builder)
+    gates, origins = registry(), builder.origins
+    starts = frozenset(v.node for v in linear_inputs)
+    for node in reversed(order):
+        ct = sums.get(node)
+        if ct is None or node in starts:
+            continue
+        del sums[node]
+        mask = [a in linear for a in node.args]
+        values = [Value(builder, a) for a in node.args]
+        with builder.made_by(made_by, origins.get(node)):
+            parts = gates[node.op].transpose(node, values, ct, mask)
+            for a, part, wanted in zip(node.args, parts, mask, strict=True):
+                if wanted and part is not None:
+                    _accumulate(sums, a, part, builder)
+    return [sums[v.node] if v.node in sums else v.zeros_like() for v in linear_inputs]
+
+
+def _linear_nodes(outputs: Sequence[Node], linear_inputs: Sequence[Value]) -> list[Node]:
+    """The nodes that depend on the linear inputs, operands before users."""
+    linear = {v.node for v in linear_inputs}
+    order = []
+    for node in reachable(outputs):
+        if node in linear:
+            order.append(node)
+        elif not linear.isdisjoint(node.args):
+            linear.add(node)
+            order.append(node)
+    return order
+
+
+def _accumulate(sums: dict[Node, Value], node: Node, ct: Value, builder: Builder) -> None:
+    check_alike("cotangent", Value(builder, node), ct)
+    before = sums.get(node)
+    sums[node] = ct if before is None else before + ct
