@@ -1,48 +1,196 @@
-"""Elementwise functions: each gate of the registry under its public names, and what is written in them."""
+"""Elementwise functions: the gates of the registry under their public names, and what is written in them.
+
+>>> import numpy as np
+>>> tanh.__doc__
+'Hyperbolic tangent.'
+>>> str(maximum.__signature__)
+"(x: 'Any', y: 'Any') -> 'Any'"
+"""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-from graphc.dsl.apply import Record, apply_gate, lifted, operate
-from graphc.dsl.power import raised
+import numpy as np
+
+from graphc.dsl import power as powers
+from graphc.dsl.apply import Record, apply_gate, lifted, operate, undefined
 from graphc.dsl.public import public
 from graphc.dsl.tensor import Tensor
 from graphc.gates import elementwise as gates
-from graphc.ir.types import DType, from_numpy
-
-# Public name -> record. A record's name is a public name, too, unless it is in HIDDEN.
-NAMES: dict[str, Record] = {
-    "add": gates.add, "subtract": gates.sub, "multiply": gates.mul, "divide": gates.div, "true_divide": gates.div,
-    "floor_divide": gates.floor_divide, "remainder": gates.remainder, "mod": gates.remainder, "negative": gates.neg,
-    "sign": gates.sign, "square": gates.square, "sqrt": gates.sqrt,
-    "maximum": gates.maximum, "minimum": gates.minimum, "relu": gates.relu, "exp": gates.exp, "expm1": gates.expm1,
-    "log": gates.log, "log1p": gates.log1p, "sin": gates.sin, "cos": gates.cos, "tanh": gates.tanh,
-    "sigmoid": gates.sigmoid, "softplus": gates.softplus, "less": gates.lt, "less_equal": gates.le,
-    "greater": gates.gt, "greater_equal": gates.ge, "equal": gates.eq, "not_equal": gates.ne,
-    "logical_and": gates.logical_and, "logical_or": gates.logical_or, "logical_xor": gates.logical_xor,
-    "logical_not": gates.logical_not, "isnan": gates.isnan, "isfinite": gates.isfinite, "isinf": gates.isinf,
-    "rint": gates.round_,
-}  # fmt: skip
+from graphc.ir.types import DType, TensorType, bool_, from_numpy
 
 
 def _pointwise(name: str, gate: Record) -> Any:
     """The public function of a record, with its parameters and its doc."""
-
-    def function(*args: Any) -> Tensor:
-        return apply_gate(gate, args, {})
-
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(p, kind, annotation=Any) for p in gate.params]
-    function.__signature__ = inspect.Signature(parameters, return_annotation=Any)  # type: ignore[attr-defined]
+    parameters = [inspect.Parameter(p, kind, annotation="Any") for p in gate.params]
+    signature = inspect.Signature(parameters, return_annotation="Any")
+
+    def function(*args: Any, **kwargs: Any) -> Tensor:
+        return apply_gate(gate, signature.bind(*args, **kwargs).args, {})
+
+    function.__signature__ = signature  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name
     function.__doc__ = gate.doc
-    return _positional(public(*gate.params)(function), gate.params)
+    return public(*gate.params)(function)
 
 
-def _positional(function: Any, params: tuple[str, ...]) -> Any:
-    return function
+add = _pointwise("add", gates.add)
+subtract = _pointwise("subtract", gates.sub)
+multiply = _pointwise("multiply", gates.mul)
+divide = _pointwise("divide", gates.div)
+true_divide = _pointwise("true_divide", gates.div)
+floor_divide = _pointwise("floor_divide", gates.floor_divide)
+remainder = _pointwise("remainder", gates.remainder)
+mod = _pointwise("mod", gates.remainder)
+negative = _pointwise("negative", gates.neg)
+sign = _pointwise("sign", gates.sign)
+square = _pointwise("square", gates.square)
+sqrt = _pointwise("sqrt", gates.sqrt)
+maximum = _pointwise("maximum", gates.maximum)
+minimum = _pointwise("minimum", gates.minimum)
+relu = _pointwise("relu", gates.relu)
+exp = _pointwise("exp", gates.exp)
+expm1 = _pointwise("expm1", gates.expm1)
+log = _pointwise("log", gates.log)
+log1p = _pointwise("log1p", gates.log1p)
+sin = _pointwise("sin", gates.sin)
+cos = _pointwise("cos", gates.cos)
+tanh = _pointwise("tanh", gates.tanh)
+sigmoid = _pointwise("sigmoid", gates.sigmoid)
+softplus = _pointwise("softplus", gates.softplus)
+rint = _pointwise("rint", gates.round_)
+less = _pointwise("less", gates.lt)
+less_equal = _pointwise("less_equal", gates.le)
+greater = _pointwise("greater", gates.gt)
+greater_equal = _pointwise("greater_equal", gates.ge)
+equal = _pointwise("equal", gates.eq)
+not_equal = _pointwise("not_equal", gates.ne)
+logical_and = _pointwise("logical_and", gates.logical_and)
+logical_or = _pointwise("logical_or", gates.logical_or)
+logical_xor = _pointwise("logical_xor", gates.logical_xor)
+logical_not = _pointwise("logical_not", gates.logical_not)
+isnan = _pointwise("isnan", gates.isnan)
+isfinite = _pointwise("isfinite", gates.isfinite)
+isinf = _pointwise("isinf", gates.isinf)
 
 
-globals().update({name: _pointwise(name, gate) for name, gate in NAMES.items()})
+@public("x")
+def absolute(x: Any) -> Any:
+    """|x|, with the derivative 0 at 0."""
+    x = lifted(x)
+    return x if x.value.dtype.is_bool else apply_gate(gates.abs_, (x,), {})
+
+
+
+@public("x")
+def positive(x: Any) -> Any:
+    """x."""
+    return lifted(x)
+
+
+@public("x")
+def reciprocal(x: Any) -> Any:
+    """1 / x, of floats."""
+    x = lifted(x)
+    if not x.value.dtype.is_float:
+        raise undefined(x.recorder, "reciprocal", x.value.dtype, [x.value])
+    return apply_gate(gates.reciprocal, (x,), {})
+
+
+@public("x", "y")
+def power(x: Any, y: Any) -> Any:
+    """x to the y; a literal integer y of at most 16 is a product."""
+    return powers.raised(x, y, strong=True)
+
+
+def _rounding(name: str, gate: Record) -> Any:
+    """floor, ceil, trunc: integers and bools are whole already."""
+
+    def function(x: Any) -> Any:
+        x = lifted(x)
+        return apply_gate(gate, (x,), {}) if x.value.dtype.is_float else x
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = gate.doc
+    return public("x")(function)
+
+
+floor = _rounding("floor", gates.floor)
+ceil = _rounding("ceil", gates.ceil)
+trunc = fix = _rounding("trunc", gates.trunc)
+
+
+@public("x")
+def round_(x: Any, decimals: int = 0) -> Any:
+    """To the nearest multiple of 10**-decimals, ties to even."""
+    x = lifted(x)
+    if not x.value.dtype.is_float:
+        if decimals < 0:
+            raise undefined(x.recorder, "round to tens", x.value.dtype, [x.value])
+        return x
+    if decimals == 0:
+        return apply_gate(gates.round_, (x,), {})
+    if decimals > 0:
+        return operate(gates.div, apply_gate(gates.round_, (x * 10.0**decimals,), {}), 10.0**decimals)
+    return operate(gates.mul, apply_gate(gates.round_, (x / 10.0**-decimals,), {}), 10.0**-decimals)
+
+
+@public("condition", "x", "y")
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    """x where the condition holds, else y; the cotangent is selected, so the other branch cannot spoil it."""
+    if x is None or y is None:
+        lifted(condition)._unknown("where(condition) without x and y", "where(condition, x, y)")
+    return apply_gate(gates.where, (condition, x, y), {})
+
+
+@public("x", "low", "high")
+def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    """min(max(x, low), high); a bound of None is none; the gradient passes on the bounds, too."""
+    if low is None and high is None:
+        return lifted(x)
+    if high is None:
+        return apply_gate(gates.maximum, (x, low), {})
+    if low is None:
+        return apply_gate(gates.minimum, (x, high), {})
+    return apply_gate(gates.clip, (x, low, high), {})
+
+
+@public("x")
+def astype(x: Any, dtype: Any) -> Any:
+    """x in another dtype; float to integer truncates, saturates, and makes 0 of NaN."""
+    x = lifted(x)
+    return Tensor(x.value.cast(as_dtype(dtype)))
+
+
+def as_dtype(dtype: Any) -> DType:
+    """A graphc dtype of a graphc or NumPy dtype, or of Python's bool, int, float."""
+    return dtype if isinstance(dtype, DType) else from_numpy(np.dtype(dtype))
+
+
+@public("x")
+def stop_gradient(x: Any) -> Any:
+    """x, as a constant for every derivative."""
+    return apply_gate(gates.stop_gradient, (x,), {})
+
+
+@public("x")
+def zeros_like(x: Any, dtype: Any = None) -> Any:
+    """Zeros of the shape and dtype of x."""
+    return full_like(x, 0, dtype)
+
+
+@public("x")
+def ones_like(x: Any, dtype: Any = None) -> Any:
+    """Ones of the shape and dtype of x."""
+    return full_like(x, 1, dtype)
+
+
+@public("x")
+def full_like(x: Any, value: bool | int | float, dtype: Any = None) -> Any:
+    """One number in the shape and dtype of x."""
+    x = lifted(x)
+    ty = x.type if dtype is None else x.type.with_dtype(as_dtype(dtype))
+    return Tensor(x.recorder.constant(bool(value) if ty.dtype is bool_ else value, TensorType(ty.dtype, ty.shape)))

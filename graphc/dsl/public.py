@@ -26,6 +26,7 @@ def public(*arrays: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
+        function.__name__ = function.__qualname__ = function.__name__.rstrip("_")
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -107,7 +107,7 @@ def contract_reference(a: np.ndarray, b: np.ndarray, order: str) -> np.ndarray:
     missing = -a.shape[0] % (LEAF * lanes)
     fill = lambda x, v: np.concatenate([x, np.full((missing, *x.shape[1:]), v, x.dtype)]) if missing else x  # noqa: E731
     a, b = fill(a, -0.0), fill(b, 0.0)  # whose product -0.0 changes no sum
-    a, b = (x.reshape(-1, LEAF, lanes, *x.shape[1:]) for x in (a, b))
+    a, b = (x.reshape(x.shape[0] // (LEAF * lanes), LEAF, lanes, *x.shape[1:]) for x in (a, b))
     total = _counter(_chain(np.moveaxis(a, 1, 0), np.moveaxis(b, 1, 0)), np.add)
     while total.shape[0] > 1:
         half = total.shape[0] // 2

@@ -80,7 +80,8 @@ class Elementwise(Gate):
             raise GateError(f"{self.name} takes {len(self.params)} operands, got {len(types)}")
         shape = check_one_shape(self.name, types)
         dtype = self.result_dtype(tuple(t.dtype for t in types))
-        return TensorType(attrs["dtype"] if self.result == "attr" else dtype, shape)
+        dtype = attrs["dtype"] if self.result == "attr" else dtype
+        return types[-1] if dtype is types[-1].dtype else TensorType(dtype, shape)
 
     def body_graph(self, dtypes: tuple[DType, ...], to: DType | None = None) -> ScalarGraph:
         """The body for operands of these dtypes (and, for a cast, the dtype it casts to)."""
@@ -320,6 +321,14 @@ log1p = gate(
 )  # fmt: skip
 sin = gate("sin", "Sine.", body=trig_bodies.sin, sym="sin(x)", partials=lambda out, x: (cos(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
 cos = gate("cos", "Cosine.", body=trig_bodies.cos, sym="cos(x)", partials=lambda out, x: (-sin(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
+sin_huge = gate(
+    "sin_huge", "Sine of a large argument, with as many bits of pi as it takes; `sin` branches here.",
+    body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),), domain=(2e6, 3e6), ulp=1.0,
+)  # fmt: skip
+cos_huge = gate(
+    "cos_huge", "Cosine of a large argument; `cos` branches here.",
+    body=trig_bodies.cos_huge, sym="cos(x)", partials=lambda out, x: (-sin_huge(x),), domain=(2e6, 3e6), ulp=1.0,
+)  # fmt: skip
 tanh = gate(
     "tanh", "Hyperbolic tangent.", body=hyperbolic_bodies.tanh, sym="tanh(x)", partials=lambda out, x: (tanh_partial(x),),
     domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
@@ -340,6 +349,10 @@ sigmoid_partial = gate(
 softplus = gate(
     "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus, sym="log(1 + exp(x))",
     partials=lambda out, x: (sigmoid(x),), domain=(-30, 30), edges=(-800.0, 0.0, 800.0), ulp=1.5,
+)  # fmt: skip
+stop_gradient = gate(
+    "stop_gradient", "x, as a constant for every derivative.", body=lambda x: x, accepts="any", ulp=None,
+    partials=lambda out, x: (None,),
 )  # fmt: skip
 
 FLOATS = (f64, f32)

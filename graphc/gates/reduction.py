@@ -113,7 +113,7 @@ def tree_reduce(
         return np.full(x.shape[1:], start, x.dtype)
     missing = -n % (LEAF * lanes)
     x = np.concatenate([x, np.full((missing, *x.shape[1:]), identity, x.dtype)]) if missing else x
-    x = x.reshape(-1, LEAF, lanes, *x.shape[1:])
+    x = x.reshape(x.shape[0] // (LEAF * lanes), LEAF, lanes, *x.shape[1:])
     folded = x[:, 0]
     for i in range(1, LEAF):
         folded = fold(folded, x[:, i])

@@ -165,7 +165,7 @@ class Builder:
                 self.origins[node] = self.at
         return node
 
-    def apply(self, op: str, *args: Value, **attrs: Any) -> Value:
+    def apply(self, op: str, /, *args: Value, **attrs: Any) -> Value:
         return Value(self, self.add(op, tuple(a.node for a in args), attrs))
 
     def constant(self, value: Any, ty: TensorType) -> Value:

@@ -187,7 +187,7 @@ class Program:
     buffers: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
     arena: Size | None = None  # bytes, set by plan
-    _by_name: dict[str, Buffer] = field(default_factory=dict, repr=False, compare=False)
+    _by_name: dict[str, Buffer] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def buffer(self, name: str) -> Buffer:
         if not self._by_name:

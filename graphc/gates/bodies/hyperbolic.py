@@ -89,8 +89,12 @@ def softplus(x: Scalar) -> Scalar:
     low, _ = EXP_RANGE[x.dtype]
     p, p_low, second = exp_pair(at_least(-abs(x), low))
     e, e_low = p * second, p_low * second
-    # 1 + e = 2^k (1 + f), k = 1 from e = sqrt(2) - 1 on.
+    # 1 + e = 2^k (1 + f + f_low), k = 1 from e = sqrt(2) - 1 on. f_low is not 0 only below e = 1/2.
     doubled = e > 0.41421356
-    f = select(doubled, fma(e, 0.5, -0.5), e)
-    k = select(doubled, 1.0, constant(x, 0.0))
-    return log_sum(k, f, e_low * fma(e, -0.5, 1.0)) + select(x > 0.0, x, 0.0)
+    scale = select(doubled, 0.5, constant(x, 1.0))
+    shift = select(doubled, -0.5, constant(x, 0.0))
+    f = fma(e, scale, shift)
+    f_low = fma(e, scale, shift - f)
+    # (f_low + e_low) / (1 + f), nearly enough for terms of this size.
+    extra = fma(e_low, fma(e, -0.5, 1.0), f_low * 1.38)
+    return log_sum(shift * -2.0, f, extra) + select(x > 0.0, x, 0.0)

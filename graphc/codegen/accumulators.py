@@ -1,0 +1,210 @@
+"""Accumulators in machine code: the orders of `gates.reduction`, in registers and in memory.
+
+`lanes` keeps a leaf in a register and a binary counter of vectors on the stack; `rows` and `chain` over an array
+keep the leaf in the array itself and the counter in the arena. Orders that cannot change a bit keep one register.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.llvm import (
+    MEMORY,
+    REGISTER,
+    Function,
+    Module,
+    emit_instruction,
+    literal,
+    register,
+    splat,
+    vector,
+)
+from graphc.gates.contraction import BLOCK
+from graphc.gates.gate import registry
+from graphc.gates.reduction import LEAF, VECTOR_BYTES, Reduction
+from graphc.ir.scalar import to_bits
+from graphc.ir.types import DType, bool_
+
+LEVELS = 56  # of a counter whose extent is known only at the call
+
+
+def lanes_of(dtype: DType) -> int:
+    return VECTOR_BYTES // max(dtype.itemsize, 4)
+
+
+def leaf_of(order: str) -> int:
+    """How many elements, or rows, are added in sequence."""
+    return BLOCK if order == "chain" else LEAF
+
+
+def _reduction(monoid: str) -> Reduction:
+    gate = registry()["sum" if monoid == "fma" else monoid]
+    assert isinstance(gate, Reduction)
+    return gate
+
+
+def identity(monoid: str, dtype: DType, width: int = 1) -> str:
+    """The number that changes nothing."""
+    gate = _reduction(monoid)
+    assert gate.identity is not None
+    return splat(literal(to_bits(gate.identity(dtype), dtype), dtype), REGISTER[dtype.name], width)
+
+
+def combine(fn: Function, monoid: str, dtype: DType, a: str, b: str, width: int) -> str:
+    """One step of a monoid: its gate's body, written in place."""
+    gate = _reduction(monoid).combine
+    graph = gate.body_graph((dtype, dtype))  # type: ignore[union-attr]
+    values, types = [a, b], [dtype, dtype]
+    for ins in graph.code:
+        operands = [values[i] for i in ins.args]
+        values.append(emit_instruction(fn, ins, operands, [types[i] for i in ins.args], width))
+        types.append(ins.dtype)
+    return values[graph.result]
+
+
+def fma(fn: Function, dtype: DType, a: str, b: str, c: str, width: int) -> str:
+    ty = register(dtype, width)
+    suffix = dtype.name if width == 1 else f"v{width}{dtype.name}"
+    name = fn.module.intrinsic(f"llvm.fma.{suffix}", ty, [ty] * 3)
+    return fn.do(f"call {ty} @{name}({ty} {a}, {ty} {b}, {ty} {c})")
+
+
+def horizontal(fn: Function, monoid: str, dtype: DType, value: str, width: int) -> str:
+    """Lane l takes lane l + width/2, and so on down to one."""
+    while width > 1:
+        low = fn.half(value, REGISTER[dtype.name], width, upper=False)
+        high = fn.half(value, REGISTER[dtype.name], width, upper=True)
+        width //= 2
+        value = combine(fn, monoid, dtype, low, high, width)
+    return value
+
+
+def push(fn: Function, levels: str, leaf: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1") -> None:
+    """Enter leaf number t into a counter: while the bit is set, take the vector that waits at that level."""
+    ty = register(dtype, width)
+    before, head, inside, after = fn.block, fn.label("carry"), fn.label("merge"), fn.label("wait")
+    fn.jump(head)
+    fn.open_block(head)
+    value, next_value = fn.phi(ty, (leaf, before))
+    bits, next_bits = fn.phi("i64", (t, before))
+    place, next_place = fn.phi("i64", ("0", before))
+    address = fn.do(f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {place}")
+    fn.branch(fn.do(f"trunc i64 {bits} to i1"), inside, after)
+    fn.open_block(inside)
+    waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
+    next_value(combine(fn, monoid, dtype, waiting, value, width), inside)
+    next_bits(fn.do(f"lshr i64 {bits}, 1"), inside)
+    next_place(fn.do(f"add i64 {place}, {stride}"), inside)
+    fn.jump(head)
+    fn.open_block(after)
+    fn.say(f"store {ty} {value}, ptr {address}, align {dtype.itemsize}")
+
+
+def collapse(fn: Function, levels: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1") -> str:
+    """What is left in a counter after t leaves, folded smallest first."""
+    ty = register(dtype, width)
+    before, head, inside, after = fn.block, fn.label("left"), fn.label("fold"), fn.label("folded")
+    fn.jump(head)
+    fn.open_block(head)
+    total, next_total = fn.phi(ty, (identity(monoid, dtype, width), before))
+    bits, next_bits = fn.phi("i64", (t, before))
+    fn.branch(fn.do(f"icmp ne i64 {bits}, 0"), inside, after)
+    fn.open_block(inside)
+    count = fn.module.intrinsic("llvm.cttz.i64", "i64", ("i64", "i1"))
+    level = fn.do(f"call i64 @{count}(i64 {bits}, i1 true)")
+    offset = level if stride == "1" else fn.do(f"mul i64 {level}, {stride}")
+    address = fn.do(f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {offset}")
+    waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
+    next_total(combine(fn, monoid, dtype, waiting, total, width), inside)
+    next_bits(fn.do(f"and i64 {bits}, {fn.do(f'sub i64 {bits}, 1')}"), inside)
+    fn.jump(head)
+    fn.open_block(after)
+    return total
+
+
+# -- arrays ---------------------------------------------------------------------------------------------------------
+
+
+def fill(module: Module, dtype: DType) -> str:
+    """@gc.fill(array, count, value)."""
+    name = f"gc.fill.{dtype.name}"
+
+    def make() -> None:
+        ty = MEMORY[dtype.name]
+        fn = Function(module, name, "void", [("ptr", "p"), ("i64", "n"), (ty, "v")])
+        wide = vector(ty, 8)
+        value = fn.spread_type("%v", ty, 8)
+        whole = fn.do("and i64 %n, -8")
+
+        def eight(i: str, _: object) -> list[str]:
+            fn.say(f"store {wide} {value}, ptr {fn.do(f'getelementptr {ty}, ptr %p, i64 {i}')}, align {dtype.itemsize}")
+            return []
+
+        def one(i: str, _: object) -> list[str]:
+            fn.say(f"store {ty} %v, ptr {fn.do(f'getelementptr {ty}, ptr %p, i64 {i}')}")
+            return []
+
+        fn.loop("0", whole, 8, [], eight)
+        fn.loop(whole, "%n", 1, [], one)
+        fn.say("ret void")
+        fn.close()
+
+    return module.once(name, make)
+
+
+def tree_push(module: Module, monoid: str, dtype: DType) -> str:
+    """@gc.push(leaf, tree, count, t): every element's leaf number t enters its counter; the leaf starts anew."""
+    name = f"gc.push.{monoid}.{dtype.name}"
+
+    def make() -> None:
+        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t")])
+
+        def step(width: int) -> object:
+            def body(i: str, _: object) -> list[str]:
+                ty = register(dtype, width)
+                at = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %leaf, i64 {i}")
+                value = fn.do(f"load {ty}, ptr {at}, align {dtype.itemsize}")
+                levels = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %tree, i64 {i}")
+                push(fn, levels, value, "%t", monoid, dtype, width, stride="%n")
+                fn.say(f"store {ty} {identity(monoid, dtype, width)}, ptr {at}, align {dtype.itemsize}")
+                return []
+
+            return body
+
+        _both(fn, step, lanes_of(dtype))
+
+    return module.once(name, make)
+
+
+def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
+    """@gc.finish(leaf, tree, count, t): the array takes what is left in the counters after t leaves."""
+    name = f"gc.finish.{monoid}.{dtype.name}"
+
+    def make() -> None:
+        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t")])
+
+        def step(width: int) -> object:
+            def body(i: str, _: object) -> list[str]:
+                ty = register(dtype, width)
+                at = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %leaf, i64 {i}")
+                levels = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %tree, i64 {i}")
+                total = collapse(fn, levels, "%t", monoid, dtype, width, stride="%n")
+                fn.say(f"store {ty} {total}, ptr {at}, align {dtype.itemsize}")
+                return []
+
+            return body
+
+        _both(fn, step, lanes_of(dtype))
+
+    return module.once(name, make)
+
+
+def _both(fn: Function, step: object, width: int) -> None:
+    """Whole vectors, then single elements."""
+    whole = fn.do(f"and i64 %n, {-width}")
+    fn.loop("0", whole, width, [], step(width))  # type: ignore[operator]
+    fn.loop(whole, "%n", 1, [], step(1))  # type: ignore[operator]
+    fn.say("ret void")
+    fn.close()
+
+
+def is_ordered(monoid: str, order: str, dtype: DType) -> bool:
+    return order != "any" and dtype is not bool_

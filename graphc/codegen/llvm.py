@@ -1,0 +1,404 @@
+"""LLVM text: the vocabulary that kernels are written in.
+
+A `Module` collects functions, constants and declarations; a `Function` collects lines. Machine operations are
+emitted here and nowhere else, for any width: width 1 is a scalar, width 8 a vector of eight. The same operation gives
+the same bits at every width.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from graphc.ir.scalar import Instruction, from_bits
+from graphc.ir.types import DType, Size, bool_, f64, i64
+
+REGISTER = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32", "bool": "i1"}
+MEMORY = {**REGISTER, "bool": "i8"}
+SUFFIX = {"f64": "f64", "f32": "f32", "i64": "i64", "i32": "i32", "bool": "i1"}
+
+
+def vector(ty: str, width: int) -> str:
+    return ty if width == 1 else f"<{width} x {ty}>"
+
+
+def register(dtype: DType, width: int) -> str:
+    return vector(REGISTER[dtype.name], width)
+
+
+def overload(dtype: DType, width: int) -> str:
+    """The suffix of an intrinsic's name."""
+    return SUFFIX[dtype.name] if width == 1 else f"v{width}{SUFFIX[dtype.name]}"
+
+
+def literal(bits: int, dtype: DType) -> str:
+    """A number, floats by their bits."""
+    if dtype.is_float:
+        wide = struct.pack(">d", from_bits(bits, dtype)).hex().upper()
+        return f"0x{wide}"
+    value = from_bits(bits, dtype)
+    return str(value).lower() if dtype is bool_ else str(int(value))
+
+
+def splat(text: str, ty: str, width: int) -> str:
+    """A number in every lane."""
+    return text if width == 1 else f"splat ({ty} {text})"
+
+
+class Module:
+    """One module: functions are added under names of their own and found again by key."""
+
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+        self.globals: list[str] = []
+        self.declared: dict[str, str] = {}
+        self.made: set[str] = set()
+
+    def intrinsic(self, name: str, result: str, params: Sequence[str]) -> str:
+        self.declared.setdefault(name, f"declare {result} @{name}({', '.join(params)})")
+        return name
+
+    def once(self, name: str, make: Callable[[], None]) -> str:
+        """A function that is added the first time it is asked for."""
+        if name not in self.made:
+            self.made.add(name)
+            make()
+        return name
+
+    def text(self) -> str:
+        attributes = 'attributes #0 = { nounwind "no-builtins" }'
+        return "\n".join([*self.globals, *self.functions, *self.declared.values(), attributes, ""])
+
+
+class Function:
+    """The lines of one function. Registers and labels have fresh names."""
+
+    def __init__(self, module: Module, name: str, result: str, params: Sequence[tuple[str, str]], linkage: str = "internal ") -> None:
+        self.module = module
+        self.head = f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)}) #0 {{"
+        self.entry: list[str] = []  # allocas and sizes that every block may use
+        self.lines: list[str] = []
+        self.count = 0
+        self.block = "start"
+
+    def close(self) -> None:
+        body = [self.head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "}"]
+        self.module.functions.append("\n".join(body))
+
+    def fresh(self, prefix: str = "v") -> str:
+        self.count += 1
+        return f"%{prefix}{self.count}"
+
+    def do(self, text: str) -> str:
+        """An instruction with a result."""
+        name = self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def say(self, text: str) -> None:
+        """An instruction without one."""
+        self.lines.append(f"  {text}")
+
+    def alloca(self, ty: str, count: int, align: int = 64) -> str:
+        name = self.fresh("a")
+        self.entry.append(f"  {name} = alloca {ty}, i64 {count}, align {align}")
+        return name
+
+    # -- control flow -------------------------------------------------------------------------------------------
+
+    def label(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def open_block(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    def jump(self, label: str) -> None:
+        self.say(f"br label %{label}")
+
+    def branch(self, condition: str, yes: str, no: str) -> None:
+        self.say(f"br i1 {condition}, label %{yes}, label %{no}")
+
+    def phi(self, ty: str, *incoming: tuple[str, str]) -> tuple[str, Callable[[str, str], None]]:
+        """A phi, and a function that adds the value of a later edge."""
+        name = self.fresh("p")
+        position = len(self.lines)
+        edges = list(incoming)
+        self.lines.append("")
+
+        def write() -> None:
+            pairs = ", ".join(f"[ {v}, %{b} ]" for v, b in edges)
+            self.lines[position] = f"  {name} = phi {ty} {pairs}"
+
+        def more(value: str, block: str) -> None:
+            edges.append((value, block))
+            write()
+
+        write()
+        return name, more
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """Lines that run if the condition holds."""
+        yes, after = self.label("then"), self.label("after")
+        self.branch(condition, yes, after)
+        self.open_block(yes)
+        yield
+        self.jump(after)
+        self.open_block(after)
+
+    def loop(self, start: str, limit: str, step: int | str, carried: Sequence[tuple[str, str]], body: Callable) -> list[str]:
+        """for (i = start; i < limit; i += step): body(i, values) gives the next values; the last values are returned.
+
+        `carried` is (type, first value) of each.
+        """
+        before, head, inside, after = self.block, self.label("head"), self.label("body"), self.label("done")
+        self.jump(head)
+        self.open_block(head)
+        i, next_i = self.phi("i64", (start, before))
+        phis = [self.phi(ty, (first, before)) for ty, first in carried]
+        self.branch(self.do(f"icmp slt i64 {i}, {limit}"), inside, after)
+        self.open_block(inside)
+        values = body(i, [name for name, _ in phis])
+        advanced = self.do(f"add i64 {i}, {step}")
+        next_i(advanced, self.block)
+        for (_, more), value in zip(phis, values, strict=True):
+            more(value, self.block)
+        self.jump(head)
+        self.open_block(after)
+        return [name for name, _ in phis]
+
+    @contextmanager
+    def in_entry(self) -> Iterator[None]:
+        """Straight-line code that every block may use."""
+        before, self.lines = self.lines, self.entry
+        yield
+        self.lines = before
+
+    # -- sizes --------------------------------------------------------------------------------------------------
+
+    def size(self, size: Size, names: dict[str, str]) -> str:
+        """The number of a size as an i64; `names` gives the registers of its symbols."""
+        if isinstance(size, int):
+            return str(size)
+        total = ""
+        for monomial, c in size.terms:
+            factors = [self._atom(a, names) for a in monomial]
+            if c != 1 or not factors:
+                factors.append(str(c))
+            term = factors[0]
+            for f in factors[1:]:
+                term = self.do(f"mul i64 {term}, {f}")
+            total = term if not total else self.do(f"add i64 {total}, {term}")
+        return total
+
+    def _atom(self, atom: object, names: dict[str, str]) -> str:
+        if isinstance(atom, str):
+            return names[atom]
+        op, *rest = atom  # type: ignore[misc]
+        a, b = (self.size(s, names) for s in rest)
+        if op == "bits":
+            name = self.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
+            zeros = self.do(f"call i64 @{name}(i64 {a}, i1 false)")
+            return self.do(f"sub i64 64, {zeros}")
+        if op == "floordiv":
+            quotient = self.do(f"sdiv i64 {a}, {b}")
+            inexact = self.do(f"icmp ne i64 {self.do(f'mul i64 {quotient}, {b}')}, {a}")
+            negative = self.do(f"icmp slt i64 {self.do(f'xor i64 {a}, {b}')}, 0")
+            down = self.do(f"and i1 {inexact}, {negative}")
+            return self.do(f"sub i64 {quotient}, {self.do(f'zext i1 {down} to i64')}")
+        larger = self.do(f"icmp sgt i64 {a}, {b}")
+        first, second = (a, b) if op == "max" else (b, a)
+        return self.do(f"select i1 {larger}, i64 {first}, i64 {second}")
+
+    # -- vectors ------------------------------------------------------------------------------------------------
+
+    def spread(self, value: str, dtype: DType, width: int) -> str:
+        """A scalar in every lane."""
+        return self.spread_type(value, REGISTER[dtype.name], width)
+
+    def spread_type(self, value: str, ty: str, width: int) -> str:
+        if width == 1:
+            return value
+        if not value.startswith("%"):
+            return splat(value, ty, width)
+        wide = vector(ty, width)
+        one = self.do(f"insertelement {wide} poison, {ty} {value}, i64 0")
+        return self.do(f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer")
+
+    def iota(self, width: int) -> str:
+        return "<" + ", ".join(f"i64 {i}" for i in range(width)) + ">"
+
+    def half(self, value: str, ty: str, width: int, upper: bool) -> str:
+        """The lower or upper half of a vector; a scalar where one lane is left."""
+        half = width // 2
+        wide = vector(ty, width)
+        if half == 1:
+            return self.do(f"extractelement {wide} {value}, i64 {int(upper)}")
+        lanes = ", ".join(f"i32 {i + half * upper}" for i in range(half))
+        return self.do(f"shufflevector {wide} {value}, {wide} poison, <{half} x i32> <{lanes}>")
+
+    def any_lane(self, mask: str, width: int) -> str:
+        if width == 1:
+            return mask
+        bits = self.do(f"bitcast <{width} x i1> {mask} to i{width}")
+        return self.do(f"icmp ne i{width} {bits}, 0")
+
+
+# -- machine operations -------------------------------------------------------------------------------------------
+
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INTRINSIC = {"fma": "llvm.fma", "sqrt": "llvm.sqrt", "rint": "llvm.roundeven", "floor": "llvm.floor"}
+_COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
+
+
+def emit_instruction(fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int) -> str:
+    """One instruction of the scalar language, on scalars or vectors of one width."""
+    dtype = ins.dtype
+    ty = register(dtype, width)
+    if ins.op == "const":
+        assert isinstance(ins.attr, int)
+        return splat(literal(ins.attr, dtype), REGISTER[dtype.name], width)
+    if ins.op == "call":
+        return emit_call(fn, str(ins.attr), args, dtypes, dtype, width)
+    if ins.op == "rare":
+        return _rare(fn, ins, args, dtypes, width)
+    if ins.op in _INTRINSIC:
+        return _intrinsic(fn, _INTRINSIC[ins.op], dtype, args, width)
+    if ins.op in _COMPARE:
+        ordered, signed = _COMPARE[ins.op]
+        kind = f"fcmp {ordered}" if dtypes[0].is_float else f"icmp {signed}"
+        return fn.do(f"{kind} {register(dtypes[0], width)} {args[0]}, {args[1]}")
+    if ins.op == "select":
+        return fn.do(f"select {vector('i1', width)} {args[0]}, {ty} {args[1]}, {ty} {args[2]}")
+    if ins.op in ("add", "sub", "mul", "div"):
+        return fn.do(f"{_FLOAT[ins.op] if dtype.is_float else ins.op} {ty} {args[0]}, {args[1]}")
+    if ins.op in ("and", "or", "xor"):
+        return fn.do(f"{ins.op} {ty} {args[0]}, {args[1]}")
+    return _OTHERS[ins.op](fn, args, dtypes[0], dtype, width)
+
+
+def _intrinsic(fn: Function, base: str, dtype: DType, args: Sequence[str], width: int) -> str:
+    ty = register(dtype, width)
+    name = fn.module.intrinsic(f"{base}.{overload(dtype, width)}", ty, [ty] * len(args))
+    return fn.do(f"call {ty} @{name}({', '.join(f'{ty} {a}' for a in args)})")
+
+
+def _neg(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    ty = register(dtype, width)
+    zero = splat("0", REGISTER[dtype.name], width)
+    return fn.do(f"fneg {ty} {args[0]}" if dtype.is_float else f"sub {ty} {zero}, {args[0]}")
+
+
+def _abs(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    if dtype.is_float:
+        return _intrinsic(fn, "llvm.fabs", dtype, args, width)
+    ty = register(dtype, width)
+    name = fn.module.intrinsic(f"llvm.abs.{overload(dtype, width)}", ty, [ty, "i1"])
+    return fn.do(f"call {ty} @{name}({ty} {args[0]}, i1 false)")
+
+
+def _shift(op: str) -> Callable[..., str]:
+    def emit(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+        ty, one = register(dtype, width), REGISTER[dtype.name]
+        bits = 8 * dtype.itemsize
+        if args[1].startswith("splat (") or args[1].isdigit():
+            count = int(args[1].removeprefix(f"splat ({one} ").removesuffix(")"))
+            if 0 <= count < bits:
+                return fn.do(f"{op} {ty} {args[0]}, {args[1]}")
+        legal = fn.do(f"icmp ult {ty} {args[1]}, {splat(str(bits), one, width)}")
+        largest = splat(str(bits - 1) if op == "ashr" else "0", one, width)
+        count_ = fn.do(f"select {vector('i1', width)} {legal}, {ty} {args[1]}, {ty} {largest}")
+        shifted = fn.do(f"{op} {ty} {args[0]}, {count_}")
+        if op == "ashr":
+            return shifted
+        return fn.do(f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}")
+
+    return emit
+
+
+def _quot(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    ty, one, mask = register(dtype, width), REGISTER[dtype.name], vector("i1", width)
+    a, b = args
+    zero = fn.do(f"icmp eq {ty} {b}, {splat('0', one, width)}")
+    minus = fn.do(f"icmp eq {ty} {b}, {splat('-1', one, width)}")
+    unsafe = fn.do(f"or {mask} {zero}, {minus}")
+    safe = fn.do(f"select {mask} {unsafe}, {ty} {splat('1', one, width)}, {ty} {b}")
+    q = fn.do(f"sdiv {ty} {a}, {safe}")
+    negated = fn.do(f"sub {ty} {splat('0', one, width)}, {a}")
+    q = fn.do(f"select {mask} {minus}, {ty} {negated}, {ty} {q}")
+    return fn.do(f"select {mask} {zero}, {ty} {splat('0', one, width)}, {ty} {q}")
+
+
+def _convert(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
+    from_ty, to_ty = register(source, width), register(dtype, width)
+    if source is dtype:
+        return args[0]
+    if dtype is bool_:
+        zero = splat("0x0000000000000000" if source.is_float else "0", REGISTER[source.name], width)
+        return fn.do(f"{'fcmp une' if source.is_float else 'icmp ne'} {from_ty} {args[0]}, {zero}")
+    if source.is_float and dtype.is_int:
+        name = f"llvm.fptosi.sat.{overload(dtype, width)}.{overload(source, width)}"
+        fn.module.intrinsic(name, to_ty, [from_ty])
+        return fn.do(f"call {to_ty} @{name}({from_ty} {args[0]})")
+    if source.is_float:
+        op = "fpext" if dtype is f64 else "fptrunc"
+    elif dtype.is_float:
+        op = "uitofp" if source is bool_ else "sitofp"
+    else:
+        op = "zext" if source is bool_ else "sext" if dtype is i64 else "trunc"
+    return fn.do(f"{op} {from_ty} {args[0]} to {to_ty}")
+
+
+def _bitcast(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
+    return fn.do(f"bitcast {register(source, width)} {args[0]} to {register(dtype, width)}")
+
+
+_OTHERS: dict[str, Callable[..., str]] = {
+    "neg": _neg, "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
+    "convert": _convert, "bitcast": _bitcast,
+}  # fmt: skip
+
+
+def _rare(fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int) -> str:
+    """A branch that is taken when any lane wants the gate."""
+    ty = register(ins.dtype, width)
+    condition, default, *operands = args
+    before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
+    fn.branch(fn.any_lane(condition, width), yes, after)
+    fn.open_block(yes)
+    value = emit_call(fn, str(ins.attr), operands, dtypes[2:], ins.dtype, width)
+    chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
+    end = fn.block
+    fn.jump(after)
+    fn.open_block(after)
+    merged, _ = fn.phi(ty, (default, before), (chosen, end))
+    return merged
+
+
+def emit_call(fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int) -> str:
+    """A call of a gate's body, which is added to the module once for each width and dtypes."""
+    name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
+    fn.module.once(name, lambda: emit_body(fn.module, name, gate, tuple(dtypes), width))
+    operands = ", ".join(f"{register(d, width)} {a}" for d, a in zip(dtypes, args, strict=True))
+    return fn.do(f"call {register(dtype, width)} @{name}({operands})")
+
+
+def emit_body(module: Module, name: str, gate: str, dtypes: tuple[DType, ...], width: int) -> None:
+    from graphc.gates.gate import registry
+
+    graph = registry()[gate].body_graph(dtypes)  # type: ignore[attr-defined]
+    params = [(register(d, width), f"x{i}") for i, d in enumerate(dtypes)]
+    fn = Function(module, name, register(graph.dtype, width), params)
+    values = [f"%x{i}" for i in range(len(dtypes))]
+    types = list(dtypes)
+    for ins in graph.code:
+        values.append(emit_instruction(fn, ins, [values[a] for a in ins.args], [types[a] for a in ins.args], width))
+        types.append(ins.dtype)
+    fn.say(f"ret {register(graph.dtype, width)} {values[graph.result]}")
+    fn.close()
+
+
+__all__ = ["MEMORY", "REGISTER", "Function", "Module", "emit_call", "emit_instruction", "register", "splat", "vector"]

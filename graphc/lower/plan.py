@@ -1,0 +1,429 @@
+"""plan: every temporary gets its place in one arena. Bytes are known before the first run.
+
+In:   a `Program` whose temps have no memory yet.
+Out:  the same program with a private buffer for each reduction tree and matrix panel, an offset for
+      every temp, and the arena's size. `verify_plan` proves that no two live temps overlap, for all
+      sizes at once. `Plan` answers what a program costs.
+Invariant: a slot belongs to one temp from the first kernel that touches it to the last, and passes on
+to another only afterwards; slots begin at multiples of 64 bytes.
+
+>>> from graphc.lower.loops import parse_program
+>>> planned = plan(parse_program(EXAMPLE))
+>>> [(b.name, b.type, b.offset) for b in planned.of_role("temp")]
+[('t0', f64[n], 64), ('y.out.tree', f64[2,3], 0)]
+>>> print(planned.arena)
+64*floordiv(8*n+63,64)+64
+>>> Plan(planned).passes_over("X"), Plan(planned).arena_bytes(n=100)
+(1, 896)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from graphc.errors import VerifyError
+from graphc.gates.contraction import BLOCK
+from graphc.gates.reduction import LEAF, VECTOR_BYTES
+from graphc.ir.types import (
+    Dim,
+    DType,
+    Size,
+    TensorType,
+    align_up,
+    at_least,
+    evaluate,
+    product,
+    size_bits,
+    size_floordiv,
+    size_max,
+)
+from graphc.lower.loops import (
+    Acc,
+    Buffer,
+    Contract,
+    Fill,
+    For,
+    Kernel,
+    Load,
+    Program,
+    Scatter,
+    Store,
+    coefficient,
+    walk,
+)
+
+ALIGNMENT = 64
+NEAR = 256 * 1024  # bytes that are still in cache when they are read again
+LEAVES = {"rows": LEAF, "chain": BLOCK}  # iterations folded in sequence before the tree begins
+EXAMPLE = """program f(X: f64[7,3])
+sizes n
+buffer output y.out: f64[3]
+buffer temp t0: f64[n]
+kernel k0
+  for _i in n vector
+    %1 = iota _i
+    %2 = convert %1 : f64
+    store t0[_i] %2
+kernel k1
+  for _i in 7 rows
+    acc %1: f64 sum rows into y.out[0] size 3
+    for _j in 3 vector
+      %2 = load X[3*_i+_j] : f64
+      add %1[_j] %2
+"""
+
+
+def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
+    """Private buffers, offsets and the arena's size; `skip` of "reuse" gives every temp its own slot."""
+    program = replace(program, buffers=(*program.buffers, *_private(program)))
+    temps = program.of_role("temp")
+    slot_of, slots = _assign(temps, lifetimes(program), len(program.kernels), "reuse" not in skip)
+    starts, arena = _layout(slots)
+    buffers = tuple(
+        replace(b, offset=starts[slot_of[b.name]]) if b.role == "temp" else b for b in program.buffers
+    )
+    return replace(program, buffers=buffers, arena=arena)
+
+
+# -- private buffers ------------------------------------------------------------------------------
+
+
+def tree_name(acc: Acc) -> str:
+    return f"{acc.into}.tree"
+
+
+def panel_name(contract: Contract) -> str:
+    return f"{contract.out.buffer}.panel"
+
+
+def tree_levels(loop_size: Size, order: str) -> Size:
+    """The partial results that a binary counter over a loop's leaves holds at most; at least 1."""
+    leaf = LEAVES[order]
+    return size_max(size_bits(size_floordiv(loop_size + (leaf - 1), leaf)), 1)
+
+
+def _private(program: Program) -> list[Buffer]:
+    """The trees of array accumulators and the panels of matrix products."""
+    known = {b.name for b in program.buffers}
+    made: dict[str, Buffer] = {}
+    for kernel in program.kernels:
+        for s, _ in walk(kernel.body):
+            if isinstance(s, Contract):
+                _add_buffer(made, panel_name(s), s.dtype, (_panel_size(s),))
+            elif isinstance(s, For):
+                for acc in filter(_has_tree, s.accs):
+                    shape = (tree_levels(s.size, acc.order), acc.size)
+                    _add_buffer(made, tree_name(acc), acc.dtype, shape)
+    return [b for b in made.values() if b.name not in known]
+
+
+def _has_tree(acc: Acc) -> bool:
+    return bool(acc.into) and acc.dtype.is_float and acc.order in LEAVES
+
+
+def _panel_size(contract: Contract) -> Size:
+    lanes = VECTOR_BYTES // contract.dtype.itemsize
+    return dict(contract.sizes)[contract.k] * (2 * lanes)
+
+
+def _add_buffer(made: dict[str, Buffer], name: str, dtype: DType, shape: tuple[Size, ...]) -> None:
+    made[name] = Buffer(name, "temp", TensorType(dtype, shape))
+
+
+# -- lifetimes and slots --------------------------------------------------------------------------
+
+
+def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
+    """For each buffer that is touched the first and the last kernel that do."""
+    lives: dict[str, tuple[int, int]] = {}
+    for i, kernel in enumerate(program.kernels):
+        for name in _touched(kernel):
+            first, _ = lives.get(name, (i, i))
+            lives[name] = (first, i)
+    return lives
+
+
+def _touched(kernel: Kernel) -> dict[str, None]:
+    reads, writes = traffic(kernel)
+    names = reads | writes
+    for s, _ in walk(kernel.body):
+        if isinstance(s, Contract):
+            names[panel_name(s)] = None
+        elif isinstance(s, For):
+            names.update((tree_name(a), None) for a in s.accs if _has_tree(a))
+    return names
+
+
+def traffic(kernel: Kernel) -> tuple[dict[str, None], dict[str, None]]:
+    """The buffers that a kernel reads and those that it writes, in order of first use."""
+    reads: dict[str, None] = {}
+    writes: dict[str, None] = {}
+    for s, _ in walk(kernel.body):
+        match s:
+            case Load():
+                reads[s.buffer] = None
+            case Store() | Scatter() | Fill():
+                writes[s.buffer] = None
+            case Contract():
+                reads[s.a.buffer] = reads[s.b.buffer] = None
+                writes[s.out.buffer] = None
+            case For():
+                writes.update((a.into, None) for a in s.accs if a.into)
+    return reads, writes
+
+
+class _Free:
+    """Slots that no live temp holds: by exact size, and those of known size also in order."""
+
+    def __init__(self) -> None:
+        self.exact: dict[Size, list[int]] = {}
+        self.known: list[tuple[int, int]] = []  # (bytes, slot)
+
+    def give(self, slot: int, size: Size) -> None:
+        if isinstance(size, int):
+            insort(self.known, (size, slot))
+        else:
+            self.exact.setdefault(size, []).append(slot)
+
+    def take(self, size: Size) -> int | None:
+        """The smallest slot that is large enough; symbolic sizes must be equal."""
+        if not isinstance(size, int):
+            found = self.exact.get(size)
+            return found.pop() if found else None
+        at = bisect_left(self.known, (size, -1))
+        return self.known.pop(at)[1] if at < len(self.known) else None
+
+
+def _assign(
+    temps: Iterable[Buffer], lives: Mapping[str, tuple[int, int]], kernels: int, reuse: bool
+) -> tuple[dict[str, int], list[Size]]:
+    """A slot for each temp, and the size of each slot."""
+    born: list[list[Buffer]] = [[] for _ in range(kernels + 1)]
+    dying: list[list[Buffer]] = [[] for _ in range(kernels + 1)]
+    for b in temps:
+        first, last = lives.get(b.name, (0, 0))
+        born[first].append(b)
+        dying[last].append(b)
+    slot_of: dict[str, int] = {}
+    slots: list[Size] = []
+    free = _Free()
+    for arriving, leaving in zip(born, dying, strict=True):
+        for b in arriving:
+            slot_of[b.name] = _slot(_slot_bytes(b), slots, free)
+        for b in leaving if reuse else ():
+            free.give(slot_of[b.name], slots[slot_of[b.name]])
+    return slot_of, slots
+
+
+def _slot_bytes(b: Buffer) -> Size:
+    size = align_up(b.bytes(), ALIGNMENT)
+    return max(size, ALIGNMENT) if isinstance(size, int) else size
+
+
+def _slot(size: Size, slots: list[Size], free: _Free) -> int:
+    found = free.take(size)
+    if found is None:
+        found = len(slots)
+        slots.append(size)
+    return found
+
+
+def _layout(slots: list[Size]) -> tuple[dict[int, Size], Size]:
+    """Where each slot begins, those of known size first, so that their offsets are numbers."""
+    starts: dict[int, Size] = {}
+    end: Size = 0
+    for known in (True, False):
+        for i, size in enumerate(slots):
+            if isinstance(size, int) == known:
+                starts[i] = end
+                end = end + size
+    return starts, end
+
+
+def verify_plan(program: Program) -> None:
+    """Every temp has a place, and no two that live in one kernel share a byte, whatever the sizes."""
+    slots: dict[Size, list[Buffer]] = {}
+    for b in program.of_role("temp"):
+        if b.offset is None or program.arena is None:
+            raise VerifyError(f"plan: the temp {b.name} has no offset")
+        slots.setdefault(b.offset, []).append(b)
+    lives = lifetimes(program)
+    for sharing in slots.values():
+        _check_times(sharing, lives)
+    _check_room(slots, program.arena)
+
+
+def _check_times(sharing: list[Buffer], lives: Mapping[str, tuple[int, int]]) -> None:
+    ordered = sorted(sharing, key=lambda b: lives.get(b.name, (0, 0)))
+    for a, b in zip(ordered, ordered[1:], strict=False):
+        if lives.get(b.name, (0, 0))[0] <= lives.get(a.name, (0, 0))[1]:
+            raise VerifyError(
+                f"plan: {a.name} and {b.name} are live at once, both at offset {a.offset}"
+            )
+
+
+def _check_room(slots: Mapping[Size, list[Buffer]], arena: Size | None) -> None:
+    """Slots follow each other, each with room for its largest temp."""
+    samples = {s: 1009 for offset in slots if isinstance(offset, Dim) for s in offset.symbols()}
+    ordered = sorted(slots, key=lambda offset: evaluate(offset, samples))
+    ends = [*ordered[1:], 0 if arena is None else arena]
+    for offset, end in zip(ordered, ends, strict=True):
+        for b in slots[offset]:
+            if not at_least(end - offset, align_up(b.bytes(), ALIGNMENT)):
+                raise VerifyError(
+                    f"plan: {b.name} at offset {offset} has {b.bytes()} bytes and may reach beyond {end}"
+                )
+
+
+# -- what a program costs -------------------------------------------------------------------------
+
+
+def passes_over(program: Program, name: str) -> int:
+    """How many sweeps over a buffer's data are farther apart than 256 kB.
+
+    Each top-level loop that loads it is a sweep; in one, loops over the same row count once if the row is at
+    most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at the call count as small.
+    """
+    total = 0
+    for kernel in program.kernels:
+        straight = 0
+        for s in kernel.body:
+            if isinstance(s, For):
+                total += _passes_of_loop(s, program.buffer(name))
+            elif isinstance(s, Contract):
+                total += (s.a.buffer == name) + (s.b.buffer == name)
+            elif isinstance(s, Load) and s.buffer == name:
+                straight = 1
+        total += straight
+    return total
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A load inside of a top-level loop."""
+
+    step: Size  # how far an iteration of the top loop moves, in elements
+    inner: int  # which of the top loop's inner loops it stands in, or -1
+    bytes: Size  # read in one iteration of the top loop
+
+
+def _passes_of_loop(top: For, buffer: Buffer) -> int:
+    sweeps = _sweeps(top, buffer)
+    if not sweeps:
+        return 0
+    moving: dict[Size, list[_Sweep]] = {}
+    for s in sweeps:
+        if s.step != 0:
+            moving.setdefault(s.step, []).append(s)
+    total = sum(map(_passes_of_rows, moving.values()))
+    if len(moving) > 1 and _near(buffer.bytes()):
+        total = 1
+    if not _near(buffer.bytes()):
+        still = {s.inner for s in sweeps if s.step == 0 and not _near(s.bytes)}
+        times = top.size if isinstance(top.size, int) else 2  # swept anew by each iteration: at least twice
+        total += len(still) * times
+    return max(total, 1)
+
+
+def _passes_of_rows(sweeps: list[_Sweep]) -> int:
+    """Inner loops over one row read it once from memory if it stays in cache."""
+    if all(_near(s.bytes) for s in sweeps):
+        return 1
+    return len({s.inner for s in sweeps})
+
+
+def _sweeps(top: For, buffer: Buffer) -> list[_Sweep]:
+    found = []
+    for i, statement in enumerate(top.body):
+        inner = i if isinstance(statement, For) else -1
+        for s, outer in walk((statement,)):
+            if isinstance(s, Load) and s.buffer == buffer.name:
+                step = coefficient(s.index, top.var) or (1 if s.at else 0)  # a gather moves somewhere
+                touched = product(f.size for f in outer if s.at or coefficient(s.index, f.var) != 0)
+                found.append(_Sweep(step, inner, touched * buffer.type.dtype.itemsize))
+    return found
+
+
+def _near(size: Size) -> bool:
+    return not isinstance(size, int) or size <= NEAR
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """The buffers that a kernel reads and writes, with their bytes; scratch of one iteration left out."""
+
+    name: str
+    note: str
+    reads: tuple[tuple[str, Size], ...]
+    writes: tuple[tuple[str, Size], ...]
+
+    def bytes(self) -> Size:
+        total: Size = 0
+        for _, size in (*self.reads, *self.writes):
+            total = total + size
+        return total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planned program costs, for people and for assertions."""
+
+    program: Program
+    kernels: tuple[KernelCost, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kernels", tuple(self._cost(k) for k in self.program.kernels))
+
+    def _cost(self, kernel: Kernel) -> KernelCost:
+        reads, writes = (
+            tuple((b.name, b.bytes()) for b in map(self.program.buffer, names) if not b.scope)
+            for names in traffic(kernel)
+        )
+        return KernelCost(kernel.name, kernel.note, reads, writes)
+
+    def passes_over(self, name: str) -> int:
+        return passes_over(self.program, name)
+
+    def arena_bytes(self, **sizes: int) -> int:
+        """The bytes of all temporaries together."""
+        return evaluate(self.program.arena or 0, sizes)
+
+    def bytes_moved(self, **sizes: int) -> int:
+        """The bytes of the distinct buffers that each kernel reads and writes, over all kernels."""
+        return sum(evaluate(k.bytes(), sizes) for k in self.kernels)
+
+    def __str__(self) -> str:
+        lives = lifetimes(self.program)
+        rows: list[tuple[str, ...]] = [("buffer", "role", "type", "bytes", "offset", "kernels")]
+        rows.extend(_buffer_row(b, lives) for b in self.program.buffers)
+        lines = [f"plan {self.program.name}: arena {self.program.arena or 0} bytes", *_table(rows)]
+        for k in self.kernels:
+            lines.append(f"{k.name}  {k.note}".rstrip())
+            lines.append(f"  reads  {_named(k.reads)}")
+            lines.append(f"  writes {_named(k.writes)}")
+        return "\n".join(lines)
+
+
+def _named(buffers: Iterable[tuple[str, Size]]) -> str:
+    return ", ".join(f"{name} ({size} bytes)" for name, size in buffers) or "nothing"
+
+
+def _buffer_row(b: Buffer, lives: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    first, last = lives.get(b.name, (-1, -1))
+    where = "-" if first < 0 else f"k{first}" if first == last else f"k{first}..k{last}"
+    offset = "-" if b.offset is None else str(b.offset)
+    return (b.name, b.role, str(b.type), str(b.bytes()), offset, where)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    return ["  " + "  ".join(cells).rstrip() for cells in padded]
+
+
+__all__ = [
+    "EXAMPLE", "KernelCost", "Plan", "lifetimes", "panel_name", "passes_over", "plan", "traffic",
+    "tree_levels", "tree_name", "verify_plan",
+]  # fmt: skip
