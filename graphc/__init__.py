@@ -1,0 +1,80 @@
+"""graphc: a graph compiler. NumPy-style code in, machine code for the value and its gradient out.
+
+Every public name is listed here; what a name needs is loaded on its first use, so that the import is quick.
+
+>>> import graphc
+>>> graphc.f64["n", 3]
+f64[n,3]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphc.dsl.declare import Graph, graph
+    from graphc.dsl.functions import *  # noqa: F403
+    from graphc.dsl.gate import Gate
+    from graphc.dsl.tensor import Tensor
+    from graphc.dsl.transform import grad, hvp, jit, jvp, value_and_grad, vjp
+    from graphc.errors import (
+        CompileError,
+        DifferentiationError,
+        DTypeError,
+        FormatError,
+        GateError,
+        GraphcError,
+        IndexOutOfBounds,
+        RewriteError,
+        ShapeError,
+        SignatureError,
+        TraceError,
+        VerifyError,
+    )
+    from graphc.ir.types import bool_, f32, f64, i32, i64
+
+__version__ = "0.1.0"
+
+_FUNCTIONS = """
+    abs absolute add all amax amin any arange argmax argmin astype broadcast_to ceil clip
+    concatenate cos count_nonzero diff divide dot einsum empty equal exp expand_dims expm1 eye
+    fabs fix flatten flip floor floor_divide full full_like greater greater_equal hstack
+    identity inner isfinite isinf isnan less less_equal linspace log log1p log_softmax
+    logical_and logical_not logical_or logical_xor logsumexp matmul max maximum mean min minimum
+    mod moveaxis multiply negative not_equal ones ones_like outer pad positive power prod ravel
+    reciprocal relu remainder repeat reshape rint roll round sigmoid sign sin softmax softplus
+    sqrt square squeeze stack stop_gradient subtract sum swapaxes take tanh tensordot tile
+    transpose true_divide trunc var vdot vstack where zeros zeros_like
+"""
+_NAMES = {
+    "graphc.aot.certificate": "check",
+    "graphc.aot.library": "load",
+    "graphc.dsl.declare": "Graph graph",
+    "graphc.dsl.functions": _FUNCTIONS,
+    "graphc.dsl.gate": "Gate",
+    "graphc.dsl.tensor": "Tensor",
+    "graphc.dsl.transform": "grad hvp jit jvp value_and_grad vjp",
+    "graphc.errors": "CompileError DTypeError DifferentiationError FormatError GateError GraphcError IndexOutOfBounds "
+    "RewriteError ShapeError SignatureError TraceError VerifyError",
+    "graphc.ir.types": "bool_ f32 f64 i32 i64",
+    "graphc.runtime.compiled": "compile",
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on its first use."""
+    if name == "numpy":
+        return importlib.import_module("graphc.numpy")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*_WHERE, "numpy", "__version__"})

@@ -19,7 +19,7 @@ from graphc.errors import DTypeError, TraceError
 from graphc.gates import elementwise as gates
 from graphc.gates.gate import Gate
 from graphc.ir.graph import Value
-from graphc.ir.types import DType, TensorType, bool_, f64
+from graphc.ir.types import Dim, DType, TensorType, bool_, f64
 
 Record = gates.Elementwise
 _OF_BOOL = {
@@ -132,3 +132,6 @@ def lifted(value: Any) -> Tensor:
     given = operand(recorder, value)
     return Tensor(given.lifted(recorder), given.weak)
 
+
+
+Dim.as_number = lifted

@@ -8,7 +8,7 @@ stay exact: bounds become max and min of sizes, so that sizes 0 and 1 need no va
 >>> from graphc.dsl.trace import trace
 >>> from graphc.ir.types import f64
 >>> trace(lambda x: x[1:, ::-2], (f64["n", 5],), ("x",)).graph.outputs[0][1].type
-f64[max(n-1,0),3]
+f64[max(0,n-1),3]
 """
 
 from __future__ import annotations

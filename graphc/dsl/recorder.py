@@ -31,7 +31,8 @@ from graphc.ir.types import TensorType, from_numpy
 
 CONSTANT_ELEMENTS = 64  # a captured array up to this size becomes a constant, a larger one an input
 
-_INSIDE = tuple(
+INSIDE = tuple(  # folders whose lines are not the user's
+   
     os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
 )
 
@@ -39,7 +40,7 @@ _INSIDE = tuple(
 def user_place() -> Origins:
     """The innermost line on the stack that belongs neither to graphc nor to NumPy."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(_INSIDE):
+    while frame.f_code.co_filename.startswith(INSIDE):
         if frame.f_back is None:
             return ()
         frame = frame.f_back
@@ -112,8 +113,13 @@ class Recorder(Builder):
         if node.op == "input":
             return str(node["name"])
         names = names_of(Graph("", tuple(self.inputs), (("", node),)))
-        operands = ", ".join(a["name"] if a.op == "input" else names[a] for a in node.args)
-        return f"{names[node]} = {node.op}({operands})"
+        return f"{names[node]} = {node.op}({', '.join(self._operand_text(a, names) for a in node.args)})"
+
+    def _operand_text(self, node: Node, names: dict[Node, str]) -> str:
+        value = Value(self, node)
+        if node.op == "input":
+            return str(node["name"])
+        return repr(value.splat()) if value.is_splat() else names[node]
 
 
 _active = threading.local()

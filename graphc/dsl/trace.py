@@ -14,6 +14,7 @@ smaller ones are constants.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl.promote import operand
-from graphc.dsl.recorder import Recorder, place_text, recording
+from graphc.dsl.recorder import INSIDE, Recorder, place_text, recording, user_place
 from graphc.dsl.signature import name_of
 from graphc.dsl.tensor import Tensor
 from graphc.dsl.tree import Structure, as_names, flatten, unflatten
 from graphc.errors import SignatureError, TraceError
-from graphc.ir.graph import Graph, Value, reachable
+from graphc.ir.graph import Graph, Origin, Origins, Value, reachable
 from graphc.ir.types import TensorType
 
 
@@ -92,12 +93,21 @@ def trace(function: Callable[..., Any], types: Sequence[Any], names: Sequence[st
 def record(function: Callable[..., Any], types: Sequence[Any], names: Sequence[str], name: str | None = None) -> Recording:
     """Run the function on traced arguments."""
     recorder = Recorder(name or name_of(function))
+    recorder.at = definition_place(function)
     leaves, leaf_names, in_tree = flatten_arguments(types, names, is_type)
     tensors = [_argument(recorder, n, t) for n, t in zip(as_names(leaf_names), leaves)]
     with recording(recorder):
         result = function(*unflatten(in_tree, tensors))
         outputs, out_tree = lift_results(recorder, result)
     return Recording(recorder, in_tree, [t.value for t in tensors], out_tree, outputs)
+
+
+def definition_place(function: Callable[..., Any]) -> Origins:
+    """The line on which a user's function begins; for one of graphc's own, the line that calls it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or code.co_filename.startswith(INSIDE):
+        return user_place()
+    return (Origin(code.co_filename, code.co_firstlineno),)
 
 
 def flatten_arguments(

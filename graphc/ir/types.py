@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Union
+from typing import Any, ClassVar, Union
 
 import numpy as np
 
@@ -93,6 +93,8 @@ class Dim:
     """
 
     __slots__ = ("_hash", "terms", "text")
+    __array_ufunc__ = None  # arithmetic with arrays comes to the operators below
+    as_number: ClassVar[Callable[[Dim], Any] | None] = None  # the traced number of a size, set by the DSL
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
         self.terms: tuple[tuple[Monomial, int], ...] = tuple(
@@ -122,13 +124,23 @@ class Dim:
     def __reduce__(self) -> tuple[Callable[[str], Size], tuple[str]]:
         return (parse_size, (self.text,))
 
+    def _number(self) -> Any:
+        """The size as a number of the running trace, for arithmetic that leaves the sizes."""
+        if Dim.as_number is None:
+            raise TypeError(f"the size {self} is a number only when the graph runs")
+        return Dim.as_number(self)
+
     def __add__(self, other: Size) -> Size:
+        if not isinstance(other, (int, np.integer, Dim)):
+            return self._number() + other
         total = dict(self.terms)
         for monomial, c in _terms(other):
             total[monomial] = total.get(monomial, 0) + c
         return _size(total)
 
     def __mul__(self, other: Size) -> Size:
+        if not isinstance(other, (int, np.integer, Dim)):
+            return self._number() * other
         total: dict[Monomial, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in _terms(other):
@@ -140,13 +152,19 @@ class Dim:
         return self * -1
 
     def __sub__(self, other: Size) -> Size:
-        return self + (-1 * other)
+        return self + (-1 * other) if isinstance(other, (int, np.integer, Dim)) else self._number() - other
 
     def __rsub__(self, other: Size) -> Size:
-        return (-1 * self) + other
+        return (-1 * self) + other if isinstance(other, (int, np.integer, Dim)) else other - self._number()
 
     def __floordiv__(self, other: Size) -> Size:
-        return size_floordiv(self, other)
+        return size_floordiv(self, other) if isinstance(other, (int, np.integer, Dim)) else self._number() // other
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._number() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self._number()
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -169,7 +187,7 @@ Size = Union[int, Dim]
 
 
 def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:
-    return size.terms if isinstance(size, Dim) else (((), size),)
+    return size.terms if isinstance(size, Dim) else (((), int(size)),)
 
 
 def _size(terms: Mapping[Monomial, int]) -> Size:

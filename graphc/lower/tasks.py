@@ -227,7 +227,7 @@ class _Collector:
 
     def _into(self, node: Node) -> None:
         """concat and place: memory that copies fill, part by part."""
-        target = self._add(Task(node, "memory", (), (), (), node.type))
+        target = Task(node, "memory", (), (), (), node.type)
         target.extra["parts"] = parts = []
         start: Size = 0
         for a in node.args:
@@ -240,7 +240,7 @@ class _Collector:
             read = self.access(a, identity_map(rank))
             part = Task(node, "copy", a.type.shape, tuple(range(rank)), (read,), node.type, region=(target, where))
             parts.append(self._add(part))
-        self.of[node] = target
+        self.of[node] = self._add(target)  # after its parts, which it needs
 
 
 def _array_constant(node: Node) -> bool:

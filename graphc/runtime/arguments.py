@@ -15,12 +15,14 @@ graphc.errors.DTypeError: argument x: dtype complex128 is not supported: use flo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError, SignatureError
-from graphc.ir.types import DType, TensorType, bool_, f64, i64
+from graphc.ir.types import Dim, DType, TensorType, bool_, evaluate, f64, from_numpy, i64
 
 PYTHON_SCALARS = {bool: bool_, int: i64, float: f64}
 _SUPPORTED = "use float64, float32, int64, int32 or bool"
@@ -83,3 +85,42 @@ def _kind_fits(value: bool | int | float, dtype: DType) -> bool:
 def as_result(array: np.ndarray) -> Any:
     """A result of rank 0 is a NumPy scalar, as from a ufunc."""
     return array[()] if array.ndim == 0 else array
+
+
+@dataclass(frozen=True)
+class Given:
+    """An argument of a function without annotations: its array, and whether it was a Python number."""
+
+    array: np.ndarray
+    dtype: DType
+    weak: bool
+
+
+def plain_leaf(value: Any, name: str) -> Given:
+    """An argument in the dtype it has; Python numbers are weak."""
+    if type(value) in PYTHON_SCALARS:
+        dtype = PYTHON_SCALARS[type(value)]
+        return Given(_prepare_scalar(value, TensorType(dtype), name), dtype, not dtype.is_bool)
+    array = as_plain_array(value, f"argument {name}")
+    try:
+        dtype = from_numpy(array.dtype)
+    except DTypeError as error:
+        raise DTypeError(f"argument {name}: {error}") from None
+    return Given(np.require(array, requirements=("C", "A")), dtype, False)
+
+
+def bind_sizes(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> dict[str, int]:
+    """The values of named sizes; a ShapeError names two arguments that disagree."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for ty, shape, name in zip(types, shapes, names):
+        for s, n in zip(ty.shape, shape):
+            if isinstance(s, Dim) and s.text.isidentifier():
+                first, where = sizes.setdefault(s.text, (n, name))
+                if first != n:
+                    raise ShapeError(f"argument {name} is {ty}, got the shape {shape}: size {s} is {first} in argument {where}")
+    found = {s: n for s, (n, _) in sizes.items()}
+    for ty, shape, name in zip(types, shapes, names):
+        expected = tuple(evaluate(s, found) for s in ty.shape)
+        if expected != shape:
+            raise ShapeError(f"argument {name} is {ty}, here of the shape {expected}; got the shape {shape}")
+    return found

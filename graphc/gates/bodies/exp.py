@@ -1,7 +1,8 @@
 """Bodies of the exponentials, and the steps which the hyperbolic bodies share with them.
 
-e^x = 2^n e^r with n the integer nearest to x/ln 2, so that |r| <= ln(2)/2; e^r = 1 + s with s = r + r^2 q(r),
-a minimax polynomial. The tables are printed by `python -m graphc.gates.bodies.generate NAME`.
+e^x = 2^n e^r with n the integer nearest to x/ln 2, so that |r| <= ln(2)/2; e^r = 1 + s with s = r +
+r^2 q(r), a minimax polynomial. The tables are printed by `python -m graphc.gates.bodies.generate
+NAME`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from graphc.ir.types import DType, f32, f64
 
 FRACTION_BITS = {f64: 52, f32: 23}
 BIAS = {f64: 1023, f32: 127}  # of the exponent field
-# Adding 1.5 * 2^FRACTION_BITS leaves no bits for a fraction: the sum is rounded to an integer, which stands in
-# the lowest bits of its pattern. Subtracting it again gives the integer as a float.
+# Adding 1.5 * 2^FRACTION_BITS leaves no bits for a fraction: the sum is rounded to an integer,
+# which stands in the lowest bits of its pattern. Subtracting it again gives the integer as a float.
 ROUNDER = {f64: 1.5 * 2.0**52, f32: 1.5 * 2.0**23}
 LOG2_E = 1.4426950408889634
 LN2 = {  # high part: n * it is exact for every exponent n
@@ -65,8 +66,9 @@ EXPM1 = {
         0.00019845903,
     ),
 }
-# Beyond these, e^x is 0 or inf in every rounding: clamping keeps n within what two factors can scale.
-EXP_RANGE = {f64: (-746.0, 710.0), f32: (-104.0, 89.0)}
+# Beyond these, 4 e^x is 0 or e^x inf in every rounding: clamping keeps n within what two factors
+# can scale.
+EXP_RANGE = {f64: (-748.0, 710.0), f32: (-106.0, 89.0)}
 EXPM1_RANGE = {f64: (-40.0, 710.0), f32: (-20.0, 89.0)}  # below, e^x - 1 is -1
 ALMOST_X = {f64: 2.0**-60, f32: 2.0**-30}  # below, x + x^2/2 rounds to x
 
@@ -110,16 +112,18 @@ def exp_factors(x: Scalar, doublings: int = 0) -> tuple[Scalar, Scalar, Scalar]:
     ty = x.dtype
     # n = round(x / ln 2); the lowest bits of the pattern are n + doublings + twice the bias.
     n, bits = nearest_integer(x, LOG2_E, 2 * BIAS[ty] + doublings)
-    # r = x - n ln 2, in two steps: x - n high is exact, since n high has no bits beyond the format's.
+    # r = x - n ln 2, in two steps: x - n high is exact, since n high has no bits beyond the
+    # format's.
     high, low = LN2[ty]
     exact = fma(n, -high, x)
     step = n * -low
     r = exact + step
-    # e^r = 1 + s, s = r + r^2 q(r). The rounding of r does not come into s: its two parts are added anew.
+    # e^r = 1 + s, s = r + r^2 q(r). The rounding of r does not come into s: its two parts are added
+    # anew.
     rr = r * r
     s = exact + fma(rr, polynomial(r, rr, EXP[ty]), step)
-    # 2^n may be out of range where e^x is not (near overflow and among subnormals), so it is applied as two
-    # factors, with the exponents floor(n/2) and ceil(n/2).
+    # 2^n may be out of range where e^x is not (near overflow and among subnormals), so it is
+    # applied as two factors, with the exponents floor(n/2) and ceil(n/2).
     half = lshr(bits, 1)
     return s, power_of_two(half, ty), power_of_two(bits - half, ty)
 
@@ -127,8 +131,8 @@ def exp_factors(x: Scalar, doublings: int = 0) -> tuple[Scalar, Scalar, Scalar]:
 def scaled_exp(x: Scalar, doublings: int = 0) -> Scalar:
     """2^doublings e^x, for x within EXP_RANGE or NaN."""
     s, first, second = exp_factors(x, doublings)
-    # The first step rounds to the format's precision; the second is exact, but for subnormal results, which
-    # it rounds, and for overflow.
+    # The first step rounds to the format's precision; the second is exact, but for subnormal
+    # results, which it rounds, and for overflow.
     return fma(s, first, first) * second
 
 
@@ -141,7 +145,8 @@ def exp(x: Scalar) -> Scalar:
 def exp_parts(x: Scalar, extra: int) -> tuple[Scalar, Scalar, Scalar]:
     """(s, s_low, 2^(n + extra)) with e^x = 2^n (1 + s + s_low): s carries twice the precision.
 
-    The parts of s relate like a sum and its rounding error; s itself is accurate relative to e^r - 1.
+    The parts of s relate like a sum and its rounding error; s itself is accurate relative to e^r -
+    1.
     """
     ty = x.dtype
     n, bits = nearest_integer(x, LOG2_E, BIAS[ty] + extra)

@@ -2,8 +2,9 @@
 
 In:   a function, the interval, the weight that turns its error into an error of the gate, a dtype.
 Out:  coefficients in that dtype, printed the way they stand in the bodies.
-Invariant: on an interval from 0, coefficients are rounded one after the other, the lowest power first, and the fit
-is repeated with the rounded ones held fixed, so that later ones make up for the rounding of earlier ones.
+Invariant: on an interval from 0, coefficients are rounded one after the other, the lowest power
+first, and the fit is repeated with the rounded ones held fixed, so that later ones make up for the
+rounding of earlier ones.
 
     python -m graphc.gates.bodies.generate          # every table; about a minute
     python -m graphc.gates.bodies.generate EXP_F64  # one of them
@@ -21,10 +22,15 @@ Function = Callable[[mp.mpf], mp.mpf]
 PRECISION = {"f64": 53, "f32": 24}
 
 
-def remez(f: Function, w: Function, powers: Sequence[int], a: float, b: float) -> tuple[list, float]:
+def remez(
+    f: Function, w: Function, powers: Sequence[int], a: float, b: float
+) -> tuple[list, float]:
     """Coefficients c of sum c_i x^powers_i with the least largest |w(x) (f(x) - sum)|, and that error."""
     n = len(powers)
-    grid = [a + (b - a) * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / (30 * n))) / 2 for i in range(30 * n)]
+    grid = [
+        a + (b - a) * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / (30 * n))) / 2
+        for i in range(30 * n)
+    ]
     grid = [x for x in grid if w(x) != 0]
     values, weights = [f(x) for x in grid], [w(x) for x in grid]
     basis = [[x**p for p in powers] for x in grid]
@@ -121,7 +127,9 @@ def exp_table(terms: int, dtype: str) -> tuple[list, float]:
 
 
 def expm1_table(terms: int, dtype: str) -> tuple[list, float]:
-    return fit(exp_tail, lambda r: r**2 / abs(mp.expm1(r)) if r else r, terms, -HALF_LN2, HALF_LN2, dtype)
+    return fit(
+        exp_tail, lambda r: r**2 / abs(mp.expm1(r)) if r else r, terms, -HALF_LN2, HALF_LN2, dtype
+    )
 
 
 def log_table(terms: int, dtype: str) -> tuple[list, float]:
@@ -176,7 +184,11 @@ def text(name: str) -> str:
     values, error = TABLES[name]()
     scalar = np.float32 if name.endswith("F32") else np.float64
     lines = [f"    {scalar(str(v) if scalar is np.float32 else float(v))!s}," for v in values]
-    bound = f"  # generate.py {name}: error 2^{np.log2(error):.1f}" if error else f"  # generate.py {name}"
+    bound = (
+        f"  # generate.py {name}: error 2^{np.log2(error):.1f}"
+        if error
+        else f"  # generate.py {name}"
+    )
     return "\n".join([f"{name} = ({bound}", *lines, ")"])
 
 

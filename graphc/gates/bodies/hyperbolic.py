@@ -23,8 +23,8 @@ def tanh(x: Scalar) -> Scalar:
     # tanh|x| = N/D with N = e^y - 1, D = e^y + 1, y = 2|x|; the sign of x comes last.
     y = abs(x)
     y = at_most(y + y, TANH_MOST[ty])
-    # e^y = t (1 + s + s_low), t a power of two, so N = t s + (t - 1). For small x, t = 1 and N = s: nothing
-    # cancels.
+    # e^y = t (1 + s + s_low), t a power of two, so N = t s + (t - 1). For small x, t = 1 and N = s:
+    # nothing cancels.
     s, s_low, t = exp_parts(y, 0)
     less = t - 1.0
     # Each as a rounded value and the error of its rounding.

@@ -1,7 +1,8 @@
 """Bodies of the logarithms.
 
-x = 2^k m with m between sqrt(1/2) and sqrt(2), f = m - 1, s = f / (2 + f): log m = 2 atanh(s), an odd series
-in s whose terms from s^3 on are a minimax polynomial. Since 2s = f - s f, the leading term f is exact:
+x = 2^k m with m between sqrt(1/2) and sqrt(2), f = m - 1, s = f / (2 + f): log m = 2 atanh(s), an
+odd series in s whose terms from s^3 on are a minimax polynomial. Since 2s = f - s f, the leading
+term f is exact:
 
     log m = f - f^2/2 + s (f^2/2 + R),   R = s^2 (2/3 + 2/5 s^2 + ...)   (FreeBSD's msun, e_log.c)
 """
@@ -34,14 +35,15 @@ SMALLEST_NORMAL = {f64: 2.0**-1022, f32: 2.0**-126}
 
 
 def split(x: Scalar, doubled: Scalar | None = None) -> tuple[Scalar, Scalar, Scalar]:
-    """(k, m, pattern) of a normal x = 2^k m, sqrt(1/2) <= m < sqrt(2); k + BIAS is the pattern's exponent
-    field. Where `doubled` holds, k is that of x before DOUBLINGS doublings."""
+    """(k, m, pattern) of a normal x = 2^k m, sqrt(1/2) <= m < sqrt(2); k + BIAS is the pattern's
+    exponent field. Where `doubled` holds, k is that of x before DOUBLINGS doublings."""
     ty = x.dtype
     bits, fraction = FRACTION_BITS[ty], 2.0 ** FRACTION_BITS[ty]
     # The exponent field changes at sqrt(1/2) instead of 1 once the patterns' difference is added.
     pattern = bitcast(x) + (to_bits(1.0, ty) - SQRT_HALF[ty])
     m = bitcast((pattern & (2**bits - 1)) + SQRT_HALF[ty])
-    # The field in the lowest bits of 2^52 reads as 2^52 + field: an integer to a float without a conversion.
+    # The field in the lowest bits of 2^52 reads as 2^52 + field: an integer to a float without a
+    # conversion.
     shifted = bitcast(lshr(pattern, bits) | to_bits(fraction, ty))
     zero = constant(x, fraction + BIAS[ty])
     if doubled is not None:
@@ -86,7 +88,8 @@ def log1p(x: Scalar) -> Scalar:
     error = (x - back) + (1.0 - (u - back))
     k, m, pattern = split(u)
     f = m - 1.0
-    # error/u = (error 2^-k) / (1 + f). 2^(1-k) has no overflow; 1 - 0.85 f is near enough to 1/(1 + f).
+    # error/u = (error 2^-k) / (1 + f). 2^(1-k) has no overflow; 1 - 0.85 f is near enough to 1/(1 +
+    # f).
     field = pattern & (-(1 << FRACTION_BITS[ty]))
     scale = bitcast((2 * BIAS[ty] + 1 << FRACTION_BITS[ty]) - field)
     extra = (error * 0.5) * scale * fma(f, -0.85, 1.0)

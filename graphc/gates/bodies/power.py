@@ -1,8 +1,8 @@
 """The body of power: x^y = exp(y log x), with the logarithm to about 66 bits.
 
-An error in y log x is one of the result's magnitude times it, and y log x has up to 10 bits before the point:
-hence sums of two floats, written `a` and `a_low` (|a_low| is at most about half an ulp of a). f32 is computed
-in f64, where plain operations are enough.
+An error in y log x is one of the result's magnitude times it, and y log x has up to 10 bits before
+the point: hence sums of two floats, written `a` and `a_low` (|a_low| is at most about half an ulp
+of a). f32 is computed in f64, where plain operations are enough.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def power(x: Scalar, y: Scalar) -> Scalar:
         return integer_power(x, y)
     a = abs(x)
     magnitude = power_f32(a, y) if x.dtype is f32 else power_f64(a, y)
-    # C99 Annex F. 1 to any power, NaN too, is 1; below zero, odd integers keep the sign and numbers that are
-    # no integers give NaN, but for -0 and -inf.
+    # C99 Annex F. 1 to any power, NaN too, is 1; below zero, odd integers keep the sign and numbers
+    # that are no integers give NaN, but for -0 and -inf.
     magnitude = select(equal(a, 1.0), 1.0, magnitude)
     half = y * 0.5
     whole = equal(floor(y), y)
@@ -69,8 +69,8 @@ def power(x: Scalar, y: Scalar) -> Scalar:
 def power_f64(a: Scalar, y: Scalar) -> Scalar:
     """a^y for a >= 0 or NaN; anything where a is 1 or y is 0."""
     log_a, log_low = log_pair(a)
-    # v + v_low = y log a, inf and NaN as they come out. Where v is out of the range of exp, v_low is left out:
-    # it may be NaN.
+    # v + v_low = y log a, inf and NaN as they come out. Where v is out of the range of exp, v_low
+    # is left out: it may be NaN.
     v = y * log_a
     v_low = fma(y, log_low, fma(y, log_a, -v))
     v_low = select(abs(v) < 800.0, v_low, 0.0)
@@ -91,8 +91,8 @@ def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
     # z + z_low = s^2
     z = s * s
     z_low = fma(s, s, -z) + (s + s) * s_low
-    # t + t_low = z (1/3 + z (1/5 + ...)), the part of atanh(s)/s after 1: small enough that the terms from 1/5
-    # on are plain.
+    # t + t_low = z (1/3 + z (1/5 + ...)), the part of atanh(s)/s after 1: small enough that the
+    # terms from 1/5 on are plain.
     rest = z * polynomial(z, z * z, LOG_FAR)
     third, third_low = THIRD
     c = rest + third

@@ -1,8 +1,8 @@
 """Bodies of sine and cosine.
 
-|x| = n pi/2 + r with n the nearest integer, |r| <= pi/4: then a minimax polynomial of sin r or cos r, by the
-last two bits of n. Up to n = 2^20 (2^16 in f32) the reduction is Cody and Waite's; for larger arguments, Payne
-and Hanek's in integers, in gates of its own behind `rare`.
+|x| = n pi/2 + r with n the nearest integer, |r| <= pi/4: then a minimax polynomial of sin r or cos
+r, by the last two bits of n. Up to n = 2^20 (2^16 in f32) the reduction is Cody and Waite's; for
+larger arguments, Payne and Hanek's in integers, in gates of its own behind `rare`.
 """
 
 from __future__ import annotations
@@ -94,9 +94,12 @@ def reduced(a: Scalar, extra: int = 0) -> tuple[Scalar, Scalar, Scalar]:
     """(r, r_low, a pattern whose lowest bits are n + extra) with a = n pi/2 + r + r_low."""
     n, bits = nearest_integer(a, TWO_OVER_PI, extra)
     p1, p2, p3 = HALF_PI[a.dtype]
-    first = fma(n, -p1, a)  # exact: both are multiples of the last bit of p1, and they nearly cancel
+    first = fma(
+        n, -p1, a
+    )  # exact: both are multiples of the last bit of p1, and they nearly cancel
     if a.dtype is f64:
-        # n p2 is exact: p2 has 33 bits. So is what is subtracted from `first`, and what rounding lost.
+        # n p2 is exact: p2 has 33 bits. So is what is subtracted from `first`, and what rounding
+        # lost.
         r = fma(n, -p2, first)
         return r, fma(n, -p3, fma(n, -p2, first - r)), bits
     # f32 has too few bits for that: the product is rounded, and its error taken along.
@@ -127,7 +130,8 @@ def signed(magnitude: Scalar, quadrant: Scalar, flip: Scalar | None = None) -> S
     return bitcast(bitcast(magnitude) ^ (sign & -(2 ** (width - 1))))
 
 
-# -- arguments of any size ----------------------------------------------------------------------------------
+# -- arguments of any size
+# ----------------------------------------------------------------------------------
 
 
 def sin_huge(x: Scalar) -> Scalar:
@@ -151,14 +155,15 @@ def _huge(x: Scalar, extra: int) -> Scalar:
 def reduced_exactly(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """(r, r_low, n) with a = n pi/2 + r + r_low up to multiples of 2 pi, for finite f64 a >= 2^10.
 
-    a = m 2^e with an integer m of 53 bits. Bits of 2/pi that m 2^e lifts to multiples of 4 do not matter,
-    bits far below do not either: 192 bits in between make 126 fraction bits of n + fraction = a 2/pi, and no
-    double is nearer than about 2^-62 to a multiple of pi/2.
+    a = m 2^e with an integer m of 53 bits. Bits of 2/pi that m 2^e lifts to multiples of 4 do not
+    matter, bits far below do not either: 192 bits in between make 126 fraction bits of n + fraction
+    = a 2/pi, and no double is nearer than about 2^-62 to a multiple of pi/2.
     """
     bits = bitcast(a)
     m = (bits & (2**52 - 1)) | 2**52
-    # Bit i after the point of 2/pi weighs 2^(e-i) in the product with m: start at i = e - 1, with the weight
-    # 2; what is above is a multiple of 4. `position` counts from 0 and is brought above 0 for small a.
+    # Bit i after the point of 2/pi weighs 2^(e-i) in the product with m: start at i = e - 1, with
+    # the weight 2; what is above is a multiple of 4. `position` counts from 0 and is brought above
+    # 0 for small a.
     position = lshr(bits, 52) - (1023 + 52) - 2
     negative = position < 0
     position = select(negative, 0, position)

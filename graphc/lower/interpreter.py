@@ -1,0 +1,343 @@
+"""The loop IR's slow interpreter: what a program means, bit for bit, before and after `plan`.
+
+In:   a `Program`, arrays in the order of its inputs, and the values of its named sizes.
+Out:  arrays in the order of its output buffers.
+Invariant: the result is that of running every loop one iteration after the other. Memory begins as poison;
+after `plan` all temps are views into one arena at their offsets, so a lifetime that is too short changes the
+result. A loop whose iterations share scratch runs iteration by iteration, any other all at once: a value in it
+is an array with an axis for each such loop around it.
+
+>>> from graphc.lower.loops import parse_program
+>>> run_program(parse_program(EXAMPLE), [np.arange(6.0).reshape(3, 2)], {"n": 3})
+[array([1., 5., 9.]), array([6., 9.])]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Union
+
+import numpy as np
+
+from graphc.errors import ShapeError, VerifyError
+from graphc.gates.contraction import contract_reference
+from graphc.gates.gate import registry
+from graphc.gates.indexing import checked
+from graphc.gates.reduction import Reduction, tree_reduce
+from graphc.ir.reference import run_instruction, run_scalar
+from graphc.ir.scalar import Instruction
+from graphc.ir.types import Dim, Size, evaluate
+from graphc.lower.loops import (
+    VARIABLES,
+    Acc,
+    Add,
+    Buffer,
+    Contract,
+    Fill,
+    For,
+    Index,
+    Iota,
+    Kernel,
+    Let,
+    Load,
+    Operand,
+    Program,
+    Scatter,
+    Statement,
+    Store,
+    walk,
+)
+from graphc.lower.plan import panel_name, tree_name
+
+POISON = 0xA5
+EXAMPLE = """program sums(X: f64[n,2])
+sizes n
+buffer output r.out: f64[n]
+buffer output c.out: f64[2]
+kernel k0
+  for _i in n rows
+    acc %1: f64 sum rows into c.out[0] size 2
+    for _j in 2 vector
+      acc %2: f64 sum lanes
+      %3 = load X[2*_i+_j] : f64
+      add %1[_j] %3
+      add %2 %3
+    store r.out[_i] %2
+"""
+
+Array = np.ndarray
+Number = Union[int, Array]  # an index: one number, or one for each point of the axes
+
+
+def run_program(
+    program: Program, inputs: Sequence[np.ndarray], sizes: Mapping[str, int]
+) -> list[np.ndarray]:
+    """The outputs, in the order of the output buffers; IndexOutOfBounds where an `Index` fails."""
+    memory = _memory(program, inputs, sizes)
+    with np.errstate(all="ignore"):
+        for kernel in program.kernels:
+            _Run(program, kernel, memory, sizes).body(kernel.body)
+    return [
+        memory[b.name].reshape([evaluate(s, sizes) for s in b.type.shape])
+        for b in program.of_role("output")
+    ]
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def _memory(
+    program: Program, inputs: Sequence[np.ndarray], sizes: Mapping[str, int]
+) -> dict[str, Array]:
+    """Every buffer as a flat array."""
+    memory: dict[str, Array] = {}
+    for b, x in zip(program.of_role("input"), inputs, strict=True):
+        memory[b.name] = _input(b, x, sizes)
+    arena = np.full(evaluate(program.arena or 0, sizes), POISON, np.uint8)
+    for b in program.buffers:
+        if b.role == "constant":
+            memory[b.name] = np.frombuffer(b.data, b.type.dtype.numpy)
+        elif b.role != "input":
+            memory[b.name] = _writable(b, arena, sizes)
+    return memory
+
+
+def _input(b: Buffer, x: np.ndarray, sizes: Mapping[str, int]) -> Array:
+    shape = tuple(evaluate(s, sizes) for s in b.type.shape)
+    if np.shape(x) != shape:
+        raise ShapeError(f"input {b.name} is {b.type}, got the shape {np.shape(x)}")
+    flat = np.array(x, b.type.dtype.numpy, order="C").reshape(-1)
+    flat.flags.writeable = False
+    return flat
+
+
+def _writable(b: Buffer, arena: Array, sizes: Mapping[str, int]) -> Array:
+    count = evaluate(b.bytes(), sizes)
+    if b.offset is None:
+        return np.full(count, POISON, np.uint8).view(b.type.dtype.numpy)
+    start = evaluate(b.offset, sizes)
+    if start + count > arena.size:
+        raise VerifyError(f"{b.name} ends at byte {start + count} of an arena of {arena.size}")
+    return arena[start : start + count].view(b.type.dtype.numpy)
+
+
+# -- one kernel -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Folding:
+    """What a loop's iterations add: for each operand an array of (axes around the loop, iteration, element)."""
+
+    acc: Acc
+    var: str
+    depth: int  # the axes around the loop
+    parts: list[Array]
+
+
+class _Run:
+    """The state within one kernel: values by name, and the axes of the loops that run all at once."""
+
+    def __init__(
+        self, program: Program, kernel: Kernel, memory: dict[str, Array], sizes: Mapping[str, int]
+    ) -> None:
+        self.memory, self.sizes = memory, sizes
+        self.sequential = _sequential(program, kernel)
+        self.values: dict[str, Array] = {}
+        self.foldings: dict[str, _Folding] = {}
+        self.axes: list[tuple[str, int]] = []
+        self.fixed: dict[str, int] = {}  # the variables of loops that run one iteration after the other
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(n for _, n in self.axes)
+
+    def body(self, body: tuple[Statement, ...]) -> None:
+        for s in body:
+            match s:
+                case Let():
+                    self.values[s.name] = self._let(s)
+                case Iota():
+                    self.values[s.name] = self._whole(self._number(s.value), np.dtype(np.int64))
+                case Load():
+                    self.values[s.name] = self.memory[s.buffer][self._place(s.buffer, s.index, s.at)]
+                case Index():
+                    value = self.value(s.value)
+                    self.values[s.name] = np.asarray(checked(value, evaluate(s.size, self.sizes)))
+                case Store():
+                    self.memory[s.buffer][self._place(s.buffer, s.index)] = self.value(s.value)
+                case Scatter():
+                    self._scatter(s)
+                case Fill():
+                    self._fill(s)
+                case Add():
+                    self._add(s)
+                case Contract():
+                    self._contract(s)
+                case For():
+                    self._loop(s)
+
+    def value(self, name: str) -> Array:
+        """A value with all axes of this place."""
+        x = self.values[name]
+        return np.broadcast_to(x.reshape((*x.shape, *(1,) * (len(self.axes) - x.ndim))), self.shape)
+
+    def _number(self, size: Size) -> Number:
+        """An index at each point of the axes."""
+        if isinstance(size, int):
+            return size
+        total: Number = 0
+        for monomial, c in size.terms:
+            term: Number = c
+            for atom in monomial:
+                term = term * (
+                    self._symbol(atom) if isinstance(atom, str) else evaluate(Dim({(atom,): 1}), self.sizes)
+                )
+            total = total + term
+        return total
+
+    def _symbol(self, name: str) -> Number:
+        for axis, (var, n) in enumerate(self.axes):
+            if var == name:
+                return np.arange(n).reshape(n, *(1,) * (len(self.axes) - axis - 1))
+        return self.fixed[name] if name in self.fixed else self.sizes[name]
+
+    def _whole(self, x: Number, dtype: np.dtype) -> Array:
+        return np.broadcast_to(np.asarray(x, dtype), self.shape)
+
+    def _let(self, s: Let) -> Array:
+        ins = Instruction(s.op, (), s.dtype, s.attr)
+        made = run_instruction(ins, [self.value(a) for a in s.args], self.shape)
+        return np.asarray(made).reshape(self.shape)
+
+    def _place(
+        self, buffer: str, index: Size, at: tuple[tuple[str, Size], ...] = ()
+    ) -> Array:
+        """Where a statement reads or writes, at each point of the axes."""
+        place = self._whole(self._number(index), np.dtype(np.int64))
+        for value, stride in at:
+            place = place + self.value(value) * self._number(stride)
+        size = self.memory[buffer].size
+        if place.size and not 0 <= place.min() <= place.max() < size:
+            raise VerifyError(
+                f"{buffer}[{index}] goes from {place.min()} to {place.max()}, of {size} elements"
+            )
+        return place
+
+    def _scatter(self, s: Scatter) -> None:
+        memory = self.memory[s.buffer]
+        places = self._place(s.buffer, s.index, s.at).reshape(-1)
+        for place, v in zip(places, self.value(s.value).reshape(-1), strict=True):
+            memory[place] = memory[place] + v
+
+    def _fill(self, s: Fill) -> None:
+        memory = self.memory[s.buffer]
+        memory[:] = np.frombuffer(s.bits.to_bytes(memory.itemsize, "little"), memory.dtype)[0]
+
+    # -- loops ----------------------------------------------------------------------------------------
+
+    def _loop(self, loop: For) -> None:
+        n = evaluate(loop.size, self.sizes)
+        for acc in loop.accs:
+            self._scribble(tree_name(acc))
+            self.foldings[acc.name] = self._folding(acc, loop.var, n)
+        if id(loop) in self.sequential:
+            for i in range(n):
+                self.fixed[loop.var] = i
+                self.body(loop.body)
+            self.fixed.pop(loop.var, None)
+        else:
+            self.axes.append((loop.var, n))
+            self.body(loop.body)
+            self.axes.pop()
+        for acc in loop.accs:
+            self._scribble(tree_name(acc))
+            self._finish(acc, _fold(self.foldings.pop(acc.name)))
+
+    def _folding(self, acc: Acc, var: str, n: int) -> _Folding:
+        shape = (*self.shape, n, evaluate(acc.size, self.sizes))
+        starts = (-0.0, 0.0) if acc.monoid == "fma" else (_reduction(acc).identity(acc.dtype),)  # type: ignore[misc]
+        return _Folding(acc, var, len(self.axes), [np.full(shape, v, acc.dtype.numpy) for v in starts])
+
+    def _add(self, s: Add) -> None:
+        folding = self.foldings[s.acc]
+        around = [self._symbol(var) for var, _ in self.axes[: folding.depth]]
+        where = (*around, self._symbol(folding.var), self._number(s.index))
+        for part, value in zip(folding.parts, s.values, strict=True):
+            part[where] = self.value(value)
+
+    def _finish(self, acc: Acc, total: Array) -> None:
+        """An array accumulator is written to its buffer, a scalar one becomes a value."""
+        if not acc.into:
+            self.values[acc.name] = total[..., 0]
+            return
+        first = self._place_of_first(acc)
+        self.memory[acc.into][first[..., None] + np.arange(total.shape[-1])] = total
+
+    def _place_of_first(self, acc: Acc) -> Array:
+        first = self._whole(self._number(acc.index), np.dtype(np.int64))
+        last = first + evaluate(acc.size, self.sizes) - 1
+        if first.size and not 0 <= first.min() <= last.max() + 1 <= self.memory[acc.into].size:
+            raise VerifyError(f"the accumulator {acc.name} reaches beyond {acc.into}")
+        return first
+
+    def _scribble(self, name: str) -> None:
+        """Compiled code uses this memory: whatever else lives there is lost."""
+        if name in self.memory:
+            self.memory[name].view(np.uint8)[:] = POISON
+
+    # -- matrix products ------------------------------------------------------------------------------
+
+    def _contract(self, s: Contract) -> None:
+        if self.axes or self.fixed:
+            raise VerifyError("a contraction stands inside of a loop")
+        self._scribble(panel_name(s))
+        out = [letter for letter, _ in s.out.strides]
+        extents = {letter: evaluate(n, self.sizes) for letter, n in s.sizes}
+        a, b = (self.memory[o.buffer][self._grid(o, [s.k, *out], extents)] for o in (s.a, s.b))
+        result = contract_reference(a, b, s.order)
+        self._scribble(panel_name(s))
+        self.memory[s.out.buffer][self._grid(s.out, out, extents)] = result
+
+    def _grid(self, o: Operand, letters: Sequence[str], extents: Mapping[str, int]) -> Array:
+        """The place of an operand's element at each point of the letters."""
+        strides = dict(o.strides)
+        place = np.full([extents[c] for c in letters], self._number(o.index), np.int64)
+        for axis, c in enumerate(letters):
+            steps = np.arange(extents[c]) * evaluate(strides.get(c, 0), self.sizes)
+            place += steps.reshape(-1, *(1,) * (len(letters) - axis - 1))
+        if place.size and not 0 <= place.min() <= place.max() < self.memory[o.buffer].size:
+            raise VerifyError(f"a contraction reaches beyond {o.buffer}")
+        return place
+
+
+def _sequential(program: Program, kernel: Kernel) -> set[int]:
+    """The loops at or outside of the scope of scratch that is touched inside of them."""
+    found: set[int] = set()
+    for s, outer in walk(kernel.body):
+        names = [a.into for a in s.accs if a.into] if isinstance(s, For) else [getattr(s, "buffer", "")]
+        for name in filter(None, names):
+            if scope := program.buffer(name).scope:
+                deepest = VARIABLES.index(scope)
+                found.update(id(f) for f in outer if VARIABLES.index(f.var) <= deepest)
+    return found
+
+
+def _reduction(acc: Acc) -> Reduction:
+    gate = registry()[acc.monoid]
+    assert isinstance(gate, Reduction) and gate.identity is not None
+    return gate
+
+
+def _fold(folding: _Folding) -> Array:
+    """The accumulator's values after its loop, folded in its order."""
+    acc, axis = folding.acc, folding.depth
+    if acc.monoid == "fma":
+        a, b = (np.moveaxis(x, axis, 0) for x in folding.parts)
+        return contract_reference(a, b, acc.order)
+    gate = _reduction(acc)
+    assert gate.identity is not None
+    combine = gate.combine.body_graph((acc.dtype, acc.dtype))  # type: ignore[union-attr]
+    fold = partial(run_scalar, combine)
+    return tree_reduce(folding.parts[0], axis, acc.order, fold, gate.identity(acc.dtype))
