@@ -6,6 +6,8 @@ keep the leaf in the array itself and the counter in the arena. Orders that cann
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.codegen.llvm import (
     MEMORY,
     REGISTER,
@@ -120,6 +122,20 @@ def collapse(fn: Function, levels: str, t: str, monoid: str, dtype: DType, width
     return total
 
 
+def counter(fn: Function, monoid: str, dtype: DType, leaves: Sequence[str], width: int) -> str:
+    """The counter's total of a few leaves, all in registers."""
+    waiting: list[str] = []
+    level = list(leaves)
+    while len(level) > 1:
+        if len(level) % 2:
+            waiting.append(level.pop())
+        level = [combine(fn, monoid, dtype, a, b, width) for a, b in zip(level[::2], level[1::2], strict=True)]
+    total, *larger = [*waiting, level[0]]
+    for part in larger:
+        total = combine(fn, monoid, dtype, part, total, width)
+    return total
+
+
 # -- arrays ---------------------------------------------------------------------------------------------------------
 
 
@@ -151,11 +167,11 @@ def fill(module: Module, dtype: DType) -> str:
 
 
 def tree_push(module: Module, monoid: str, dtype: DType) -> str:
-    """@gc.push(leaf, tree, count, t): every element's leaf number t enters its counter; the leaf starts anew."""
+    """@gc.push(leaf, tree, count, t, stride): every element's leaf number t enters its counter; the leaf starts anew."""
     name = f"gc.push.{monoid}.{dtype.name}"
 
     def make() -> None:
-        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t")])
+        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")])
 
         def step(width: int) -> object:
             def body(i: str, _: object) -> list[str]:
@@ -163,7 +179,7 @@ def tree_push(module: Module, monoid: str, dtype: DType) -> str:
                 at = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %leaf, i64 {i}")
                 value = fn.do(f"load {ty}, ptr {at}, align {dtype.itemsize}")
                 levels = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %tree, i64 {i}")
-                push(fn, levels, value, "%t", monoid, dtype, width, stride="%n")
+                push(fn, levels, value, "%t", monoid, dtype, width, stride="%stride")
                 fn.say(f"store {ty} {identity(monoid, dtype, width)}, ptr {at}, align {dtype.itemsize}")
                 return []
 
@@ -175,18 +191,18 @@ def tree_push(module: Module, monoid: str, dtype: DType) -> str:
 
 
 def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
-    """@gc.finish(leaf, tree, count, t): the array takes what is left in the counters after t leaves."""
+    """@gc.finish(leaf, tree, count, t, stride): the array takes what is left in the counters after t leaves."""
     name = f"gc.finish.{monoid}.{dtype.name}"
 
     def make() -> None:
-        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t")])
+        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")])
 
         def step(width: int) -> object:
             def body(i: str, _: object) -> list[str]:
                 ty = register(dtype, width)
                 at = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %leaf, i64 {i}")
                 levels = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %tree, i64 {i}")
-                total = collapse(fn, levels, "%t", monoid, dtype, width, stride="%n")
+                total = collapse(fn, levels, "%t", monoid, dtype, width, stride="%stride")
                 fn.say(f"store {ty} {total}, ptr {at}, align {dtype.itemsize}")
                 return []
 

@@ -217,12 +217,12 @@ class _Gemm:
             end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {next_k}, %K')}, i64 {next_k}, i64 %K")
             self._to_leaf(self._block(i, k, end, rows))
             t = fn.do(f"lshr i64 {k}, {BLOCK.bit_length() - 1}")
-            fn.say(f"call void @{push}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t})")
+            fn.say(f"call void @{push}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})")
             return []
 
         fn.loop("0", "%K", BLOCK, [], block)
         t = fn.do(f"lshr i64 {fn.do(f'add i64 %K, {BLOCK - 1}')}, {BLOCK.bit_length() - 1}")
-        fn.say(f"call void @{finish}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t})")
+        fn.say(f"call void @{finish}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})")
 
     def _write_tile(self, i: str, j: str, rows: int) -> None:
         """From the leaf to c: whole vectors under a mask where columns lie side by side, else one by one."""

@@ -28,7 +28,7 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.ir.scalar import Instruction
-from graphc.ir.types import DType, Size, bool_, i64
+from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -48,9 +48,11 @@ from graphc.lower.loops import (
     coefficient,
     without,
 )
+from graphc.lower.plan import tree_stride
 
 ENTRY = "graphc_run"
 HEADER_SLOTS = 3  # wrong index, its size, arena
+UNROLLED = 64  # statements up to which a short loop is written out
 
 
 def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:
@@ -128,6 +130,10 @@ class _KernelWriter:
         self.sums: dict[str, _Sum] = {}
         self.symbols: dict[str, str] = {}
         self.pointers: dict[str, str] = {}
+        self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
+
+    def buffer(self, name: str) -> Buffer:
+        return self.local[name] if name in self.local else self.program.buffer(name)
 
     def write(self) -> None:
         with self.fn.in_entry():
@@ -147,7 +153,7 @@ class _KernelWriter:
         found = self.pointers.get(name)
         if found is None:
             with self.fn.in_entry():
-                found = self.pointers[name] = self._pointer(self.program.buffer(name))
+                found = self.pointers[name] = self._pointer(self.buffer(name))
         return found
 
     def _pointer(self, b: Buffer) -> str:
@@ -164,7 +170,7 @@ class _KernelWriter:
         return self.fn.size(size, self.symbols)
 
     def address(self, buffer: str, index: Size) -> str:
-        ty = MEMORY[self.program.buffer(buffer).type.dtype.name]
+        ty = MEMORY[self.buffer(buffer).type.dtype.name]
         base = self.pointer(buffer)
         return base if index == 0 else self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {self.size(index)}")
 
@@ -199,6 +205,10 @@ class _KernelWriter:
                 emit_contract(self, s)
             case For(mode="vector"):
                 _VectorLoop(self, s).write()
+            case For(mode="blocks"):
+                from graphc.codegen.blocks import BlockLoop
+
+                BlockLoop(self, s).write()
             case For():
                 self._rows(s)
             case _:
@@ -212,7 +222,7 @@ class _KernelWriter:
 
     def _gathered(self, buffer: str, index: Size, at: Sequence[tuple[str, Size]]) -> str:
         address = self.address(buffer, index)
-        ty = MEMORY[self.program.buffer(buffer).type.dtype.name]
+        ty = MEMORY[self.buffer(buffer).type.dtype.name]
         for value, stride in at:
             offset = self.fn.do(f"mul i64 {self.known[value].register}, {self.size(stride)}")
             address = self.fn.do(f"getelementptr {ty}, ptr {address}, i64 {offset}")
@@ -264,7 +274,7 @@ class _KernelWriter:
         self.fn.say(f"store {MEMORY[v.dtype.name]} {total}, ptr {address}, align {v.dtype.itemsize}")
 
     def _fill(self, s: Fill) -> None:
-        b = self.program.buffer(s.buffer)
+        b = self.buffer(s.buffer)
         dtype = b.type.dtype
         value = str(s.bits) if dtype is bool_ else literal(s.bits, dtype)
         self._fill_region(self.pointer(s.buffer), self.size(b.type.size), dtype, value)
@@ -356,7 +366,8 @@ class _KernelWriter:
         make = accs.tree_push if what == "push" else accs.tree_finish
         name = make(self.module, acc.monoid, acc.dtype)
         tree = self.pointer(f"{acc.into}.tree")
-        self.fn.say(f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {self.size(acc.size)}, i64 {t})")
+        count, stride = self.size(acc.size), self.size(tree_stride(acc.size))
+        self.fn.say(f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})")
 
     def _push_stage(self, state: _Sum, t: str, remaining: str) -> None:
         """Fold the staged elements into a leaf; of a partial one, only the first `remaining`."""
@@ -415,11 +426,23 @@ class _KernelWriter:
         return self.fn.do(f"select i1 {self.fn.do(f'icmp eq i64 {n}, 0')}, {ty} 0x0000000000000000, {ty} {total}")
 
 
-class _VectorLoop:
-    """An innermost loop whose iterations are lanes."""
+@dataclass
+class Kept:
+    """Where an accumulator stays while a loop is cut into blocks: a counter, or one vector."""
 
-    def __init__(self, kernel: _KernelWriter, loop: For) -> None:
+    levels: str = ""
+    slot: str = ""
+
+
+class _VectorLoop:
+    """An innermost loop whose iterations are lanes.
+
+    In a block of a larger loop it begins at the size that `start` names, and its accumulators are `kept`.
+    """
+
+    def __init__(self, kernel: _KernelWriter, loop: For, start: str = "", kept: dict[str, Kept] | None = None) -> None:
         self.kernel, self.loop, self.fn = kernel, loop, kernel.fn
+        self.start, self.kept = start, kept
         self.lanes = [a for a in loop.accs if a.order == "lanes"]
         self.others = [a for a in loop.accs if a.order != "lanes"]
         self.width = self._width()
@@ -436,32 +459,94 @@ class _VectorLoop:
             elif isinstance(s, (Iota, Index)):
                 dtypes.append(i64)
             elif isinstance(s, Store):
-                dtypes.append(self.kernel.program.buffer(s.buffer).type.dtype)
+                dtypes.append(self.kernel.buffer(s.buffer).type.dtype)
         return 8 if any(d.itemsize == 8 for d in dtypes) else 16
 
     def write(self) -> None:
-        kernel, fn, loop, width = self.kernel, self.fn, self.loop, self.width
-        n = kernel.size(loop.size)
+        kernel, loop = self.kernel, self.loop
         outer = dict(kernel.known)
+        n = kernel.size(loop.size)
         self._prepare()
+        if self._short():
+            outer.update(self._unrolled(int(n)))
+        elif self.kept is not None:
+            self._kept_loop(n)
+        else:
+            outer.update(self._counted(n))
+        kernel.known = outer
+
+    def _counted(self, n: str) -> dict[str, _Known]:
+        """A loop over vectors; the accumulators' values."""
+        kernel, fn, width = self.kernel, self.fn, self.width
         levels = [fn.alloca(register(a.dtype, width), self._levels()) for a in self.lanes]
-        step = width * (accs.LEAF if self.lanes else 1)
-        main = str(int(n) // step * step) if n.isdigit() else fn.do(f"and i64 {n}, {-step}")
-        values = [accs.identity(a.monoid, a.dtype, width) for a in self.others]
-        single = n.isdigit() and int(n) <= step  # one leaf: no counter
+        single = n.isdigit() and int(n) <= self._step()  # one leaf: no counter
+        values, leaves = self._run(n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single)
+        found = {}
+        for acc, value in zip(self.others, values, strict=True):
+            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1)
+        for i, acc in enumerate(self.lanes):
+            total = leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self._step())
+            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
+            found[acc.name] = _Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
+        return found
+
+    def _kept_loop(self, n: str) -> None:
+        """A block's share of a loop: accumulators come from and go back to where they are kept."""
+        assert self.kept is not None
+        fn, width = self.fn, self.width
+        slots = [(register(a.dtype, width), self.kept[a.name].slot) for a in self.others]
+        before = [fn.do(f"load {ty}, ptr {slot}") for ty, slot in slots]
+        after, _ = self._run(n, before, [self.kept[a.name].levels for a in self.lanes], single=False)
+        for (ty, slot), value in zip(slots, after, strict=True):
+            fn.say(f"store {ty} {value}, ptr {slot}")
+
+    def _step(self) -> int:
+        return self.width * (accs.LEAF if self.lanes else 1)
+
+    def _run(self, n: str, values: list[str], levels: list[str], single: bool) -> tuple[list[str], list[str]]:
+        """Whole vectors or leaves, then the rest under a mask."""
+        step = self._step()
+        main = str(int(n) // step * step) if n.isdigit() else self.fn.do(f"and i64 {n}, {-step}")
         leaves: list[str] = []
         if not main.isdigit() or int(main):
             values, leaves = self._main(main, step, values, levels, single)
         if not (n.isdigit() and main == n):
             values, leaves = self._tail(main, n, step, values, levels, single)
+        return values, leaves
+
+    # -- short loops ----------------------------------------------------------------------------------------------
+
+    def _short(self) -> bool:
+        """Few vectors and few statements: written out, with sums folded as their tree says, without a counter."""
+        n = self.loop.size
+        if self.kept is not None or not isinstance(n, int) or n == 0:
+            return False
+        vectors = -(-n // self.width)
+        calls = sum(isinstance(s, Let) and s.op in ("call", "rare") for s in self.loop.body)
+        return vectors * (len(self.loop.body) + 6 * calls) <= UNROLLED
+
+    def _unrolled(self, n: int) -> dict[str, _Known]:
+        fn, width = self.fn, self.width
+        values = [accs.identity(a.monoid, a.dtype, width) for a in self.others]
+        leaves: list[list[str]] = []
+        for i in range(0, n, self._step()):
+            now = [*values, *self._identities()]
+            for j in range(i, min(i + self._step(), n), width):
+                now = self._iteration(str(j), now, self._constant_mask(n - j))
+            values = now[: len(values)]
+            leaves.append(now[len(values) :])
+        found = {}
         for acc, value in zip(self.others, values, strict=True):
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, value, width)
-            outer[acc.name] = _Known(total, acc.dtype, 1)
-        for i, acc in enumerate(self.lanes):
-            total = leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, step)
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
-            outer[acc.name] = _Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
-        kernel.known = outer
+            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1)
+        for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
+            total = accs.counter(fn, acc.monoid, acc.dtype, parts, width)
+            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1)
+        return found
+
+    def _constant_mask(self, left: int) -> str:
+        if left >= self.width:
+            return ""
+        return "<" + ", ".join(f"i1 {int(i < left)}" for i in range(self.width)) + ">"
 
     def _levels(self) -> int:
         n = self.loop.size
@@ -520,6 +605,8 @@ class _VectorLoop:
         return after[: len(values)], leaves
 
     def _push(self, leaves: Sequence[str], levels: Sequence[str], i: str, step: int) -> None:
+        if self.start:
+            i = self.fn.do(f"add i64 {i}, {self.kernel.symbols[self.start]}")
         t = self.fn.do(f"lshr i64 {i}, {step.bit_length() - 1}")
         for acc, leaf, level in zip(self.lanes, leaves, levels, strict=True):
             accs.push(self.fn, level, leaf, t, acc.monoid, acc.dtype, self.width)
@@ -536,7 +623,7 @@ class _VectorLoop:
                 acc = kernel.sums[s.acc].acc
                 self._prepare_access(position, acc.into, acc.index + s.index, s)
             elif isinstance(s, Iota):
-                self.bases[position] = kernel.size(without(s.value, var))
+                self.bases[position] = kernel.size(self._first(s.value))
                 self.steps[position] = kernel.size(coefficient(s.value, var))
         inside = {s.name for s in self.loop.body if isinstance(s, (Let, Load, Iota, Index))}
         for s in self.loop.body:
@@ -547,11 +634,16 @@ class _VectorLoop:
     def _prepare_access(self, position: int, buffer: str, index: Size, s: Statement) -> None:
         kernel, var = self.kernel, self.loop.var
         step = coefficient(index, var)
-        self.bases[position] = kernel.address(buffer, without(index, var))
+        self.bases[position] = kernel.address(buffer, self._first(index))
         self.steps[position] = kernel.size(step)
         if isinstance(s, Load) and step == 0 and not s.at:
             value = kernel._load(self.bases[position], s.dtype)
             kernel.known[s.name] = _Known(self.fn.spread(value, s.dtype, self.width), s.dtype, self.width)
+
+    def _first(self, index: Size) -> Size:
+        """An index at the loop's first iteration."""
+        first = without(index, self.loop.var)
+        return first + coefficient(index, self.loop.var) * Dim.symbol(self.start) if self.start else first
 
     def _spread(self, name: str) -> None:
         value = self.kernel.known[name]
@@ -644,7 +736,7 @@ class _VectorLoop:
     def _memory_type(self, position: int) -> str:
         s = self.loop.body[position]
         buffer = self.kernel.sums[s.acc].acc.into if isinstance(s, Add) else s.buffer  # type: ignore[union-attr]
-        return MEMORY[self.kernel.program.buffer(buffer).type.dtype.name]
+        return MEMORY[self.kernel.buffer(buffer).type.dtype.name]
 
     def _load(self, address: str, dtype: DType, mask: str) -> str:
         fn, width = self.fn, self.width

@@ -19,7 +19,7 @@ from graphc.errors import DTypeError, TraceError
 from graphc.gates import elementwise as gates
 from graphc.gates.gate import Gate
 from graphc.ir.graph import Value
-from graphc.ir.types import Dim, DType, TensorType, bool_, f64
+from graphc.ir.types import Dim, DType, TensorType, bool_, f64, i64
 
 Record = gates.Elementwise
 _OF_BOOL = {
@@ -63,8 +63,17 @@ def operate(gate: Record, *args: Any) -> Tensor:
     recorder = need_recorder(args)
     recorder.enter_line()
     operands = [operand(recorder, a) for a in args]
-    value = elementwise(recorder, gate, operands, {})
-    return Tensor(value, all(o.weak for o in operands) and not value.dtype.is_bool)
+    weak = all(o.weak for o in operands)
+    if weak and gate.accepts in ("number", "int"):
+        operands = [_as_python_integer(recorder, o) for o in operands]
+    return Tensor(elementwise(recorder, gate, operands, {}), weak)
+
+
+def _as_python_integer(recorder: Recorder, given: Operand) -> Operand:
+    """In Python's arithmetic a bool is an integer."""
+    if not given.dtype.is_bool:
+        return given
+    return Operand(given.lifted(recorder).cast(i64), True)
 
 
 _OUTSIDE = {"lt": lambda v: v > 0, "le": lambda v: v > 0, "gt": lambda v: v < 0, "ge": lambda v: v < 0}

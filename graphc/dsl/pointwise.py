@@ -87,8 +87,11 @@ def absolute(x: Any) -> Any:
 
 @public("x")
 def positive(x: Any) -> Any:
-    """x."""
-    return lifted(x)
+    """x, of numbers."""
+    x = lifted(x)
+    if x.value.dtype.is_bool:
+        raise undefined(x.recorder, "positive", x.value.dtype, [x.value])
+    return x
 
 
 @public("x")

@@ -65,7 +65,7 @@ def operand(recorder: Recorder, value: Any) -> Operand:
             raise _foreign(recorder, value)
         return Operand(value.value, value.weak)
     if type(value) in LITERALS:
-        return Operand(None, type(value) is not bool, value)
+        return Operand(None, True, value)
     if isinstance(value, Dim):
         return Operand(recorder.size(value), True)
     array = value if isinstance(value, np.ndarray) else np.asarray(value)

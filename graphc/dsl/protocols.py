@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl import functions
-from graphc.dsl.recorder import place_text, user_place
+from graphc.dsl.apply import lifted, need_recorder
+from graphc.dsl.recorder import place_text, recording, user_place
+from graphc.dsl.tensor import Tensor
 from graphc.errors import DTypeError, TraceError
 
 _UFUNC_NAMES = {
@@ -41,7 +43,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: Mapp
         options.setdefault("axis", 0)
         return _function(_REDUCTIONS[ufunc.__name__], name)(*inputs, **options)
     if method == "outer" and len(inputs) == 2:
-        x, y = (functions.positive(v) for v in inputs)
+        with recording(need_recorder(inputs)):
+            x, y = (lifted(v) for v in inputs)
         return call_ufunc(ufunc, "__call__", (x[(..., *(None,) * y.ndim)], y), kwargs)
     if method != "__call__":
         raise _untraced(name)
@@ -77,7 +80,7 @@ _INSPECTIONS: dict[str, Callable[..., Any]] = {
     "numpy.shape": lambda x: x.shape,
     "numpy.ndim": lambda x: x.ndim,
     "numpy.size": lambda x, axis=None: x.size if axis is None else x.shape[axis],
-    "numpy.result_type": lambda *args: np.result_type(*(getattr(a, "dtype", a) for a in args)),
+    "numpy.result_type": lambda *args: np.result_type(*(a.dtype if isinstance(a, Tensor) else a for a in args)),
     "numpy.iscomplexobj": lambda x: False,
     "numpy.isrealobj": lambda x: True,
 }
@@ -106,7 +109,7 @@ def _without_defaults(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     for k, v in kwargs.items():
         if k in _SAFE:
             given = v[0] if isinstance(v, tuple) and len(v) == 1 else v
-            if given is not _SAFE[k] and given != _SAFE[k]:
+            if not isinstance(given, (bool, str, type(None))) or given != _SAFE[k]:
                 raise _argument(name, k)
         elif v is not np._NoValue:
             kept[k] = v

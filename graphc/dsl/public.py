@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(*arrays: str) -> Callable[[F], F]:
-    """Decorate a function whose parameters of these names are arrays (or lists of arrays)."""
+    """Decorate a function whose parameters of these names are arrays; one named `arrays` is a list of them."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
@@ -44,9 +44,16 @@ def public(*arrays: str) -> Callable[[F], F]:
 
 
 def _compiled(function: Callable[..., Any], arguments: Mapping[str, Any], arrays: tuple[str, ...]) -> Any:
-    given = {k: v for k, v in arguments.items() if k in arrays and v is not None}
+    given = {k: _as_array(v, k == "arrays") for k, v in arguments.items() if k in arrays and v is not None}
     fixed = tuple((k, frozen(v)) for k, v in arguments.items() if k not in given)
     return _jitted(function, tuple(given), fixed)(*given.values())
+
+
+def _as_array(value: Any, several: bool) -> Any:
+    """Lists of numbers are arrays; `arrays` is a list of such."""
+    if several:
+        return [_as_array(v, False) for v in value]
+    return np.asarray(value) if isinstance(value, (list, tuple)) else value
 
 
 def frozen(value: Any) -> Hashable:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, ForwardRef, get_args, get_origin
 
 from graphc.errors import SignatureError
 from graphc.ir.types import DType, TensorType, bool_, f64, i64
@@ -59,7 +60,7 @@ def as_type(annotation: Any, what: str) -> Any:
         return TensorType(annotation)
     if isinstance(annotation, TensorType):
         return annotation
-    if annotation in _PYTHON.keys() if isinstance(annotation, type) else False:
+    if isinstance(annotation, type) and annotation in _PYTHON:
         return TensorType(_PYTHON[annotation])
     if isinstance(annotation, dict):
         return {k: as_type(v, f"{what}, key {k!r}") for k, v in annotation.items()}
@@ -77,13 +78,20 @@ def as_type(annotation: Any, what: str) -> Any:
 def _of_class(cls: type, what: str) -> Any:
     """A dataclass or named tuple whose fields are annotated with types."""
     fields = inspect.get_annotations(cls, eval_str=True)
-    parts = {k: as_type(v, f"{what}, field {k}") for k, v in fields.items()}
+    parts = {k: as_type(_evaluated(v, cls), f"{what}, field {k}") for k, v in fields.items()}
     if hasattr(cls, "_fields"):
         return cls(**parts)
     made = object.__new__(cls)
     for k, v in parts.items():
         object.__setattr__(made, k, v)
     return made
+
+
+def _evaluated(annotation: Any, cls: type) -> Any:
+    """Named tuples keep the text of an annotation as a forward reference."""
+    if isinstance(annotation, ForwardRef):
+        return eval(annotation.__forward_arg__, vars(sys.modules[cls.__module__]))
+    return annotation
 
 
 def bind(signature: inspect.Signature, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:

@@ -23,7 +23,7 @@ import numpy as np
 from graphc.dsl.recorder import Recorder, place_text, user_place
 from graphc.errors import DTypeError, TraceError
 from graphc.ir.graph import Value
-from graphc.ir.types import Size, TensorType
+from graphc.ir.types import Dim, Size, TensorType
 
 if TYPE_CHECKING:
     from graphc.gates.gate import Gate
@@ -230,10 +230,10 @@ class Tensor:
         return _operate("neg", self)
 
     def __pos__(self) -> Tensor:
-        return self
+        return _functions().positive(self)
 
     def __abs__(self) -> Tensor:
-        return self if self.value.dtype.is_bool else _operate("abs", self)
+        return self if self.value.dtype.is_bool else _operate("abs_", self)
 
     def __invert__(self) -> Tensor:
         return _logical("logical_not", self)
@@ -324,11 +324,12 @@ def _functions() -> Any:
     return graphc.dsl.functions
 
 
+_OPERANDS = (bool, int, float, complex, np.ndarray, np.generic, Tensor, Dim, list, tuple)
+
+
 def _known(other: Any) -> bool:
-    """Whether an operand is something that arithmetic is meant for; else Python asks the other side."""
-    return not isinstance(other, (str, bytes, type(None), dict)) and not hasattr(other, "__array_ufunc__") or (
-        isinstance(other, (Tensor, np.ndarray, np.generic))
-    )
+    """Whether arithmetic with an operand is ours; else Python asks the other side."""
+    return isinstance(other, _OPERANDS) or (hasattr(other, "__array__") and not hasattr(other, "__array_ufunc__"))
 
 
 def _operate(name: str, *args: Any) -> Any:

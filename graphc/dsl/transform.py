@@ -15,10 +15,8 @@ Invariant: a gradient has the structure, shapes and dtypes of its argument.
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
-
 
 from graphc.dsl.apply import find_recorder, lifted, need_recorder
 from graphc.dsl.recorder import Recorder, place_text, recording, user_place
@@ -44,10 +42,6 @@ def compiled(traced: Traced) -> Runner:
 
 def kernel_for(graph: Graph) -> Runner:
     """The seam to the compiler: arrays of the inputs -> arrays of the outputs."""
-    if importlib.util.find_spec("graphc.runtime.kernel") is None:
-        from graphc.ir.reference import run_graph
-
-        return lambda arrays: run_graph(graph, arrays)
     from graphc.runtime.kernel import compile_graph
 
     return compile_graph(graph, None).run
@@ -55,6 +49,8 @@ def kernel_for(graph: Graph) -> Runner:
 
 class Jit(Generic[P, R]):
     """A function that compiles itself for the types it is called with. It keeps name, doc and signature."""
+
+    _unbound: Any = None  # for a bound method's: the Jit in the class
 
     def __init__(self, function: Callable[P, R], name: str | None = None, like: Callable[..., Any] | None = None) -> None:
         functools.update_wrapper(self, like or function, updated=())

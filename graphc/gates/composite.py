@@ -144,6 +144,8 @@ def _like_operand(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _without_axis(dtype: Any = None) -> Callable[[Sequence[TensorType], Attrs], TensorType]:
     def typed(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         x, axis = types[0], attrs["axis"]
+        if x.dtype.is_bool or not (dtype or x.dtype.is_float):
+            raise DTypeError(f"{'argmax and argmin are' if dtype else 'logsumexp is'} not defined on {x.dtype}")
         if x.shape[axis] == 0:
             raise ShapeError(f"nothing to choose from along axis {axis} of {x}")
         return TensorType(dtype or x.dtype, tuple(s for i, s in enumerate(x.shape) if i != axis))

@@ -147,6 +147,8 @@ def _times(t: Value, partial: Any) -> Value:
     """Tangent times partial: a number scales, a value goes through the strong zero."""
     if isinstance(partial, (int, float)):
         return t if partial == 1 else -t if partial == -1 else t * partial
+    if partial.is_splat() and np.isfinite(partial.splat()):
+        return t * partial  # no zero to be strong about
     return mul0(t, partial)
 
 

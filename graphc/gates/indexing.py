@@ -60,6 +60,8 @@ class ScatterAdd(Gate):
         updates, index, axis = types[0], types[1], attrs["axis"]
         shape: tuple[Size, ...] = tuple(attrs["shape"])
         _check_index(self.name, index)
+        if updates.dtype.is_bool:
+            raise DTypeError("scatter_add: updates are bool, which has no sum; cast them to an integer")
         if updates.shape != (*shape[:axis], *index.shape, *shape[axis + 1 :]):
             raise ShapeError(f"scatter_add: updates {updates} at {index} along axis {axis} of ({', '.join(map(str, shape))})")
         return updates.with_shape(shape)

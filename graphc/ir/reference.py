@@ -99,7 +99,7 @@ def _quot(a: Array, b: Array) -> Array:
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
-    a, b, c = (np.ascontiguousarray(v) for v in (a, b, c))
+    a, b, c = (np.asarray(v, order="C") for v in (a, b, c))
     out = np.empty(a.shape, a.dtype)
     native_fma(f64 if a.dtype == f64.numpy else f32)(
         a.ctypes.data, b.ctypes.data, c.ctypes.data, out.ctypes.data, a.size

@@ -2,8 +2,8 @@
 
 In:   a graph.
 Out:  nothing; a `VerifyError` names the node that breaks a rule.
-Invariant: operands stand before their users, types are what the gates derive, inputs are nominal and all listed,
-sizes are those of the inputs, and each attribute prints as text that parses back.
+Invariant: operands stand before their users, types are what the gates derive, inputs are nominal
+and all listed, sizes are those of the inputs, and each attribute prints as text that parses back.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -54,16 +54,20 @@ def _verify_flat(graph: Graph) -> None:
 
 
 def _check_names(graph: Graph) -> None:
+    for n in graph.inputs:
+        if n.op != "input":
+            _fail(graph, n, "is listed as an input")
     for what, names in (
         ("inputs", [n["name"] for n in graph.inputs]),
         ("outputs", [name for name, _ in graph.outputs]),
     ):
-        twice = [name for i, name in enumerate(names) if name in names[:i]] if len(set(names)) < len(names) else []
+        twice = (
+            [name for i, name in enumerate(names) if name in names[:i]]
+            if len(set(names)) < len(names)
+            else []
+        )
         if twice:
             raise VerifyError(f"graph {graph.name} has two {what} of the name {twice[0]!r}")
-    for n in graph.inputs:
-        if n.op != "input":
-            _fail(graph, n, "is listed as an input")
 
 
 def _check_node(graph: Graph, node: Node, seen: set[Node]) -> None:
@@ -107,7 +111,12 @@ def _attributes(graph: Graph) -> Iterator[tuple[str, Any]]:
 
 def _known_sizes(graph: Graph) -> frozenset[str]:
     """The names that stand alone as some input's size: those that a call gives a value to."""
-    return frozenset(d.text for n in graph.inputs for d in n.type.shape if isinstance(d, Dim) and d.text.isidentifier())
+    return frozenset(
+        d.text
+        for n in graph.inputs
+        for d in n.type.shape
+        if isinstance(d, Dim) and d.text.isidentifier()
+    )
 
 
 def _symbols(ty: TensorType) -> Iterator[str]:
@@ -117,7 +126,8 @@ def _symbols(ty: TensorType) -> Iterator[str]:
 
 
 def _text(graph: Graph, node: Node) -> str:
-    names = names_of(graph)
+    listed = Graph(graph.name, tuple(n for n in graph.inputs if n.op == "input"), graph.outputs)
+    names = names_of(listed)
     for a in (node, *node.args):
         names.setdefault(a, "%?")
     regions = {v: "@" for n in (node,) for _, v in n.attrs if isinstance(v, Graph)}

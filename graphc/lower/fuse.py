@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.ir.graph import Graph, Node
-from graphc.ir.types import Dim, Size, TensorType, product
-from graphc.lower.loops import Buffer, For, Kernel, Program, Statement
+from graphc.ir.types import Size, TensorType, product
+from graphc.lower.loops import Buffer, Kernel, Program
 from graphc.lower.tasks import Access, Task, reads_of, tasks_of
 
 SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
@@ -36,6 +36,7 @@ class Group:
 
 
 def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
+    from graphc.lower.schedule import in_blocks, with_modes
     from graphc.lower.statements import Writer
 
     tasks = tasks_of(graph)
@@ -43,9 +44,10 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     storage = _Storage(graph, tasks, top)
     writer = Writer(storage)
     kernels = tuple(
-        Kernel(f"k{i}", _with_modes(writer.kernel(group)), _note(group)) for i, group in enumerate(top)
+        Kernel(f"k{i}", with_modes(writer.kernel(group)), _note(group)) for i, group in enumerate(top)
     )
-    return Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
+    program = Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
+    return program if "blocks" in skip else in_blocks(program)
 
 
 def _note(group: Group) -> str:
@@ -227,29 +229,6 @@ def _variable(depth: int) -> str:
     from graphc.lower.loops import VARIABLES
 
     return VARIABLES[depth]
-
-
-def _with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Innermost loops run in lanes, unless they scatter; all others one iteration after the other."""
-    from dataclasses import replace
-
-    from graphc.lower.loops import Scatter
-
-    made: list[Statement] = []
-    for s in body:
-        if isinstance(s, For):
-            inner = _with_modes(s.body)
-            innermost = not any(isinstance(t, For) for t in inner)
-            sequential = any(isinstance(t, Scatter) and not _strided(t, s.var) for t in inner)
-            s = replace(s, body=inner, mode="vector" if innermost and not sequential else "rows")
-        made.append(s)
-    return tuple(made)
-
-
-def _strided(scatter: Any, var: str) -> bool:
-    """Do different iterations surely write different elements? Only if the variable strides through the buffer."""
-    index = scatter.index
-    return isinstance(index, Dim) and any(var in m for m, _ in index.terms)
 
 
 def row_major(shape: Sequence[Size]) -> list[Size]:

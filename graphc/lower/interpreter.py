@@ -2,10 +2,10 @@
 
 In:   a `Program`, arrays in the order of its inputs, and the values of its named sizes.
 Out:  arrays in the order of its output buffers.
-Invariant: the result is that of running every loop one iteration after the other. Memory begins as poison;
-after `plan` all temps are views into one arena at their offsets, so a lifetime that is too short changes the
-result. A loop whose iterations share scratch runs iteration by iteration, any other all at once: a value in it
-is an array with an axis for each such loop around it.
+Invariant: the result is that of running every loop one iteration after the other. Memory begins as
+poison; after `plan` all temps are views into one arena at their offsets, so a lifetime that is too
+short changes the result. A loop whose iterations share scratch runs iteration by iteration, any
+other all at once: a value in it is an array with an axis for each such loop around it.
 
 >>> from graphc.lower.loops import parse_program
 >>> run_program(parse_program(EXAMPLE), [np.arange(6.0).reshape(3, 2)], {"n": 3})
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Union
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from graphc.gates.indexing import checked
 from graphc.gates.reduction import Reduction, tree_reduce
 from graphc.ir.reference import run_instruction, run_scalar
 from graphc.ir.scalar import Instruction
-from graphc.ir.types import Dim, Size, evaluate
+from graphc.ir.types import Atom, Dim, Size, evaluate
 from graphc.lower.loops import (
     VARIABLES,
     Acc,
@@ -68,7 +67,7 @@ kernel k0
 """
 
 Array = np.ndarray
-Number = Union[int, Array]  # an index: one number, or one for each point of the axes
+Number = int | Array  # an index: one number, or one for each point of the axes
 
 
 def run_program(
@@ -128,16 +127,16 @@ def _writable(b: Buffer, arena: Array, sizes: Mapping[str, int]) -> Array:
 
 @dataclass
 class _Folding:
-    """What a loop's iterations add: for each operand an array of (axes around the loop, iteration, element)."""
+    """What a loop's iterations add."""
 
     acc: Acc
     var: str
     depth: int  # the axes around the loop
-    parts: list[Array]
+    parts: list[Array]  # for each operand: (axes around the loop, iteration, element)
 
 
 class _Run:
-    """The state within one kernel: values by name, and the axes of the loops that run all at once."""
+    """The state within one kernel: values by name, an axis for each loop that runs all at once."""
 
     def __init__(
         self, program: Program, kernel: Kernel, memory: dict[str, Array], sizes: Mapping[str, int]
@@ -147,7 +146,7 @@ class _Run:
         self.values: dict[str, Array] = {}
         self.foldings: dict[str, _Folding] = {}
         self.axes: list[tuple[str, int]] = []
-        self.fixed: dict[str, int] = {}  # the variables of loops that run one iteration after the other
+        self.fixed: dict[str, int] = {}  # the variables of loops that run iteration by iteration
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -159,12 +158,13 @@ class _Run:
                 case Let():
                     self.values[s.name] = self._let(s)
                 case Iota():
-                    self.values[s.name] = self._whole(self._number(s.value), np.dtype(np.int64))
+                    self.values[s.name] = self._whole(s.value)
                 case Load():
-                    self.values[s.name] = self.memory[s.buffer][self._place(s.buffer, s.index, s.at)]
+                    place = self._place(s.buffer, s.index, s.at)
+                    self.values[s.name] = self.memory[s.buffer][place]
                 case Index():
-                    value = self.value(s.value)
-                    self.values[s.name] = np.asarray(checked(value, evaluate(s.size, self.sizes)))
+                    value, size = self.value(s.value), evaluate(s.size, self.sizes)
+                    self.values[s.name] = np.asarray(checked(value, size))
                 case Store():
                     self.memory[s.buffer][self._place(s.buffer, s.index)] = self.value(s.value)
                 case Scatter():
@@ -191,11 +191,13 @@ class _Run:
         for monomial, c in size.terms:
             term: Number = c
             for atom in monomial:
-                term = term * (
-                    self._symbol(atom) if isinstance(atom, str) else evaluate(Dim({(atom,): 1}), self.sizes)
-                )
+                known = self._symbol(atom) if isinstance(atom, str) else self._function(atom)
+                term = term * known
             total = total + term
         return total
+
+    def _function(self, atom: Atom) -> int:
+        return evaluate(Dim({(atom,): 1}), self.sizes)
 
     def _symbol(self, name: str) -> Number:
         for axis, (var, n) in enumerate(self.axes):
@@ -203,19 +205,17 @@ class _Run:
                 return np.arange(n).reshape(n, *(1,) * (len(self.axes) - axis - 1))
         return self.fixed[name] if name in self.fixed else self.sizes[name]
 
-    def _whole(self, x: Number, dtype: np.dtype) -> Array:
-        return np.broadcast_to(np.asarray(x, dtype), self.shape)
+    def _whole(self, size: Size) -> Array:
+        return np.broadcast_to(np.asarray(self._number(size), np.int64), self.shape)
 
     def _let(self, s: Let) -> Array:
         ins = Instruction(s.op, (), s.dtype, s.attr)
         made = run_instruction(ins, [self.value(a) for a in s.args], self.shape)
         return np.asarray(made).reshape(self.shape)
 
-    def _place(
-        self, buffer: str, index: Size, at: tuple[tuple[str, Size], ...] = ()
-    ) -> Array:
+    def _place(self, buffer: str, index: Size, at: tuple[tuple[str, Size], ...] = ()) -> Array:
         """Where a statement reads or writes, at each point of the axes."""
-        place = self._whole(self._number(index), np.dtype(np.int64))
+        place = self._whole(index)
         for value, stride in at:
             place = place + self.value(value) * self._number(stride)
         size = self.memory[buffer].size
@@ -235,7 +235,7 @@ class _Run:
         memory = self.memory[s.buffer]
         memory[:] = np.frombuffer(s.bits.to_bytes(memory.itemsize, "little"), memory.dtype)[0]
 
-    # -- loops ----------------------------------------------------------------------------------------
+    # -- loops ------------------------------------------------------------------------------------
 
     def _loop(self, loop: For) -> None:
         n = evaluate(loop.size, self.sizes)
@@ -257,8 +257,8 @@ class _Run:
 
     def _folding(self, acc: Acc, var: str, n: int) -> _Folding:
         shape = (*self.shape, n, evaluate(acc.size, self.sizes))
-        starts = (-0.0, 0.0) if acc.monoid == "fma" else (_reduction(acc).identity(acc.dtype),)  # type: ignore[misc]
-        return _Folding(acc, var, len(self.axes), [np.full(shape, v, acc.dtype.numpy) for v in starts])
+        parts = [np.full(shape, v, acc.dtype.numpy) for v in _nothing(acc)]
+        return _Folding(acc, var, len(self.axes), parts)
 
     def _add(self, s: Add) -> None:
         folding = self.foldings[s.acc]
@@ -276,7 +276,7 @@ class _Run:
         self.memory[acc.into][first[..., None] + np.arange(total.shape[-1])] = total
 
     def _place_of_first(self, acc: Acc) -> Array:
-        first = self._whole(self._number(acc.index), np.dtype(np.int64))
+        first = self._whole(acc.index)
         last = first + evaluate(acc.size, self.sizes) - 1
         if first.size and not 0 <= first.min() <= last.max() + 1 <= self.memory[acc.into].size:
             raise VerifyError(f"the accumulator {acc.name} reaches beyond {acc.into}")
@@ -287,7 +287,7 @@ class _Run:
         if name in self.memory:
             self.memory[name].view(np.uint8)[:] = POISON
 
-    # -- matrix products ------------------------------------------------------------------------------
+    # -- matrix products --------------------------------------------------------------------------
 
     def _contract(self, s: Contract) -> None:
         if self.axes or self.fixed:
@@ -316,11 +316,10 @@ def _sequential(program: Program, kernel: Kernel) -> set[int]:
     """The loops at or outside of the scope of scratch that is touched inside of them."""
     found: set[int] = set()
     for s, outer in walk(kernel.body):
-        names = [a.into for a in s.accs if a.into] if isinstance(s, For) else [getattr(s, "buffer", "")]
-        for name in filter(None, names):
-            if scope := program.buffer(name).scope:
-                deepest = VARIABLES.index(scope)
-                found.update(id(f) for f in outer if VARIABLES.index(f.var) <= deepest)
+        names = [a.into for a in s.accs] if isinstance(s, For) else [getattr(s, "buffer", "")]
+        scopes = (program.buffer(name).scope for name in names if name)
+        for deepest in map(VARIABLES.index, filter(None, scopes)):
+            found.update(id(f) for f in outer if VARIABLES.index(f.var) <= deepest)
     return found
 
 
@@ -328,6 +327,13 @@ def _reduction(acc: Acc) -> Reduction:
     gate = registry()[acc.monoid]
     assert isinstance(gate, Reduction) and gate.identity is not None
     return gate
+
+
+def _nothing(acc: Acc) -> tuple[float | int | bool, ...]:
+    """What changes no result: the reduction's identity, or a product of -0.0."""
+    if acc.monoid == "fma":
+        return (-0.0, 0.0)
+    return (_reduction(acc).identity(acc.dtype),)  # type: ignore[misc]
 
 
 def _fold(folding: _Folding) -> Array:

@@ -2,9 +2,9 @@
 
 In:   the joint graph of values and gradients.
 Out:  a map {node: "save" | "recompute"} of the forward values that the gradients need.
-Invariant: reductions, contractions and indexing are never recomputed; elementwise gates and movements may be. Among
-these the bytes saved are the fewest: a minimum cut, as near to the gradients as it gets. Constants, sizes and
-indices are free.
+Invariant: reductions, contractions and indexing are never recomputed; elementwise gates and
+movements may be. Among these the bytes saved are the fewest: a minimum cut, as near to the
+gradients as it gets. Constants, sizes and indices are free.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -29,15 +29,25 @@ CHEAP = frozenset({"elementwise", "movement"})  # kinds that may be computed twi
 LARGEST_CUT = 5000  # nodes; above, the frontier is saved
 
 
-def keep(joint: Graph, forward_outputs: Collection[str], ct_inputs: Collection[str]) -> dict[Node, str]:
+def keep(
+    joint: Graph, forward_outputs: Collection[str], ct_inputs: Collection[str]
+) -> dict[Node, str]:
     """What to save for the gradients, and what to compute again."""
     frontier = _frontier(joint, forward_outputs, ct_inputs)
     nodes = needed(frontier, ())
-    saved = _smallest_cut(nodes, frontier) if len(nodes) <= LARGEST_CUT else _near_frontier(frontier)
-    return {n: "save" if n in saved else "recompute" for n in needed(frontier, saved) if n.op not in FREE}
+    saved = (
+        _smallest_cut(nodes, frontier) if len(nodes) <= LARGEST_CUT else _near_frontier(frontier)
+    )
+    return {
+        n: "save" if n in saved else "recompute"
+        for n in needed(frontier, saved)
+        if n.op not in FREE
+    }
 
 
-def _frontier(joint: Graph, forward_outputs: Collection[str], ct_inputs: Collection[str]) -> list[Node]:
+def _frontier(
+    joint: Graph, forward_outputs: Collection[str], ct_inputs: Collection[str]
+) -> list[Node]:
     """The forward values that gradients use at once."""
     backward = depends(joint, ct_inputs)
     gradients = [n for name, n in joint.outputs if name not in forward_outputs]
@@ -49,7 +59,11 @@ def _near_frontier(frontier: Sequence[Node]) -> frozenset[Node]:
     """The frontier, with movements that make no smaller values undone."""
     saved: dict[Node, None] = {}
     for node in frontier:
-        while node.gate.kind == "movement" and len(node.args) == 1 and nominal_bytes(node.args[0]) <= nominal_bytes(node):
+        while (
+            node.gate.kind == "movement"
+            and len(node.args) == 1
+            and nominal_bytes(node.args[0]) <= nominal_bytes(node)
+        ):
             node = node.args[0]
         if node.op not in FREE:
             saved[node] = None
@@ -76,7 +90,9 @@ def _smallest_cut(nodes: Sequence[Node], frontier: Sequence[Node]) -> frozenset[
         network.add_edge((place[n], "after"), "gradients")
     search = networkx.algorithms.flow.boykov_kolmogorov
     _, (_, behind) = networkx.minimum_cut(network, "forward", "gradients", flow_func=search)
-    return frozenset(n for n, i in place.items() if (i, "after") in behind and (i, "before") not in behind)
+    return frozenset(
+        n for n, i in place.items() if (i, "after") in behind and (i, "before") not in behind
+    )
 
 
 def _capacity(node: Node) -> dict[str, Any]:

@@ -4,17 +4,17 @@ In:   a `Program` whose temps have no memory yet.
 Out:  the same program with a private buffer for each reduction tree and matrix panel, an offset for
       every temp, and the arena's size. `verify_plan` proves that no two live temps overlap, for all
       sizes at once. `Plan` answers what a program costs.
-Invariant: a slot belongs to one temp from the first kernel that touches it to the last, and passes on
-to another only afterwards; slots begin at multiples of 64 bytes.
+Invariant: a slot belongs to one temp from the first kernel that touches it to the last, and passes
+on to another only afterwards; slots begin at multiples of 64 bytes.
 
 >>> from graphc.lower.loops import parse_program
 >>> planned = plan(parse_program(EXAMPLE))
 >>> [(b.name, b.type, b.offset) for b in planned.of_role("temp")]
-[('t0', f64[n], 64), ('y.out.tree', f64[2,3], 0)]
+[('t0', f64[n], 256), ('y.out.tree', f64[2,16], 0)]
 >>> print(planned.arena)
-64*floordiv(8*n+63,64)+64
+64*floordiv(8*n+63,64)+256
 >>> Plan(planned).passes_over("X"), Plan(planned).arena_bytes(n=100)
-(1, 896)
+(1, 1088)
 """
 
 from __future__ import annotations
@@ -76,14 +76,13 @@ kernel k1
 
 
 def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
-    """Private buffers, offsets and the arena's size; `skip` of "reuse" gives every temp its own slot."""
+    """Private buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
     program = replace(program, buffers=(*program.buffers, *_private(program)))
     temps = program.of_role("temp")
     slot_of, slots = _assign(temps, lifetimes(program), len(program.kernels), "reuse" not in skip)
     starts, arena = _layout(slots)
-    buffers = tuple(
-        replace(b, offset=starts[slot_of[b.name]]) if b.role == "temp" else b for b in program.buffers
-    )
+    placed = {b.name: replace(b, offset=starts[slot_of[b.name]]) for b in temps}
+    buffers = tuple(placed.get(b.name, b) for b in program.buffers)
     return replace(program, buffers=buffers, arena=arena)
 
 
@@ -96,6 +95,11 @@ def tree_name(acc: Acc) -> str:
 
 def panel_name(contract: Contract) -> str:
     return f"{contract.out.buffer}.panel"
+
+
+def tree_stride(size: Size) -> Size:
+    """From one level of a tree to the next, in elements: whole vectors, so that a masked one stays in its level."""
+    return align_up(size, 16)
 
 
 def tree_levels(loop_size: Size, order: str) -> Size:
@@ -114,7 +118,7 @@ def _private(program: Program) -> list[Buffer]:
                 _add_buffer(made, panel_name(s), s.dtype, (_panel_size(s),))
             elif isinstance(s, For):
                 for acc in filter(_has_tree, s.accs):
-                    shape = (tree_levels(s.size, acc.order), acc.size)
+                    shape = (tree_levels(s.size, acc.order), tree_stride(acc.size))
                     _add_buffer(made, tree_name(acc), acc.dtype, shape)
     return [b for b in made.values() if b.name not in known]
 
@@ -243,7 +247,7 @@ def _layout(slots: list[Size]) -> tuple[dict[int, Size], Size]:
 
 
 def verify_plan(program: Program) -> None:
-    """Every temp has a place, and no two that live in one kernel share a byte, whatever the sizes."""
+    """Every temp has a place, and no two that live in one kernel share a byte, for all sizes."""
     slots: dict[Size, list[Buffer]] = {}
     for b in program.of_role("temp"):
         if b.offset is None or program.arena is None:
@@ -273,7 +277,7 @@ def _check_room(slots: Mapping[Size, list[Buffer]], arena: Size | None) -> None:
         for b in slots[offset]:
             if not at_least(end - offset, align_up(b.bytes(), ALIGNMENT)):
                 raise VerifyError(
-                    f"plan: {b.name} at offset {offset} has {b.bytes()} bytes and may reach beyond {end}"
+                    f"plan: {b.name}, {b.bytes()} bytes at offset {offset}, may reach beyond {end}"
                 )
 
 
@@ -283,8 +287,9 @@ def _check_room(slots: Mapping[Size, list[Buffer]], arena: Size | None) -> None:
 def passes_over(program: Program, name: str) -> int:
     """How many sweeps over a buffer's data are farther apart than 256 kB.
 
-    Each top-level loop that loads it is a sweep; in one, loops over the same row count once if the row is at
-    most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at the call count as small.
+    Each top-level loop that loads it is a sweep; in one, loops over the same row count once if the
+    row is at most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at the
+    call count as small.
     """
     total = 0
     for kernel in program.kernels:
@@ -322,8 +327,7 @@ def _passes_of_loop(top: For, buffer: Buffer) -> int:
         total = 1
     if not _near(buffer.bytes()):
         still = {s.inner for s in sweeps if s.step == 0 and not _near(s.bytes)}
-        times = top.size if isinstance(top.size, int) else 2  # swept anew by each iteration: at least twice
-        total += len(still) * times
+        total += len(still) * (top.size if isinstance(top.size, int) else 2)  # 2: more than once
     return max(total, 1)
 
 
@@ -340,8 +344,9 @@ def _sweeps(top: For, buffer: Buffer) -> list[_Sweep]:
         inner = i if isinstance(statement, For) else -1
         for s, outer in walk((statement,)):
             if isinstance(s, Load) and s.buffer == buffer.name:
-                step = coefficient(s.index, top.var) or (1 if s.at else 0)  # a gather moves somewhere
-                touched = product(f.size for f in outer if s.at or coefficient(s.index, f.var) != 0)
+                step = coefficient(s.index, top.var) or len(s.at)  # a gather moves, too
+                inside = (f.size for f in outer if s.at or coefficient(s.index, f.var) != 0)
+                touched = product(inside)
                 found.append(_Sweep(step, inner, touched * buffer.type.dtype.itemsize))
     return found
 
@@ -352,7 +357,7 @@ def _near(size: Size) -> bool:
 
 @dataclass(frozen=True)
 class KernelCost:
-    """The buffers that a kernel reads and writes, with their bytes; scratch of one iteration left out."""
+    """The buffers that a kernel reads and writes, with their bytes; scratch left out."""
 
     name: str
     note: str
@@ -425,5 +430,5 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 __all__ = [
     "EXAMPLE", "KernelCost", "Plan", "lifetimes", "panel_name", "passes_over", "plan", "traffic",
-    "tree_levels", "tree_name", "verify_plan",
+    "tree_levels", "tree_name", "tree_stride", "verify_plan",
 ]  # fmt: skip

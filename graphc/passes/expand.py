@@ -27,7 +27,9 @@ def is_composite(node: Node) -> bool:
 
 
 def has_no_derivative(node: Node) -> bool:
-    """A composite whose own derivative is that of its parts: it must be expanded to be differentiated."""
+    """A composite whose own derivative is that of its parts: it must be expanded to be
+    differentiated.
+    """
     gate: Any = node.gate
     if gate.kind != "composite" or not node.type.dtype.is_float:
         return False
@@ -40,7 +42,9 @@ def expand(
     wanted: Callable[[Node], bool],
     kept: Iterable[Node] = (),
 ) -> list[Value]:
-    """The values without wanted nodes, those that expansions bring along included; `kept` nodes stay."""
+    """The values without wanted nodes, those that expansions bring along included; `kept` nodes
+    stay.
+    """
     values, kept = list(values), frozenset(kept)
     gates = registry()
     composites = {name for name, gate in gates.items() if gate.kind == "composite"}

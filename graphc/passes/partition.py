@@ -1,9 +1,11 @@
 """Cut a graph of values and gradients into a forward and a backward graph.
 
-In:   the joint graph, the names of its forward outputs and of its cotangent inputs, and what to keep.
-Out:  a forward graph, whose further outputs `saved_0`, `saved_1`, ... are residuals; and a backward graph from those
-      and the cotangents to the gradients.
-Invariant: backward after forward gives the bits of the joint graph, whatever is saved and whatever is recomputed.
+In:   the joint graph, the names of its forward outputs and of its cotangent inputs, and what to
+      keep.
+Out:  a forward graph, whose further outputs `saved_0`, `saved_1`, ... are residuals; and a backward
+      graph from those and the cotangents to the gradients.
+Invariant: backward after forward gives the bits of the joint graph, whatever is saved and whatever
+is recomputed.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -29,7 +31,10 @@ NOMINAL = 1024  # what a named size counts for where sizes are weighed
 
 
 def partition(
-    joint: Graph, forward_outputs: Collection[str], ct_inputs: Collection[str], keep: Mapping[Node, str]
+    joint: Graph,
+    forward_outputs: Collection[str],
+    ct_inputs: Collection[str],
+    keep: Mapping[Node, str],
 ) -> tuple[Graph, Graph]:
     """The forward and the backward graph; `keep` maps nodes to "save" or "recompute"."""
     gradients = [(name, n) for name, n in joint.outputs if name not in forward_outputs]
@@ -72,15 +77,23 @@ def nominal_bytes(node: Node) -> int:
 
 
 def _saved(
-    joint: Graph, gradients: Sequence[Node], cts: Sequence[Node], primals: Sequence[Node], keep: Mapping[Node, str]
+    joint: Graph,
+    gradients: Sequence[Node],
+    cts: Sequence[Node],
+    primals: Sequence[Node],
+    keep: Mapping[Node, str],
 ) -> list[Node]:
-    """The residuals: what the map says, inputs that are reached, and an input for each size that is left unknown."""
+    """The residuals: what the map says, inputs that are reached, and an input for each size that is
+    left unknown.
+    """
     stops = {*cts, *primals, *(n for n, what in keep.items() if what == "save")}
     stops -= depends(joint, [n["name"] for n in cts]) - set(cts)
     inside = needed(gradients, stops)
     saved = [n for n in inside if n in stops and n not in cts]
     known = _plain_sizes([*saved, *cts])
-    for name in dict.fromkeys(s for n in inside if n not in stops or n in gradients for s in _sizes(n)):
+    for name in dict.fromkeys(
+        s for n in inside if n not in stops or n in gradients for s in _sizes(n)
+    ):
         if name not in known:
             carriers = [n for n in primals if name in _plain_sizes([n])]
             saved.append(min(carriers, key=nominal_bytes))
@@ -89,7 +102,9 @@ def _saved(
 
 
 def _plain_sizes(nodes: Iterable[Node]) -> frozenset[str]:
-    return frozenset(d.text for n in nodes for d in n.type.shape if isinstance(d, Dim) and d.text.isidentifier())
+    return frozenset(
+        d.text for n in nodes for d in n.type.shape if isinstance(d, Dim) and d.text.isidentifier()
+    )
 
 
 def _sizes(node: Node) -> Iterable[str]:
@@ -100,7 +115,9 @@ def _sizes(node: Node) -> Iterable[str]:
                 yield from part.symbols()
 
 
-def _cut(joint: Graph, name: str, inputs: Sequence[tuple[str, Node]], outputs: Sequence[tuple[str, Node]]) -> Graph:
+def _cut(
+    joint: Graph, name: str, inputs: Sequence[tuple[str, Node]], outputs: Sequence[tuple[str, Node]]
+) -> Graph:
     """The part of the joint graph from some of its nodes, which become inputs, to others."""
     builder = Builder()
     mapping: dict[Node, Node] = {}
@@ -110,5 +127,7 @@ def _cut(joint: Graph, name: str, inputs: Sequence[tuple[str, Node]], outputs: S
     builder.at = ()
     for node in needed((n for _, n in outputs), mapping):
         if node not in mapping:
-            mapping[node] = builder.copy(node, tuple(mapping[a] for a in node.args), joint.origins.get(node))
+            mapping[node] = builder.copy(
+                node, tuple(mapping[a] for a in node.args), joint.origins.get(node)
+            )
     return builder.graph(name, {label: Value(builder, mapping[n]) for label, n in outputs})

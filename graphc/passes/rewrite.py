@@ -2,13 +2,13 @@
 
 In:   values of one builder and an index of rules.
 Out:  the same values in normal form: no rule fits at any node of them.
-Invariant: every node is settled once, operands first, on an explicit stack. A rule that leads back to its own root,
-or rules that fire without end, are a `RewriteError` that names them.
+Invariant: every node is settled once, operands first, on an explicit stack. A rule that leads back
+to its own root, or rules that fire without end, are a `RewriteError` that names them.
 
-A rule is written in operator syntax. Its parameters are pattern variables: `p`, `q`, `r` stand for bools, names with
-`c` for a constant that is one number everywhere, variables in the place of an attribute for that attribute, all
-others for any value. A number matches a constant of the same bits. In `where` and in the right side, `out` is the
-root itself.
+A rule is written in operator syntax. Its parameters are pattern variables: `p`, `q`, `r` stand for
+bools, names with `c` for a constant that is one number everywhere, variables in the place of an
+attribute for that attribute, all others for any value. A number matches a constant of the same
+bits. In `where` and in the right side, `out` is the root itself.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -26,7 +26,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +56,9 @@ class Pattern:
     attrs: tuple[tuple[str, Any], ...] = ()
     name: str = ""
 
-    def apply_gate(self, gate: Gate, args: Sequence[PatternOperand], attrs: Mapping[str, Any]) -> Pattern:
+    def apply_gate(
+        self, gate: Gate, args: Sequence[PatternOperand], attrs: Mapping[str, Any]
+    ) -> Pattern:
         return Pattern(gate.name, tuple(args), tuple(attrs.items()))
 
     def __add__(self, other: PatternOperand) -> Pattern:
@@ -87,22 +89,25 @@ class Pattern:
         return Pattern("neg", (self,))
 
 
-PatternOperand = Union[Pattern, int, float, bool]
+PatternOperand = Pattern | int | float | bool
+Rewrite = Callable[[Value, Sequence[Value]], Value | None]  # (root, operands) -> replacement
 
 
 def _parameters(function: Callable[..., Any] | None) -> tuple[str, ...]:
     """The names of a function's parameters, those with a default left out."""
     if function is None:
         return ()
-    return tuple(n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty)
+    return tuple(
+        n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One rewrite: `lhs` becomes `rhs` where `where` holds and the variables are of the dtype class.
+    """One rewrite: `lhs` becomes `rhs` where `where` holds and the variables fit the dtype class.
 
-    A rule for a whole family of gates has `roots` and `rewrite` in place of `lhs` and `rhs`; it is tried where some
-    operand is a node of the operation `among`.
+    A rule for a whole family of gates has `roots` and `rewrite` in place of `lhs` and `rhs`; it is
+    tried where some operand is a node of the operation `among`.
     """
 
     name: str
@@ -114,7 +119,7 @@ class Rule:
     doc: str = ""
     roots: tuple[str, ...] = ()
     among: str = ""
-    rewrite: Callable[[Value, Sequence[Value]], Value | None] | None = None  # (root, operands) -> replacement
+    rewrite: Rewrite | None = None
 
     @cached_property
     def variables(self) -> tuple[str, ...]:
@@ -126,11 +131,6 @@ class Rule:
         return self.lhs(**{name: Pattern(name=name) for name in self.variables})
 
     @cached_property
-    def attributes(self) -> frozenset[str]:
-        """The variables that stand for attributes."""
-        return frozenset(v.name for part in _parts(self.pattern) for _, v in part.attrs if isinstance(v, Pattern))
-
-    @cached_property
     def ops(self) -> tuple[str, ...]:
         return self.roots or (self.pattern.op,)
 
@@ -139,7 +139,9 @@ class Rule:
         """Whether both sides are elementwise, so that scalars prove it."""
         gates = registry()
         return self.lhs is not None and all(
-            gates[part.op].kind == "elementwise" and not part.attrs for part in _parts(self.pattern) if part.op
+            gates[part.op].kind == "elementwise" and not part.attrs
+            for part in _parts(self.pattern)
+            if part.op
         )
 
     @cached_property
@@ -160,16 +162,19 @@ class Rule:
     def apply(self, builder: Builder, node: Node) -> Value | None:
         """What the rule puts in the node's place; None where it does not fit."""
         if self.rewrite is not None:
-            if not any(a.op == self.among for a in node.args):
-                return None
-            make = lambda: self.rewrite(Value(builder, node), [Value(builder, a) for a in node.args])  # type: ignore[misc] # noqa: E731
-        else:
-            env = self._bound(builder, node)
-            if env is None:
-                return None
-            make = lambda: self.rhs(**{k: env[k] for k in self._calls[1]})  # type: ignore[misc] # noqa: E731
+            return self._family(self.rewrite, builder, node)
+        env = self._bound(builder, node)
+        if env is None:
+            return None
+        assert self.rhs is not None
         with builder.made_by(f"rule {self.name}", builder.origins.get(node)):
-            return make()
+            return self.rhs(**{k: env[k] for k in self._calls[1]})
+
+    def _family(self, rewrite: Rewrite, builder: Builder, node: Node) -> Value | None:
+        if not any(a.op == self.among for a in node.args):
+            return None
+        with builder.made_by(f"rule {self.name}", builder.origins.get(node)):
+            return rewrite(Value(builder, node), [Value(builder, a) for a in node.args])
 
     def _bound(self, builder: Builder, node: Node) -> dict[str, Any] | None:
         """The variables as values, where the rule fits."""
@@ -252,7 +257,9 @@ def index(rules: Iterable[Rule]) -> Index:
 
 @dataclass
 class Rewriter:
-    """Settles the nodes of one builder. `fired` counts the rules that fired, `becomes` is their trace."""
+    """Settles the nodes of one builder. `fired` counts the rules that fired, `becomes` is their
+    trace.
+    """
 
     builder: Builder
     rules: Index
@@ -313,7 +320,12 @@ class Rewriter:
             pending.append(after)
 
     def _rewritten(self, node: Node) -> tuple[str, Node]:
-        if self.fold and node.args and all(map(is_splat, node.args)) and self._gates[node.op].kind == "elementwise":
+        if (
+            self.fold
+            and node.args
+            and all(map(is_splat, node.args))
+            and self._gates[node.op].kind == "elementwise"
+        ):
             with self.builder.made_by("fold", self.builder.origins.get(node)):
                 return "fold", folded(self.builder, node).node
         for rule in self.rules.get(node.op, ()):
@@ -330,15 +342,21 @@ class Rewriter:
         self.budget -= 1
         if self.budget < 0:
             cycle = list(dict.fromkeys(self._recent[-20:]))
-            raise RewriteError(f"the rules do not settle; the last ones that fired: {', '.join(cycle)}")
+            raise RewriteError(
+                f"the rules do not settle; the last ones that fired: {', '.join(cycle)}"
+            )
 
     def _raise_cycle(self, pending: Sequence[Node]) -> None:
-        names = [self.becomes[n][0] for n in pending if n in self.becomes and n not in self.normal]
-        raise RewriteError(f"the rules lead back to where they began: {', '.join(dict.fromkeys(n for n in names if n))}")
+        chain = [n for n in pending if n in self.becomes and n not in self.normal]
+        names = dict.fromkeys(self.becomes[n][0] for n in chain)
+        cycle = ", ".join(name for name in names if name)
+        raise RewriteError(f"the rules lead back to where they began: {cycle}")
 
 
 def folded(builder: Builder, node: Node) -> Value:
-    """An elementwise node of constants, computed by running its body: not a bit differs from the compiled code."""
+    """An elementwise node of constants, computed by running its body: not a bit differs from the
+    compiled code.
+    """
     operands = [np.frombuffer(a["data"], a.type.dtype.numpy) for a in node.args]
     result = np.asarray(registry()[node.op].reference(node, operands, {}))
     return builder.constant(result.reshape(()).item(), node.type)

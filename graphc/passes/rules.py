@@ -1,7 +1,8 @@
 """The rules of `simplify`, as data. Each is proven by the tests before it may run.
 
-`exact` rules change no bit of any result, NaNs all being equal; only they run by default. Where a rule that looks
-right is missing (x + 0, x * 0, x - x, 0 - x), there is a float for which it is wrong: -0, NaN or an infinity.
+`exact` rules change no bit of any result, NaNs all being equal; only they run by default. Where a
+rule that looks right is missing (x + 0, x * 0, x - x, 0 - x), there is a float for which it is
+wrong: -0, NaN or an infinity.
 
 >>> print(RULES_BY_NAME["sub-zero"].doc)
 x - 0 is x for every x; x + 0 is not, at -0.
@@ -13,9 +14,32 @@ import math
 from collections.abc import Sequence
 
 from graphc.gates.elementwise import (
-    abs_, cast, ceil, eq, floor, ge, gt, isnan, le, logical_and, logical_not, logical_or, logical_xor, lt, maximum,
-    minimum, mul0, ne, reciprocal, relu, round_, square, trunc, where,
-)  # fmt: skip
+    abs_,
+    cast,
+    ceil,
+    eq,
+    floor,
+    ge,
+    gt,
+    isnan,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    maximum,
+    minimum,
+    mul0,
+    ne,
+    neg,
+    reciprocal,
+    relu,
+    round_,
+    square,
+    trunc,
+    where,
+)
 from graphc.gates.gate import registry
 from graphc.gates.movement import broadcast, expand_dims, place, reshape, slice_, squeeze, transpose
 from graphc.gates.reduction import all_, any_, max_, min_, prod, sum_
@@ -32,25 +56,34 @@ def _is_constant(x: Value) -> bool:
     return x.node.op == "constant"
 
 
-# -- constants stand on the right -------------------------------------------------------------------------------
+# -- constants stand on the right ------------------------------------------------------------------
 
 COMMUTED = tuple(
     Rule(
-        f"{op}-constant-right", lambda c, x, op=op: _call(op, c, x), lambda c, x, op=op: _call(op, x, c), dtype=dtype,
-        where=lambda x: not _is_constant(x), doc=f"{op} commutes: constants stand on the right.",
+        f"{op}-constant-right",
+        lambda c, x, op=op: _call(op, c, x),
+        lambda c, x, op=op: _call(op, x, c),
+        dtype=dtype,
+        where=lambda x: not _is_constant(x),
+        doc=f"{op} commutes: constants stand on the right.",
     )
     for op, dtype in (
-        ("add", "number"), ("mul", "number"), ("eq", "any"), ("ne", "any"),
-        ("logical_and", "bool"), ("logical_or", "bool"), ("logical_xor", "bool"),
+        ("add", "number"),
+        ("mul", "number"),
+        ("eq", "any"),
+        ("ne", "any"),
+        ("logical_and", "bool"),
+        ("logical_or", "bool"),
+        ("logical_xor", "bool"),
     )
-)  # fmt: skip
+)
 
 
 def _call(op: str, *args: Value | Pattern) -> Value:
     return registry()[op](*args)
 
 
-# -- arithmetic ---------------------------------------------------------------------------------------------------
+# -- arithmetic ------------------------------------------------------------------------------------
 
 
 def _is_power_of_two(c: Value) -> bool:
@@ -60,20 +93,56 @@ def _is_power_of_two(c: Value) -> bool:
 
 
 ARITHMETIC = (
-    Rule("sub-zero", lambda x: x - 0, lambda x: x, dtype="number", doc="x - 0 is x for every x; x + 0 is not, at -0."),
+    Rule(
+        "sub-zero",
+        lambda x: x - 0,
+        lambda x: x,
+        dtype="number",
+        doc="x - 0 is x for every x; x + 0 is not, at -0.",
+    ),
     Rule("add-minus-zero", lambda x: x + -0.0, lambda x: x, dtype="float"),
     Rule("add-zero", lambda x: x + 0, lambda x: x, dtype="int"),
-    Rule("sub-self", lambda x: x - x, lambda x: x.constant(0), dtype="int", doc="Not for floats: NaN and infinities."),
+    Rule(
+        "sub-self",
+        lambda x: x - x,
+        lambda x: x.constant(0),
+        dtype="int",
+        doc="Not for floats: NaN and infinities.",
+    ),
     Rule("mul-one", lambda x: x * 1, lambda x: x, dtype="number"),
-    Rule("mul-zero", lambda x: x * 0, lambda x: x.constant(0), dtype="int", doc="Not for floats: NaN, inf and -x."),
+    Rule(
+        "mul-zero",
+        lambda x: x * 0,
+        lambda x: x.constant(0),
+        dtype="int",
+        doc="Not for floats: NaN, inf and -x.",
+    ),
     Rule("mul-minus-one", lambda x: x * -1, lambda x: -x, dtype="number"),
-    Rule("mul-self", lambda x: x * x, lambda x: square(x), dtype="number", doc="One form of x * x, to share it."),
+    Rule(
+        "mul-self",
+        lambda x: x * x,
+        lambda x: square(x),
+        dtype="number",
+        doc="One form of x * x, to share it.",
+    ),
     Rule("div-one", lambda x: x / 1, lambda x: x, dtype="float"),
     Rule("div-minus-one", lambda x: x / -1, lambda x: -x, dtype="float"),
-    Rule("div-power-of-two", lambda x, c: x / c, lambda x, c: x * (1.0 / c.splat()), dtype="float",
-         where=_is_power_of_two, doc="Both round the same real number."),
-    Rule("one-div", lambda x: 1 / x, lambda x: reciprocal(x), dtype="float", doc="The definition of reciprocal."),
-    Rule("neg-neg", lambda x: -(-x), lambda x: x, dtype="number"),
+    Rule(
+        "div-power-of-two",
+        lambda x, c: x / c,
+        lambda x, c: x * (1.0 / c.splat()),
+        dtype="float",
+        where=_is_power_of_two,
+        doc="Both round the same real number.",
+    ),
+    Rule(
+        "one-div",
+        lambda x: 1 / x,
+        lambda x: reciprocal(x),
+        dtype="float",
+        doc="The definition of reciprocal.",
+    ),
+    Rule("neg-neg", lambda x: neg(-x), lambda x: x, dtype="number"),
     Rule("sub-neg", lambda x, y: x - (-y), lambda x, y: x + y, dtype="number"),
     Rule("add-neg", lambda x, y: x + (-y), lambda x, y: x - y, dtype="number"),
     Rule("neg-add", lambda x, y: (-x) + y, lambda x, y: y - x, dtype="number"),
@@ -90,29 +159,69 @@ ARITHMETIC = (
     Rule("trunc-trunc", lambda x: trunc(trunc(x)), lambda x: trunc(x), dtype="float"),
     Rule("maximum-self", lambda x: maximum(x, x), lambda x: x, dtype="number"),
     Rule("minimum-self", lambda x: minimum(x, x), lambda x: x, dtype="number"),
-)  # fmt: skip
+)
 
-# -- products of a cotangent and a partial --------------------------------------------------------------------------
+# -- products of a cotangent and a partial ---------------------------------------------------------
 
 COTANGENTS = (
     Rule("mul0-one", lambda x: mul0(1, x), lambda x: x, dtype="float"),
-    Rule("mul0-zero", lambda c, x: mul0(c, x), lambda x: x.constant(0), dtype="float", where=lambda c: c.splat() == 0),
-    Rule("mul0-constant", lambda c, x: mul0(c, x), lambda c, x: x * c, dtype="float", where=lambda c: c.splat() != 0,
-         doc="A cotangent that is not 0 needs no strong zero."),
-)  # fmt: skip
+    Rule(
+        "mul0-zero",
+        lambda c, x: mul0(c, x),
+        lambda x: x.constant(0),
+        dtype="float",
+        where=lambda c: c.splat() == 0,
+    ),
+    Rule(
+        "mul0-constant",
+        lambda c, x: mul0(c, x),
+        lambda c, x: x * c,
+        dtype="float",
+        where=lambda c: c.splat() != 0,
+        doc="A cotangent that is not 0 needs no strong zero.",
+    ),
+)
 
-# -- order, logic and choice ----------------------------------------------------------------------------------------
+# -- order, logic and choice -----------------------------------------------------------------------
 
 LOGIC = (
-    Rule("gt-to-lt", lambda x, y: gt(x, y), lambda x, y: lt(y, x), doc="One form of each comparison, to share it."),
+    Rule(
+        "gt-to-lt",
+        lambda x, y: gt(x, y),
+        lambda x, y: lt(y, x),
+        doc="One form of each comparison, to share it.",
+    ),
     Rule("ge-to-le", lambda x, y: ge(x, y), lambda x, y: le(y, x)),
     Rule("lt-self", lambda x: lt(x, x), lambda x: _truth(x, False)),
-    Rule("le-self", lambda x: le(x, x), lambda x: _truth(x, True), dtype="exact", doc="Not for floats: NaN."),
-    Rule("eq-self", lambda x: eq(x, x), lambda x: _truth(x, True), dtype="exact", doc="Not for floats: NaN."),
-    Rule("ne-self", lambda x: ne(x, x), lambda x: _truth(x, False), dtype="exact", doc="Not for floats: NaN."),
+    Rule(
+        "le-self",
+        lambda x: le(x, x),
+        lambda x: _truth(x, True),
+        dtype="exact",
+        doc="Not for floats: NaN.",
+    ),
+    Rule(
+        "eq-self",
+        lambda x: eq(x, x),
+        lambda x: _truth(x, True),
+        dtype="exact",
+        doc="Not for floats: NaN.",
+    ),
+    Rule(
+        "ne-self",
+        lambda x: ne(x, x),
+        lambda x: _truth(x, False),
+        dtype="exact",
+        doc="Not for floats: NaN.",
+    ),
     Rule("ne-self-nan", lambda x: ne(x, x), lambda x: isnan(x), dtype="float"),
-    Rule("not-lt", lambda x, y: logical_not(lt(x, y)), lambda x, y: le(y, x), dtype="exact",
-         doc="Not for floats: both are false on NaN."),
+    Rule(
+        "not-lt",
+        lambda x, y: logical_not(lt(x, y)),
+        lambda x, y: le(y, x),
+        dtype="exact",
+        doc="Not for floats: both are false on NaN.",
+    ),
     Rule("not-le", lambda x, y: logical_not(le(x, y)), lambda x, y: lt(y, x), dtype="exact"),
     Rule("not-eq", lambda x, y: logical_not(eq(x, y)), lambda x, y: ne(x, y)),
     Rule("not-ne", lambda x, y: logical_not(ne(x, y)), lambda x, y: eq(x, y)),
@@ -130,13 +239,25 @@ LOGIC = (
     Rule("where-true", lambda x, y: where(True, x, y), lambda x: x),
     Rule("where-false", lambda x, y: where(False, x, y), lambda y: y),
     Rule("where-not", lambda p, x, y: where(logical_not(p), x, y), lambda p, x, y: where(p, y, x)),
-    Rule("where-where-left", lambda p, x, y, z: where(p, where(p, x, y), z), lambda p, x, z: where(p, x, z)),
-    Rule("where-where-right", lambda p, x, y, z: where(p, x, where(p, y, z)), lambda p, x, z: where(p, x, z)),
-)  # fmt: skip
+    Rule(
+        "where-where-left",
+        lambda p, x, y, z: where(p, where(p, x, y), z),
+        lambda p, x, z: where(p, x, z),
+    ),
+    Rule(
+        "where-where-right",
+        lambda p, x, y, z: where(p, x, where(p, y, z)),
+        lambda p, x, z: where(p, x, z),
+    ),
+)
 
-# -- casts ----------------------------------------------------------------------------------------------------------
+# -- casts -----------------------------------------------------------------------------------------
 
-_HOLDS = {"bool": ("bool", "i32", "i64", "f32", "f64"), "i32": ("i32", "i64", "f64"), "f32": ("f32", "f64")}
+_HOLDS = {
+    "bool": ("bool", "i32", "i64", "f32", "f64"),
+    "i32": ("i32", "i64", "f64"),
+    "f32": ("f32", "f64"),
+}
 
 
 def _is_lossless(x: DType, through: DType) -> bool:
@@ -146,11 +267,16 @@ def _is_lossless(x: DType, through: DType) -> bool:
 
 CASTS = (
     Rule("cast-same", lambda x, d: cast(x, dtype=d), lambda x: x, where=lambda x, d: x.dtype is d),
-    Rule("cast-cast", lambda x, d, e: cast(cast(x, dtype=d), dtype=e), lambda x, e: x.cast(e),
-         where=lambda x, d: _is_lossless(x.dtype, d), doc="Where the first cast keeps every value."),
-)  # fmt: skip
+    Rule(
+        "cast-cast",
+        lambda x, d, e: cast(cast(x, dtype=d), dtype=e),
+        lambda x, e: x.cast(e),
+        where=lambda x, d: _is_lossless(x.dtype, d),
+        doc="Where the first cast keeps every value.",
+    ),
+)
 
-# -- movement -------------------------------------------------------------------------------------------------------
+# -- movement --------------------------------------------------------------------------------------
 
 
 def _splat_moved(out: Value, args: Sequence[Value]) -> Value | None:
@@ -170,7 +296,9 @@ def _scalar_moved(out: Value, args: Sequence[Value]) -> Value | None:
 
 
 def _broadcasts_last(out: Value, args: Sequence[Value]) -> Value | None:
-    """A gate over broadcasts works on the smallest shape that holds the operands, and broadcasts its result."""
+    """A gate over broadcasts works on the smallest shape that holds the operands, and broadcasts
+    its result.
+    """
     sources = []
     for a in args:
         if a.node.op == "broadcast":
@@ -220,35 +348,110 @@ def _removed_twice(x: Value, a: tuple[int, ...], b: tuple[int, ...]) -> Value:
 MOVES = ("broadcast", "expand_dims", "reshape", "slice", "squeeze", "transpose")
 
 MOVEMENT = (
-    Rule("splat-moved", roots=MOVES, among="constant", rewrite=_splat_moved, doc=_splat_moved.__doc__ or ""),
-    Rule("scalar-moved", roots=MOVES[1:], among="broadcast", rewrite=_scalar_moved, doc=_scalar_moved.__doc__ or ""),
-    Rule("broadcast-same", lambda x, s: broadcast(x, shape=s), lambda x: x, where=lambda x, s: x.shape == tuple(s)),
-    Rule("broadcast-broadcast", lambda x, s, t: broadcast(broadcast(x, shape=s), shape=t), lambda x, t: x.broadcast(t)),
-    Rule("broadcast-expand", lambda x, a, s: broadcast(expand_dims(x, axes=a), shape=s), lambda x, s: x.broadcast(s),
-         where=lambda a: tuple(a) == tuple(range(len(a))), doc="Leading axes come by broadcasting alone."),
-    Rule("transpose-same", lambda x, a: transpose(x, perm=a), lambda x: x, where=lambda a: list(a) == sorted(a)),
-    Rule("transpose-transpose", lambda x, a, b: transpose(transpose(x, perm=a), perm=b),
-         lambda x, a, b: x.transposed([a[i] for i in b])),
-    Rule("reshape-same", lambda x, s: reshape(x, shape=s), lambda x: x, where=lambda x, s: x.shape == tuple(s)),
-    Rule("reshape-reshape", lambda x, s, t: reshape(reshape(x, shape=s), shape=t), lambda x, t: x.reshape(t)),
-    Rule("reshape-expand", lambda x, a, s: reshape(expand_dims(x, axes=a), shape=s), lambda x, s: x.reshape(s)),
-    Rule("reshape-squeeze", lambda x, a, s: reshape(squeeze(x, axes=a), shape=s), lambda x, s: x.reshape(s)),
+    Rule(
+        "splat-moved",
+        roots=MOVES,
+        among="constant",
+        rewrite=_splat_moved,
+        doc=_splat_moved.__doc__ or "",
+    ),
+    Rule(
+        "scalar-moved",
+        roots=MOVES[1:],
+        among="broadcast",
+        rewrite=_scalar_moved,
+        doc=_scalar_moved.__doc__ or "",
+    ),
+    Rule(
+        "broadcast-same",
+        lambda x, s: broadcast(x, shape=s),
+        lambda x: x,
+        where=lambda x, s: x.shape == tuple(s),
+    ),
+    Rule(
+        "broadcast-broadcast",
+        lambda x, s, t: broadcast(broadcast(x, shape=s), shape=t),
+        lambda x, t: x.broadcast(t),
+    ),
+    Rule(
+        "broadcast-expand",
+        lambda x, a, s: broadcast(expand_dims(x, axes=a), shape=s),
+        lambda x, s: x.broadcast(s),
+        where=lambda a: tuple(a) == tuple(range(len(a))),
+        doc="Leading axes come by broadcasting alone.",
+    ),
+    Rule(
+        "transpose-same",
+        lambda x, a: transpose(x, perm=a),
+        lambda x: x,
+        where=lambda a: list(a) == sorted(a),
+    ),
+    Rule(
+        "transpose-transpose",
+        lambda x, a, b: transpose(transpose(x, perm=a), perm=b),
+        lambda x, a, b: x.transposed([a[i] for i in b]),
+    ),
+    Rule(
+        "reshape-same",
+        lambda x, s: reshape(x, shape=s),
+        lambda x: x,
+        where=lambda x, s: x.shape == tuple(s),
+    ),
+    Rule(
+        "reshape-reshape",
+        lambda x, s, t: reshape(reshape(x, shape=s), shape=t),
+        lambda x, t: x.reshape(t),
+    ),
+    Rule(
+        "reshape-expand",
+        lambda x, a, s: reshape(expand_dims(x, axes=a), shape=s),
+        lambda x, s: x.reshape(s),
+    ),
+    Rule(
+        "reshape-squeeze",
+        lambda x, a, s: reshape(squeeze(x, axes=a), shape=s),
+        lambda x, s: x.reshape(s),
+    ),
     Rule("expand-nothing", lambda x: expand_dims(x, axes=()), lambda x: x),
     Rule("squeeze-nothing", lambda x: squeeze(x, axes=()), lambda x: x),
     Rule("squeeze-expand", lambda x, a: squeeze(expand_dims(x, axes=a), axes=a), lambda x: x),
     Rule("expand-squeeze", lambda x, a: expand_dims(squeeze(x, axes=a), axes=a), lambda x: x),
-    Rule("expand-expand", lambda x, a, b: expand_dims(expand_dims(x, axes=a), axes=b), _inserted_twice),
+    Rule(
+        "expand-expand",
+        lambda x, a, b: expand_dims(expand_dims(x, axes=a), axes=b),
+        _inserted_twice,
+    ),
     Rule("squeeze-squeeze", lambda x, a, b: squeeze(squeeze(x, axes=a), axes=b), _removed_twice),
-    Rule("slice-whole", lambda x, a, s: slice_(x, starts=a, steps=s), lambda x: x,
-         where=lambda x, a, s, out: x.shape == out.shape and all(i == 0 for i in a) and all(i == 1 for i in s)),
-    Rule("slice-slice", lambda x, a, s, b, t: slice_(slice_(x, starts=a, steps=s), starts=b, steps=t), _sliced_twice),
-    Rule("slice-place", lambda x, a, s: slice_(place(x, starts=a, steps=s), starts=a, steps=s), lambda x: x,
-         where=lambda x, out: x.shape == out.shape, doc="What was put in is taken out."),
-    Rule("broadcasts-last", roots=tuple(n for n, g in registry().items() if g.kind == "elementwise"),
-         among="broadcast", rewrite=_broadcasts_last, doc=_broadcasts_last.__doc__ or ""),
-)  # fmt: skip
+    Rule(
+        "slice-whole",
+        lambda x, a, s: slice_(x, starts=a, steps=s),
+        lambda x: x,
+        where=lambda x, a, s, out: (
+            x.shape == out.shape and all(i == 0 for i in a) and all(i == 1 for i in s)
+        ),
+    ),
+    Rule(
+        "slice-slice",
+        lambda x, a, s, b, t: slice_(slice_(x, starts=a, steps=s), starts=b, steps=t),
+        _sliced_twice,
+    ),
+    Rule(
+        "slice-place",
+        lambda x, a, s: slice_(place(x, starts=a, steps=s), starts=a, steps=s),
+        lambda x: x,
+        where=lambda x, out: x.shape == out.shape,
+        doc="What was put in is taken out.",
+    ),
+    Rule(
+        "broadcasts-last",
+        roots=tuple(n for n, g in registry().items() if g.kind == "elementwise"),
+        among="broadcast",
+        rewrite=_broadcasts_last,
+        doc=_broadcasts_last.__doc__ or "",
+    ),
+)
 
-# -- reductions -----------------------------------------------------------------------------------------------------
+# -- reductions ------------------------------------------------------------------------------------
 
 
 def _zeros_summed(out: Value, args: Sequence[Value]) -> Value | None:
@@ -259,12 +462,31 @@ def _zeros_summed(out: Value, args: Sequence[Value]) -> Value | None:
 
 REDUCTIONS = (
     *(
-        Rule(f"{gate.name}-of-one", lambda x, a, gate=gate: gate(x, axis=a), lambda x, a: x.builder.apply("squeeze", x, axes=(a,)),
-             where=lambda x, a: x.shape[a] == 1, doc="One element, folded with the identity, is that element.")
+        Rule(
+            f"{gate.name}-of-one",
+            lambda x, a, gate=gate: gate(x, axis=a),
+            lambda x, a: x.builder.apply("squeeze", x, axes=(a,)),
+            where=lambda x, a: x.shape[a] == 1,
+            doc="One element, folded with the identity, is that element.",
+        )
         for gate in (sum_, prod, max_, min_, any_, all_)
     ),
-    Rule("sum-of-zeros", roots=("sum",), among="constant", rewrite=_zeros_summed, doc=_zeros_summed.__doc__ or ""),
-)  # fmt: skip
+    Rule(
+        "sum-of-zeros",
+        roots=("sum",),
+        among="constant",
+        rewrite=_zeros_summed,
+        doc=_zeros_summed.__doc__ or "",
+    ),
+)
 
-RULES: tuple[Rule, ...] = (*COMMUTED, *ARITHMETIC, *COTANGENTS, *LOGIC, *CASTS, *MOVEMENT, *REDUCTIONS)
+RULES: tuple[Rule, ...] = (
+    *COMMUTED,
+    *ARITHMETIC,
+    *COTANGENTS,
+    *LOGIC,
+    *CASTS,
+    *MOVEMENT,
+    *REDUCTIONS,
+)
 RULES_BY_NAME = {rule.name: rule for rule in RULES}

@@ -1,8 +1,10 @@
-"""The simplify stage: composites expanded, rules applied, constants folded, equal nodes shared, dead ones dropped.
+"""The simplify stage: composites expanded, rules applied, constants folded, equal nodes shared,
+dead ones dropped.
 
 In:   a graph.
 Out:  a graph with the same inputs and outputs, without composite gates.
-Invariant: exact rules alone run, so no bit of any output changes, whatever is skipped. Expansion is not optional.
+Invariant: exact rules alone run, so no bit of any output changes, whatever is skipped. Expansion is
+not optional.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -24,11 +26,13 @@ from graphc.passes.rewrite import Index, Rewriter, index
 from graphc.passes.rules import RULES
 
 
-def simplify(graph: Graph, skip: Collection[str] = frozenset(), fired: dict[str, int] | None = None) -> Graph:
+def simplify(
+    graph: Graph, skip: Collection[str] = frozenset(), fired: dict[str, int] | None = None
+) -> Graph:
     """The graph in normal form.
 
-    `skip` leaves out rules by name, all of them ("rules") or the folding of constants ("fold"); `fired` receives
-    how often each rule fired.
+    `skip` leaves out rules by name, all of them ("rules") or the folding of constants ("fold");
+    `fired` receives how often each rule fired.
     """
     builder, fresh = open_graph(graph)
     here = builder.inline(graph, [fresh[n] for n in graph.inputs])

@@ -100,7 +100,7 @@ def plain_leaf(value: Any, name: str) -> Given:
     """An argument in the dtype it has; Python numbers are weak."""
     if type(value) in PYTHON_SCALARS:
         dtype = PYTHON_SCALARS[type(value)]
-        return Given(_prepare_scalar(value, TensorType(dtype), name), dtype, not dtype.is_bool)
+        return Given(_prepare_scalar(value, TensorType(dtype), name), dtype, True)
     array = as_plain_array(value, f"argument {name}")
     try:
         dtype = from_numpy(array.dtype)

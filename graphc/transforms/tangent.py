@@ -2,7 +2,8 @@
 
 In:   values of one builder, those to differentiate by, and a tangent for each of these.
 Out:  the tangents of the outputs; None where one is zero by structure.
-Invariant: the result is linear in the tangents, and only nodes on a path from `wrt` to an output are visited.
+Invariant: the result is linear in the tangents, and only nodes on a path from `wrt` to an output
+are visited.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -67,7 +68,8 @@ def float_inputs(graph: Graph, names: Sequence[str]) -> list[Node]:
     for name in names:
         if name not in by_name:
             raise SignatureError(
-                f"graph {graph.name} has no input {name!r} to differentiate by; it has {', '.join(by_name)}"
+                f"graph {graph.name} has no input {name!r} to differentiate by; "
+                f"it has {', '.join(by_name)}"
             )
         if not by_name[name].type.dtype.is_float:
             raise DifferentiationError(
@@ -80,15 +82,21 @@ def float_inputs(graph: Graph, names: Sequence[str]) -> list[Node]:
 def check_free(graph: Graph, what: str, taken: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
         if name in taken:
-            raise SignatureError(f"graph {graph.name} already has an {what} {name!r}: give that another name")
+            raise SignatureError(
+                f"graph {graph.name} already has an {what} {name!r}: give that another name"
+            )
 
 
 def tangent(graph: Graph, wrt: Sequence[str]) -> Graph:
-    """The graph, with a further input `d_x` for each of `wrt` and a further output `d_y` for each float output."""
+    """The graph, with a further input `d_x` for each of `wrt` and a further output `d_y` for each
+    float output.
+    """
     nodes = float_inputs(graph, wrt)
     floats = [name for name, n in graph.outputs if n.type.dtype.is_float]
     check_free(graph, "input", [n["name"] for n in graph.inputs], [f"d_{name}" for name in wrt])
-    check_free(graph, "output", [name for name, _ in graph.outputs], [f"d_{name}" for name in floats])
+    check_free(
+        graph, "output", [name for name, _ in graph.outputs], [f"d_{name}" for name in floats]
+    )
     builder, fresh = open_graph(graph)
     here = builder.inline(graph, [fresh[n] for n in graph.inputs])
     directions = [builder.input(f"d_{name}", n.type) for name, n in zip(wrt, nodes, strict=True)]

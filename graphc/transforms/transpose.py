@@ -2,8 +2,8 @@
 
 In:   outputs that are linear in some values, and a cotangent for each output.
 Out:  a cotangent for each of those values; zeros where no output depends on it.
-Invariant: nodes are visited in reverse order of creation and cotangents are added in that order, so the same
-graph always gives the same sums.
+Invariant: nodes are visited in reverse order of creation and cotangents are added in that order, so
+the same graph always gives the same sums.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64

@@ -7,7 +7,7 @@ import numpy as np
 from graphc.gates import elementwise as gates
 from graphc.gates.contraction import contract_values
 from graphc.ir.graph import Builder, Graph, Value
-from graphc.ir.types import Size, bool_, f32, f64, i32, i64
+from graphc.ir.types import Size, bool_, evaluate, f32, f64, i32, i64
 
 GRAPHS: dict[str, Callable[[Builder, Size, Size], dict[str, Value]]] = {}
 
@@ -23,7 +23,7 @@ def arguments(made: Graph, n: int, k: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     values = []
     for node in made.inputs:
-        shape = tuple({"n": n, "k": k}.get(str(s), s) for s in node.type.shape)
+        shape = tuple(evaluate(s, {"n": n, "k": k}) for s in node.type.shape)
         dtype = node.type.dtype
         if dtype.is_float:
             x = rng.normal(size=shape)

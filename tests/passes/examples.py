@@ -18,13 +18,6 @@ def shapes(most=3):
     return [s for rank in range(most + 1) for s in itertools.product(SIZES, repeat=rank)]
 
 
-def one(make, ty, *more):
-    """The graph of a function of inputs, or None where the types do not fit."""
-    builder = Builder()
-    inputs = [builder.input(f"x{i}", t) for i, t in enumerate((ty, *more))]
-    return builder.graph("example", {"out": make(*inputs)})
-
-
 def apply(op, x, **attrs):
     return x.builder.apply(op, x, **attrs)
 
@@ -34,7 +27,11 @@ def subsets(axes):
 
 
 def expansions(shape):
-    return [{"axes": axes} for k in (0, 1, 2) for axes in itertools.combinations(range(len(shape) + k), k)]
+    return [
+        {"axes": axes}
+        for k in (0, 1, 2)
+        for axes in itertools.combinations(range(len(shape) + k), k)
+    ]
 
 
 def squeezes(shape):
@@ -52,9 +49,18 @@ def reshapes(shape):
 
 def slices(shape):
     """A few ranges along each axis, taken together."""
-    ranges = lambda n: [(0, 1, n), (n // 2, 1, n - n // 2), (0, 2, (n + 1) // 2), (max(n - 1, 0), -1, n)]
+    ranges = lambda n: [
+        (0, 1, n),
+        (n // 2, 1, n - n // 2),
+        (0, 2, (n + 1) // 2),
+        (max(n - 1, 0), -1, n),
+    ]
     return [
-        {"starts": tuple(p[0] for p in picks), "steps": tuple(p[1] for p in picks), "shape": tuple(p[2] for p in picks)}
+        {
+            "starts": tuple(p[0] for p in picks),
+            "steps": tuple(p[1] for p in picks),
+            "shape": tuple(p[2] for p in picks),
+        }
         for k in range(4)
         for picks in [[ranges(n)[(k + i) % 4] for i, n in enumerate(shape)]]
     ]
@@ -93,41 +99,50 @@ def once(op):
     for shape in shapes():
         builder = Builder()
         x = builder.input("x", TensorType(f64, shape))
-        yield builder.graph("example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))})
+        yield builder.graph(
+            "example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))}
+        )
 
 
 def splat_moved():
     for shape, op, number in itertools.product(shapes(2), MOVES, (2.5, -0.0)):
         builder = Builder()
         x = builder.constant(number, TensorType(f64, shape))
-        yield builder.graph("example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))})
+        yield builder.graph(
+            "example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))}
+        )
 
 
 def scalar_moved():
     for shape, op in itertools.product(shapes(), MOVES[1:]):
         builder = Builder()
         x = builder.input("x", f64[()]).broadcast(shape)
-        yield builder.graph("example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))})
+        yield builder.graph(
+            "example", {f"y{i}": apply(op, x, **a) for i, a in enumerate(moved(op, x.type))}
+        )
 
 
 def slice_place():
     for shape in shapes():
-        for a in slices(tuple(2 * s + 1 for s in shape)):
+        whole = tuple(2 * s + 1 for s in shape)
+        for a in slices(whole):
+            builder = Builder()
+            x = builder.input("x", TensorType(f64, a["shape"]))
             where = {"starts": a["starts"], "steps": a["steps"]}
-            whole = tuple(2 * s + 1 for s in shape)
-            ty = TensorType(f64, a["shape"])
-            place = lambda x: apply("place", x, fill=0, shape=whole, **where)
-            yield one(lambda x: apply("slice", place(x), shape=a["shape"], **where), ty)
+            placed = apply("place", x, fill=0, shape=whole, **where)
+            outputs = {"out": apply("slice", placed, shape=a["shape"], **where)}
+            yield builder.graph("example", outputs)
 
 
 def reduced(name):
-    dtype = bool_ if name in ("any", "all") else f64
-    for shape in shapes():
-        for axis, n in enumerate(shape):
-            for d in (dtype, i64) if dtype is f64 else (dtype,):
-                if n == 1:
-                    order = "any" if not d.is_float else "lanes" if axis == len(shape) - 1 else "rows"
-                    yield one(lambda x: apply(name, x, axis=axis, order=order), TensorType(d, shape))
+    dtypes = (bool_,) if name in ("any", "all") else (f64, i64)
+    for shape, d in itertools.product(shapes(), dtypes):
+        for axis in (i for i, n in enumerate(shape) if n == 1):
+            builder = Builder()
+            x = builder.input("x", TensorType(d, shape))
+            last = "lanes" if axis == len(shape) - 1 else "rows"
+            out = apply(name, x, axis=axis, order=last if d.is_float else "any")
+            yield builder.graph("example", {"out": out})
 
 
 def sums_of_constants():
@@ -174,7 +189,9 @@ def _of_broadcasts(gate, dtype, chosen, whole):
         return None
     builder = Builder()
     operands = [
-        builder.constant(1, d[whole]) if s is None else builder.input(f"x{i}", TensorType(d, s)).broadcast(whole)
+        builder.constant(1, d[whole])
+        if s is None
+        else builder.input(f"x{i}", TensorType(d, s)).broadcast(whole)
         for i, (d, s) in enumerate(zip(types, chosen, strict=True))
     ]
     attrs = {"dtype": f64} if gate.attrs else {}
@@ -206,5 +223,8 @@ EXAMPLES = {
     "cast-same": casts,
     "cast-cast": casts,
     "sum-of-zeros": sums_of_constants,
-    **{f"{name}-of-one": (lambda name=name: reduced(name)) for name in ("sum", "prod", "max", "min", "any", "all")},
+    **{
+        f"{name}-of-one": (lambda name=name: reduced(name))
+        for name in ("sum", "prod", "max", "min", "any", "all")
+    },
 }

@@ -45,7 +45,14 @@ def some_halves(count):
 
 def special_floats(dtype):
     info = np.finfo(dtype.numpy)
-    ends = [info.tiny, info.smallest_subnormal, info.max, 1 + info.eps, 1 - info.epsneg, 1 / info.tiny]
+    ends = [
+        info.tiny,
+        info.smallest_subnormal,
+        info.max,
+        1 + info.eps,
+        1 - info.epsneg,
+        1 / info.tiny,
+    ]
     values = [*SPECIALS, *ends, *(-v for v in ends)]
     return np.array(values, dtype.numpy)
 
@@ -55,8 +62,14 @@ def domain(dtype, variables, half):
     if dtype.is_bool:
         return np.array([False, True])
     if dtype.is_int:
-        ends = np.array(INTS if dtype is i32 else (*INTS, 3037000500, 2**63 - 1, -(2**63)), dtype.numpy)
-        narrow = np.arange(-128, 128, dtype=dtype.numpy) if variables < 3 else np.arange(-8, 8, dtype=dtype.numpy)
+        ends = np.array(
+            INTS if dtype is i32 else (*INTS, 3037000500, 2**63 - 1, -(2**63)), dtype.numpy
+        )
+        narrow = (
+            np.arange(-128, 128, dtype=dtype.numpy)
+            if variables < 3
+            else np.arange(-8, 8, dtype=dtype.numpy)
+        )
         return np.concatenate([narrow, ends])
     if half:
         return all_halves() if variables == 1 else some_halves(256 if variables == 2 else 32)
@@ -78,7 +91,9 @@ def sides(rule, dtype, constants=()):
     _, wanted_right = rule._calls
     if rule.where is not None and not rule.where(**{k: env[k] for k in rule._calls[0]}):
         return None
-    return builder.graph(rule.name, {"left": out, "right": rule.rhs(**{k: env[k] for k in wanted_right})})
+    return builder.graph(
+        rule.name, {"left": out, "right": rule.rhs(**{k: env[k] for k in wanted_right})}
+    )
 
 
 def left(rule, builder, env, ty):
@@ -94,7 +109,9 @@ def left(rule, builder, env, ty):
             pending.extend(todo)
             continue
         else:
-            args = [made[id(a)] if hasattr(a, "name") else _number(a, builder, p, ty) for a in p.args]
+            args = [
+                made[id(a)] if hasattr(a, "name") else _number(a, builder, p, ty) for a in p.args
+            ]
             made[id(p)] = builder.apply(p.op, *args)
         pending.pop()
     return made[id(rule.pattern)]
@@ -152,7 +169,9 @@ def run_half(graph, args):
                 number = from_bits(int.from_bytes(node["data"], "little"), node.type.dtype)
                 values[node] = np.full(shape, number, HALF[node.type.dtype])
             elif node not in values:
-                values[node] = _half_scalar(node.gate.node_body(node), [values[a] for a in node.args])
+                values[node] = _half_scalar(
+                    node.gate.node_body(node), [values[a] for a in node.args]
+                )
     return [values[n] for n in graph.output_nodes]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from graphc.gates.elementwise import abs_, logical_not, lt, le, maximum, mul0, where
+from graphc.gates.elementwise import abs_, le, logical_not, lt, maximum, mul0, where
 from graphc.gates.movement import transpose
 from graphc.passes.rewrite import Rule
 from graphc.passes.rules import RULES
@@ -89,4 +89,9 @@ def test_unsound_movement_is_found():
 
 
 def test_a_rule_that_never_holds_is_not_proven():
-    assert prove_scalar(Rule("never", lambda x: x * 1.0, lambda x: x, dtype="float", where=lambda x: False)) is not None
+    assert (
+        prove_scalar(
+            Rule("never", lambda x: x * 1.0, lambda x: x, dtype="float", where=lambda x: False)
+        )
+        is not None
+    )

@@ -49,7 +49,9 @@ def user_gate(backward):
     ct, x, y = (builder.input(name, f64["n"]) for name in ("ct", "x", "y"))
     cos = registry()["cos"]
     back = builder.graph("backward", {"dx": ct * sin(y), "dy": ct * (x * cos(y))})
-    return lambda x, y: apply("call", x, y, forward=forward, backward=back if backward else None, label="mine")
+    return lambda x, y: apply(
+        "call", x, y, forward=forward, backward=back if backward else None, label="mine"
+    )
 
 
 M = f64["n", 3]
@@ -58,14 +60,25 @@ CASES = {
     "where": graph_of(lambda x, y: where(lt(x, y), sin(x), y * y), x=f64["n"], y=f64["n"]),
     "cast": graph_of(lambda x: sin(x.cast(f32).cast(f64)), x=f64["n"]),
     "cast-wide": graph_of(lambda x: sin(x.cast(f64)), x=f32["n"]),
-    "broadcast": graph_of(lambda x, y: sin(x.broadcast((4, 3))) * sin(y.broadcast((2, 1, 3))).sum(0).broadcast((4, 3)), x=f64[3], y=f64[1, 1]),
+    "broadcast": graph_of(
+        lambda x, y: (
+            sin(x.broadcast((4, 3))) * sin(y.broadcast((2, 1, 3))).sum(0).broadcast((4, 3))
+        ),
+        x=f64[3],
+        y=f64[1, 1],
+    ),
     "broadcast-sizes": graph_of(lambda x, y: sin(x.broadcast(y.shape)) * y, x=f64[3], y=M),
     "transpose": graph_of(lambda x: sin(x.transposed((2, 0, 1))), x=f64["n", 3, 2]),
     "expand_dims": graph_of(lambda x: sin(x.expand(1)), x=M),
     "squeeze": graph_of(lambda x: sin(apply("squeeze", x, axes=(1,))), x=f64["n", 1]),
     "reshape": graph_of(lambda x: sin(x.reshape((3, Dim.symbol("n")))), x=M),
-    "slice": graph_of(lambda x: sin(apply("slice", x, starts=(1, 2), steps=(2, -1), shape=(2, 3))), x=f64[5, 3]),
-    "place": graph_of(lambda x: exp(apply("place", x, fill=0, starts=(1, 2), steps=(2, -1), shape=(5, 3))), x=f64[2, 3]),
+    "slice": graph_of(
+        lambda x: sin(apply("slice", x, starts=(1, 2), steps=(2, -1), shape=(2, 3))), x=f64[5, 3]
+    ),
+    "place": graph_of(
+        lambda x: exp(apply("place", x, fill=0, starts=(1, 2), steps=(2, -1), shape=(5, 3))),
+        x=f64[2, 3],
+    ),
     "concat": graph_of(lambda x, y: sin(apply("concat", x, y * y, x, axis=1)), x=M, y=f64["n", 2]),
     "sum": graph_of(lambda x: sin(x.sum(0)), x=M),
     "prod": graph_of(lambda x: sin(prod(x, 0)), x=M),
@@ -76,11 +89,20 @@ CASES = {
     "matvec": graph_of(lambda x, y: tanh(contract_values(x, y, "ij,j->i")), x=M, y=f64[3]),
     "dot": graph_of(lambda x, y: tanh(contract_values(x, y, "i,i->")), x=f64["n"], y=f64["n"]),
     "gram": graph_of(lambda x: tanh(contract_values(x, x, "ij,ik->jk")), x=M),
-    "batched": graph_of(lambda x, y: contract_values(x, y, "bij,bkj->bik"), x=f64[2, 4, 3], y=f64[2, 5, 3]),
-    "two-letters": graph_of(lambda x, y: contract_values(x, y, "ijk,jki->i"), x=f64[4, 2, 3], y=f64[2, 3, 4]),
+    "batched": graph_of(
+        lambda x, y: contract_values(x, y, "bij,bkj->bik"), x=f64[2, 4, 3], y=f64[2, 5, 3]
+    ),
+    "two-letters": graph_of(
+        lambda x, y: contract_values(x, y, "ijk,jki->i"), x=f64[4, 2, 3], y=f64[2, 3, 4]
+    ),
     "outer": graph_of(lambda x, y: contract_values(x, y, "i,j->ij"), x=f64["n"], y=f64[3]),
     "take": graph_of(lambda x: sin(apply("take", x, index_of(x, 0, 2, 2, -1), axis=1)), x=M),
-    "scatter_add": graph_of(lambda x: sin(apply("scatter_add", x, index_of(x, 0, 2, 2), axis=1, shape=(Dim.symbol("n"), 4))), x=M),
+    "scatter_add": graph_of(
+        lambda x: sin(
+            apply("scatter_add", x, index_of(x, 0, 2, 2), axis=1, shape=(Dim.symbol("n"), 4))
+        ),
+        x=M,
+    ),
     "logsumexp": graph_of(lambda x: sin(apply("logsumexp", x, axis=1)), x=M),
     "softmax": graph_of(lambda x: sin(apply("softmax", x, axis=0)), x=M),
     "log_softmax": graph_of(lambda x: sin(apply("log_softmax", x, axis=1)), x=M),

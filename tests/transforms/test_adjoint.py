@@ -6,7 +6,21 @@ import pytest
 
 from graphc.errors import DifferentiationError, SignatureError, VerifyError
 from graphc.gates.elementwise import (
-    abs_, div, eq, exp, log, log1p, lt, maximum, minimum, mul, relu, sin, sqrt, tanh, where,
+    abs_,
+    div,
+    eq,
+    exp,
+    log,
+    log1p,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    relu,
+    sin,
+    sqrt,
+    tanh,
+    where,
 )  # fmt: skip
 from graphc.gates.gate import registry
 from graphc.ir.graph import Builder
@@ -16,7 +30,16 @@ from graphc.ir.verify import verify
 from graphc.passes.simplify import simplify
 from graphc.transforms.adjoint import adjoint, pull_back
 from graphc.transforms.tangent import tangent
-from tests.transforms.cases import CASES, apply, arguments, elementwise_gates, graph_of, normals, prod, run
+from tests.transforms.cases import (
+    CASES,
+    apply,
+    arguments,
+    elementwise_gates,
+    graph_of,
+    normals,
+    prod,
+    run,
+)
 
 names = lambda graph: tuple(n["name"] for n in graph.inputs)
 inner = lambda a, b: sum(float(np.sum(x.astype(float) * y)) for x, y in zip(a, b, strict=True))
@@ -61,7 +84,9 @@ def test_reverse_agrees_with_forward(name):
     assert [p.shape for p in pulled] == [a.shape for a in args]
     expected = inner(w, [forward["d_y"]])
     single = any(n.type.dtype.name == "f32" for n in graph.nodes)
-    assert inner(pulled, v) == pytest.approx(expected, rel=1e-5 if single else 1e-11, abs=1e-5 if single else 1e-12)
+    assert inner(pulled, v) == pytest.approx(
+        expected, rel=1e-5 if single else 1e-11, abs=1e-5 if single else 1e-12
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -89,7 +114,9 @@ def test_second_order(name):
     second = run(adjoint(first, names(graph), "input"), [*args, *w, *v])
     h_v = [second[f"grad_{n}"] for n in names(graph)]
     single = any(n.type.dtype.name == "f32" for n in graph.nodes)
-    assert inner(h_u, v) == pytest.approx(inner(h_v, u), rel=1e-4 if single else 1e-9, abs=1e-4 if single else 1e-10)
+    assert inner(h_u, v) == pytest.approx(
+        inner(h_v, u), rel=1e-4 if single else 1e-9, abs=1e-4 if single else 1e-10
+    )
     if not single:
         step = 1e-6
         ahead = run_graph(first, [*(a + step * d for a, d in zip(args, u, strict=True)), *w])
@@ -116,8 +143,13 @@ def test_partials_equal_the_model(gate):
         if partial.has(sympy.Derivative):
             assert not found[i].any()  # of rounding
             continue
-        expected = [float(partial.subs({s: sympy.Float(v, 40) for s, v in zip(symbols, p, strict=True)})) for p in points]
-        np.testing.assert_allclose(found[i], expected, rtol=2e-14, atol=1e-300, err_msg=f"by {symbol}")
+        expected = [
+            float(partial.subs({s: sympy.Float(v, 40) for s, v in zip(symbols, p, strict=True)}))
+            for p in points
+        ]
+        np.testing.assert_allclose(
+            found[i], expected, rtol=2e-14, atol=1e-300, err_msg=f"by {symbol}"
+        )
 
 
 # -- traps: gradients at the edges --------------------------------------------------------------------------------
@@ -143,7 +175,9 @@ def test_a2_a_value_under_nested_choices():
     def nested(x):
         zero = x.zeros_like()
         l = log(x)
-        return where(lt(zero, x), where(lt(x, x.constant(1)), l, l * l), zero) + where(lt(zero, x), l, zero)
+        return where(lt(zero, x), where(lt(x, x.constant(1)), l, l * l), zero) + where(
+            lt(zero, x), l, zero
+        )
 
     found = gradient(nested, [0.0, 0.5, np.e])[0]
     np.testing.assert_allclose(found, [0.0, 4.0, 3 / np.e])
@@ -175,7 +209,9 @@ def test_a9_ties_of_many():
 
 
 def test_a18_products_with_zeros():
-    found = gradient(lambda v: prod(v, 1), np.array([[2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [1.0, 2.0, 3.0]]))[0]
+    found = gradient(
+        lambda v: prod(v, 1), np.array([[2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [1.0, 2.0, 3.0]])
+    )[0]
     assert found.tolist() == [[0, 6, 0], [0, 0, 0], [6, 3, 2]]
 
 
@@ -186,7 +222,9 @@ def test_a23_logsumexp_of_nothing_but_minus_infinity():
 
 
 def test_a44_what_was_broadcast_is_summed():
-    found = gradient(lambda x, y: (x.broadcast((4, 3)) * y.broadcast((4, 3))), np.ones((1, 3)), np.ones((4, 1)))
+    found = gradient(
+        lambda x, y: x.broadcast((4, 3)) * y.broadcast((4, 3)), np.ones((1, 3)), np.ones((4, 1))
+    )
     assert found[0].tolist() == [[4, 4, 4]] and found[1].tolist() == [[3]] * 4
     empty = gradient(lambda x: x.broadcast((0, 3)), np.ones((1, 3)))[0]
     assert empty.tolist() == [[0, 0, 0]]
@@ -198,7 +236,9 @@ def test_a47_casts_pass_floats_and_stop_at_integers():
 
 
 def test_gradient_passes_through_a_choice_by_argmax():
-    found = gradient(lambda x: sin(x) * apply("argmax", x, axis=0).cast(f64).broadcast((2,)), [0.0, 1.0])[0]
+    found = gradient(
+        lambda x: sin(x) * apply("argmax", x, axis=0).cast(f64).broadcast((2,)), [0.0, 1.0]
+    )[0]
     np.testing.assert_allclose(found, np.cos([0.0, 1.0]))
 
 
@@ -207,8 +247,11 @@ def test_gradient_passes_through_a_choice_by_argmax():
 
 def loss_graph():
     b = Builder()
-    x, w, i = b.input("x", f64["n"]), b.input("w", f64["n"]), b.input("i", i64["n"])
-    return b.graph("loss", {"loss": (x * tanh(w)).sum(0), "most": b.apply("argmax", x, axis=0), "z": sin(x)})
+    x, w = b.input("x", f64["n"]), b.input("w", f64["n"])
+    b.input("i", i64["n"])
+    return b.graph(
+        "loss", {"loss": (x * tanh(w)).sum(0), "most": b.apply("argmax", x, axis=0), "z": sin(x)}
+    )
 
 
 def test_seed_one():
@@ -230,7 +273,8 @@ def test_seeds_as_inputs():
 
 def test_unused_inputs_have_the_gradient_zero():
     b = Builder()
-    x, y = b.input("x", f64["n"]), b.input("y", f64["n", 2])
+    x = b.input("x", f64["n"])
+    b.input("y", f64["n", 2])
     found = run(adjoint(b.graph("g", {"l": sin(x).sum(0)}), ("y",)), [np.ones(3), np.ones((3, 2))])
     assert found["grad_y"].tolist() == [[0.0, 0.0]] * 3
 

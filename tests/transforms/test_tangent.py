@@ -15,7 +15,9 @@ names = lambda graph: tuple(n["name"] for n in graph.inputs)
 
 def test_every_gate_stands_in_a_case():
     used = {n.op for g in CASES.values() for n in g.nodes} | WITHOUT
-    flat = {name for name, g in registry().items() if g.kind == "elementwise" and g.structure == "zero"}
+    flat = {
+        name for name, g in registry().items() if g.kind == "elementwise" and g.structure == "zero"
+    }
     rounding = {"sign", "floor", "ceil", "round", "trunc"}
     assert set(registry()) - used - flat - rounding == set()
 
@@ -32,7 +34,9 @@ def test_tangent_is_the_central_difference(name):
     behind = run(graph, [(a - step * v).astype(a.dtype) for a, v in zip(args, along, strict=True)])
     expected = (ahead["y"] - behind["y"]) / (2 * step)
     assert np.array_equal(got["y"], run(graph, args)["y"])
-    np.testing.assert_allclose(got["d_y"], expected, rtol=3e-3 if step > 1e-3 else 1e-6, atol=1e-3 if step > 1e-3 else 1e-7)
+    np.testing.assert_allclose(
+        got["d_y"], expected, rtol=3e-3 if step > 1e-3 else 1e-6, atol=1e-3 if step > 1e-3 else 1e-7
+    )
 
 
 def test_only_the_path_is_visited():

@@ -1,8 +1,9 @@
 """Bodies of the exponentials, and the steps which the hyperbolic bodies share with them.
 
-e^x = 2^n e^r with n the integer nearest to x/ln 2, so that |r| <= ln(2)/2; e^r = 1 + s with s = r +
-r^2 q(r), a minimax polynomial. The tables are printed by `python -m graphc.gates.bodies.generate
-NAME`.
+e^x = 2^n e^r with n the integer nearest to x/ln 2, so that |r| <= ln(2)/2; then
+e^r = 1 + s with s = r + r^2 q(r), where q is a minimax polynomial.
+
+The tables are printed by `python -m graphc.gates.bodies.generate NAME`.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def at_most(x: Scalar, high: float) -> Scalar:
 
 
 def nearest_integer(x: Scalar, factor: float, extra: int = 0) -> tuple[Scalar, Scalar]:
-    """n nearest to x * factor, as a float, and a pattern whose lowest bits are those of n + extra."""
+    """n nearest to x * factor as a float, and a pattern whose lowest bits are n + extra."""
     rounder = ROUNDER[x.dtype] + extra
     shifted = fma(x, factor, rounder)
     return shifted - rounder, bitcast(shifted)
@@ -107,19 +108,24 @@ def power_of_two(bits: Scalar, dtype: DType) -> Scalar:
     return bitcast(bits << FRACTION_BITS[dtype])
 
 
-def exp_factors(x: Scalar, doublings: int = 0) -> tuple[Scalar, Scalar, Scalar]:
-    """(s, first, second) with 2^doublings e^x = first * second * (1 + s), for x within EXP_RANGE or NaN."""
+def exp_factors(
+    x: Scalar, doublings: int = 0, x_low: Scalar | None = None
+) -> tuple[Scalar, Scalar, Scalar]:
+    """(s, first, second) with 2^doublings e^(x + x_low) = first * second * (1 + s).
+
+    x is within EXP_RANGE or NaN, x_low small beside 1.
+    """
     ty = x.dtype
     # n = round(x / ln 2); the lowest bits of the pattern are n + doublings + twice the bias.
     n, bits = nearest_integer(x, LOG2_E, 2 * BIAS[ty] + doublings)
-    # r = x - n ln 2, in two steps: x - n high is exact, since n high has no bits beyond the
-    # format's.
+    # r = x - n ln 2, in two steps. The first is exact: `high` ends in zeros, so that n high has no
+    # more bits than fit.
     high, low = LN2[ty]
     exact = fma(n, -high, x)
-    step = n * -low
+    step = n * -low if x_low is None else fma(n, -low, x_low)
     r = exact + step
-    # e^r = 1 + s, s = r + r^2 q(r). The rounding of r does not come into s: its two parts are added
-    # anew.
+    # e^r = 1 + s, s = r + r^2 q(r). The two parts of r are added anew, so that s does not inherit
+    # the rounding of r.
     rr = r * r
     s = exact + fma(rr, polynomial(r, rr, EXP[ty]), step)
     # 2^n may be out of range where e^x is not (near overflow and among subnormals), so it is
@@ -145,8 +151,7 @@ def exp(x: Scalar) -> Scalar:
 def exp_parts(x: Scalar, extra: int) -> tuple[Scalar, Scalar, Scalar]:
     """(s, s_low, 2^(n + extra)) with e^x = 2^n (1 + s + s_low): s carries twice the precision.
 
-    The parts of s relate like a sum and its rounding error; s itself is accurate relative to e^r -
-    1.
+    s_low is what the rounding of s lost. Both are accurate relative to e^r - 1, however small.
     """
     ty = x.dtype
     n, bits = nearest_integer(x, LOG2_E, BIAS[ty] + extra)

@@ -25,7 +25,7 @@ PRECISION = {"f64": 53, "f32": 24}
 def remez(
     f: Function, w: Function, powers: Sequence[int], a: float, b: float
 ) -> tuple[list, float]:
-    """Coefficients c of sum c_i x^powers_i with the least largest |w(x) (f(x) - sum)|, and that error."""
+    """c of p = sum c_i x^powers_i with the least largest |w(x) (f(x) - p(x))|, and that error."""
     n = len(powers)
     grid = [
         a + (b - a) * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / (30 * n))) / 2
@@ -47,7 +47,7 @@ def remez(
 
 
 def _alternation(error: Sequence[mp.mpf], count: int) -> list[int]:
-    """Where the error is largest between its changes of sign: `count` neighbours, the largest among them."""
+    """Where the error is largest between its changes of sign: `count` neighbours of those."""
     peaks: list[int] = []
     for i, e in enumerate(error):
         if peaks and (e > 0) == (error[peaks[-1]] > 0):
@@ -66,7 +66,7 @@ def rounded(x: mp.mpf, dtype: str) -> mp.mpf:
 
 
 def fit(f: Function, w: Function, terms: int, a: float, b: float, dtype: str) -> tuple[list, float]:
-    """`terms` coefficients of 1, x, x^2, ... in a dtype, and the largest weighted error of the result."""
+    """`terms` coefficients of 1, x, x^2, ... in a dtype, and their largest weighted error."""
     fixed: list = []
     if a < 0:  # without the lowest power the rest is no Chebyshev system around 0
         fixed = [rounded(c, dtype) for c in remez(f, w, range(terms), a, b)[0]]
@@ -149,7 +149,7 @@ def cos_table(terms: int, dtype: str) -> tuple[list, float]:
 
 
 def pi_words(count: int) -> list[int]:
-    """2/pi as a binary fraction, in words of 64 bits, the first one after the point; signed as i64."""
+    """2/pi as a binary fraction in words of 64 bits from the point on, signed as i64 is."""
     with mp.workprec(64 * count + 64):
         bits = int(mp.floor(2 / mp.pi * mp.mpf(2) ** (64 * count)))
     words = [(bits >> 64 * i) & (2**64 - 1) for i in reversed(range(count))]
@@ -180,7 +180,7 @@ TABLES: dict[str, Callable[[], tuple[list, float]]] = {
 
 
 def text(name: str) -> str:
-    """A table the way it stands in a body: the shortest decimals that read back as the same bits."""
+    """A table the way it stands in a body: shortest decimals that read back as the same bits."""
     values, error = TABLES[name]()
     scalar = np.float32 if name.endswith("F32") else np.float64
     lines = [f"    {scalar(str(v) if scalar is np.float32 else float(v))!s}," for v in values]

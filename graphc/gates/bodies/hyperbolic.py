@@ -14,15 +14,18 @@ from graphc.gates.bodies.log import log_sum
 from graphc.ir.scalar import Scalar, bitcast, constant, fma, select
 from graphc.ir.types import f32, f64
 
-TANH_MOST = {f64: 45.0, f32: 20.0}  # tanh(x) rounds to 1 from 2x = 38.2 (18.1) on
+# tanh(y/2) rounds to 1 from ONE on. From MOST on it rounds to the float before 1, as at MOST, which
+# is the last y whose e^y + 1 is free of a rounding that could be felt.
+TANH_MOST = {f64: 37.42, f32: 17.32}
+TANH_ONE = {f64: 38.123095, f32: 18.021827}
 SIGMOID_MOST = {f64: 40.0, f32: 20.0}  # the logistic function rounds to 1 from x = 37.5 (17.4) on
 
 
 def tanh(x: Scalar) -> Scalar:
     ty = x.dtype
     # tanh|x| = N/D with N = e^y - 1, D = e^y + 1, y = 2|x|; the sign of x comes last.
-    y = abs(x)
-    y = at_most(y + y, TANH_MOST[ty])
+    doubled = abs(x) * 2.0
+    y = at_most(doubled, TANH_MOST[ty])
     # e^y = t (1 + s + s_low), t a power of two, so N = t s + (t - 1). For small x, t = 1 and N = s:
     # nothing cancels.
     s, s_low, t = exp_parts(y, 0)
@@ -36,7 +39,8 @@ def tanh(x: Scalar) -> Scalar:
     r = 1.0 / d
     q = n * r
     rest = fma(-q, d, n) + fma(-q, d_low, n_low)
-    return with_sign_of(fma(rest, r, q), x)
+    magnitude = select(doubled > TANH_ONE[ty], 1.0, fma(rest, r, q))
+    return with_sign_of(magnitude, x)
 
 
 def with_sign_of(magnitude: Scalar, x: Scalar) -> Scalar:
@@ -64,14 +68,14 @@ def sigmoid_partial(x: Scalar) -> Scalar:
 
 
 def exp_pair(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """(p, p_low, second) with e^x = (p + p_low) second: what rounding p lost, and a power of two."""
+    """(p, p_low, second) with e^x = (p + p_low) second; p_low is what rounding p lost."""
     s, first, second = exp_factors(x)
     p = fma(s, first, first)
     return p, fma(s, first, first - p), second
 
 
 def sigmoid(x: Scalar) -> Scalar:
-    """e / (1 + e) with e = e^x; the second power of two comes last, so that subnormal results round once."""
+    """e / (1 + e) with e = e^x, times `second` at the end: subnormal results round once."""
     low, _ = EXP_RANGE[x.dtype]
     p, p_low, second = exp_pair(at_most(at_least(x, low), SIGMOID_MOST[x.dtype]))
     e = p * second

@@ -8,18 +8,18 @@ of a). f32 is computed in f64, where plain operations are enough.
 from __future__ import annotations
 
 from graphc.gates.bodies.exp import (
-    EXP,
     LN2,
     LOG2_E,
     at_least,
     at_most,
+    exp_factors,
     horner,
     nearest_integer,
     polynomial,
     power_of_two,
 )
 from graphc.gates.bodies.log import DOUBLINGS, SMALLEST_NORMAL, split
-from graphc.ir.scalar import Scalar, bitcast, constant, convert, equal, floor, fma, lshr, select
+from graphc.ir.scalar import Scalar, bitcast, constant, convert, equal, floor, fma, select
 from graphc.ir.types import f32, f64
 
 INF = float("inf")
@@ -74,7 +74,8 @@ def power_f64(a: Scalar, y: Scalar) -> Scalar:
     v = y * log_a
     v_low = fma(y, log_low, fma(y, log_a, -v))
     v_low = select(abs(v) < 800.0, v_low, 0.0)
-    return exp_of_pair(at_most(at_least(v, -746.0), 710.0), v_low)
+    s, first, second = exp_factors(at_most(at_least(v, -746.0), 710.0), 0, v_low)
+    return fma(s, first, first) * second
 
 
 def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
@@ -113,22 +114,8 @@ def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
     return select(equal(a, 0.0), -INF, total), total_low
 
 
-def exp_of_pair(v: Scalar, v_low: Scalar) -> Scalar:
-    """e^(v + v_low) for v in the range of exp."""
-    n, bits = nearest_integer(v, LOG2_E, 2 * 1023)
-    high, low = LN2[f64]
-    exact = fma(n, -high, v)
-    step = fma(n, -low, v_low)
-    r = exact + step
-    rr = r * r
-    s = exact + fma(rr, polynomial(r, rr, EXP[f64]), step)
-    half = lshr(bits, 1)
-    first = power_of_two(half, f64)
-    return fma(s, first, first) * power_of_two(bits - half, f64)
-
-
 def power_f32(a: Scalar, y: Scalar) -> Scalar:
-    """a^y in f64, rounded at the end; plain logarithm and exponential, without care for their last bits."""
+    """a^y in f64, rounded at the end: without care for the last bits in between."""
     a, y = convert(a, f64), convert(y, f64)
     k, m, _ = split(a)  # every f32 is a normal f64
     f = m - 1.0
@@ -146,7 +133,7 @@ def power_f32(a: Scalar, y: Scalar) -> Scalar:
 
 
 def integer_power(x: Scalar, y: Scalar) -> Scalar:
-    """Square and multiply over the bits of y, modulo 2^width; below 0 the quotient 1 / x^-y, truncated."""
+    """Square and multiply over the bits of y, modulo 2^width; for y < 0, 1 / x^-y truncated."""
     result = constant(x, 1)
     square = x
     for bit in range(8 * x.dtype.itemsize - 1):

@@ -130,8 +130,7 @@ def signed(magnitude: Scalar, quadrant: Scalar, flip: Scalar | None = None) -> S
     return bitcast(bitcast(magnitude) ^ (sign & -(2 ** (width - 1))))
 
 
-# -- arguments of any size
-# ----------------------------------------------------------------------------------
+# -- arguments of any size ------------------------------------------------------------------
 
 
 def sin_huge(x: Scalar) -> Scalar:
@@ -164,12 +163,12 @@ def reduced_exactly(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     # Bit i after the point of 2/pi weighs 2^(e-i) in the product with m: start at i = e - 1, with
     # the weight 2; what is above is a multiple of 4. `position` counts from 0 and is brought above
     # 0 for small a.
-    position = lshr(bits, 52) - (1023 + 52) - 2
-    negative = position < 0
-    position = select(negative, 0, position)
+    start = lshr(bits, 52) - (1023 + 52) - 2
+    negative = start < 0
+    position = select(negative, 0, start)
     high, middle, low = window(position)
     # For small a the window starts late: its bits move down instead.
-    late = select(negative, -(lshr(bits, 52) - (1023 + 52) - 2), 0)
+    late = select(negative, -start, 0)
     low = shifted_right(middle, low, late)
     middle = shifted_right(high, middle, late)
     high = lshr(high, late)
@@ -196,7 +195,7 @@ def reduced_exactly(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 
 
 def window(position: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """192 bits of 2/pi from a position on: words chosen by halving, then a shift by less than a word."""
+    """192 bits of 2/pi from a position on: words chosen by halving, then a shift within words."""
     words: list[Scalar] = [constant(position, w) for w in WORDS]
     word = lshr(position, 6)
     for step in (8, 4, 2, 1):
@@ -204,7 +203,10 @@ def window(position: Scalar) -> tuple[Scalar, Scalar, Scalar]:
         # Four words in the end, and those which the smaller steps may still skip.
         words = [select(taken, words[i + step], words[i]) for i in range(step + 3)]
     shift = position & 63
-    return tuple((words[i] << shift) | lshr(words[i + 1], 64 - shift) for i in range(3))  # type: ignore[return-value]
+    high, middle, low = (
+        (upper << shift) | lshr(lower, 64 - shift) for upper, lower in zip(words, words[1:])
+    )
+    return high, middle, low
 
 
 def shifted_right(upper: Scalar, word: Scalar, count: Scalar) -> Scalar:

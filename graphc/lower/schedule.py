@@ -1,0 +1,89 @@
+"""How loops run: the annotations that `fuse` puts on them. None of them changes a value.
+
+`vector`: iterations are lanes; for innermost loops. `blocks`: 256 iterations at once, part by part, while their data
+stay in cache; for loops over short rows. `rows`: one iteration after the other; for all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.gates.contraction import BLOCK
+from graphc.ir.types import Dim, Size, TensorType
+from graphc.lower.loops import (
+    Add,
+    Contract,
+    For,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Scatter,
+    Statement,
+    Store,
+    coefficient,
+    walk,
+)
+
+CACHE_BYTES = 256 * 1024  # that a block of rows may take
+
+
+def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Innermost loops run in lanes, unless they scatter; all others one iteration after the other."""
+    made: list[Statement] = []
+    for s in body:
+        if isinstance(s, For):
+            inner = with_modes(s.body)
+            innermost = not any(isinstance(t, For) for t in inner)
+            sequential = any(isinstance(t, Scatter) and not _strided(t, s.var) for t in inner)
+            s = replace(s, body=inner, mode="vector" if innermost and not sequential else "rows")
+        made.append(s)
+    return tuple(made)
+
+
+def _strided(scatter: Scatter, var: str) -> bool:
+    """Do different iterations surely write different elements? Only if the variable strides through the buffer."""
+    index = scatter.index
+    return isinstance(index, Dim) and any(var in m for m, _ in index.terms)
+
+
+def in_blocks(program: Program) -> Program:
+    """Top-level loops over short rows run in blocks; scratch of one row becomes scratch of a block's rows."""
+    kernels, wider = [], set()
+    for kernel in program.kernels:
+        body = tuple(replace(s, mode="blocks") if _worthwhile(program, s) else s for s in kernel.body)
+        for s in body:
+            if isinstance(s, For) and s.mode == "blocks":
+                wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
+        kernels.append(Kernel(kernel.name, body, kernel.note))
+    buffers = tuple(
+        replace(b, type=TensorType(b.type.dtype, (BLOCK, *b.type.shape))) if b.name in wider else b for b in program.buffers
+    )
+    return replace(program, buffers=buffers, kernels=tuple(kernels))
+
+
+def _buffers(loop: For) -> list[str]:
+    return [s.buffer for s, _ in walk(loop.body) if isinstance(s, (Load, Store, Scatter))]
+
+
+def _worthwhile(program: Program, s: Statement) -> bool:
+    """A loop over rows with something to compute between its inner loops, or sums of rows, and rows that are short."""
+    if not isinstance(s, For) or s.mode != "rows" or any(isinstance(t, Contract) for t in s.body):
+        return False
+    inner = [t for t in s.body if isinstance(t, For)]
+    if not inner or any(f.mode != "vector" for f in inner):
+        return False
+    between = any(isinstance(t, (Let, Add)) and not (isinstance(t, Let) and t.op == "const") for t in s.body)
+    return (between or any(a.into for a in s.accs)) and _row_bytes(program, inner) * BLOCK <= CACHE_BYTES
+
+
+def _row_bytes(program: Program, inner: list[For]) -> int:
+    """The bytes of a row in all buffers that the inner loops walk; a size unknown before the call is too much."""
+    touched: dict[tuple[str, Size], int] = {}
+    for f in inner:
+        if not isinstance(f.size, int):
+            return CACHE_BYTES
+        for s in f.body:
+            if isinstance(s, (Load, Store)) and coefficient(s.index, f.var) != 0:
+                touched[s.buffer, f.size] = f.size * program.buffer(s.buffer).type.dtype.itemsize
+    return sum(touched.values())

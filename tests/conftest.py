@@ -1,0 +1,28 @@
+"""`--update-golden` and the fixture that compares a stage's text with the file kept for it."""
+
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden/<stage>/<case>.txt anew"
+    )
+
+
+@pytest.fixture
+def golden(request):
+    """golden(stage, case, text): the text equals the file's; a missing file fails."""
+
+    def compare(stage: str, case: str, text: str) -> None:
+        path = GOLDEN / stage / f"{case}.txt"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n", encoding="utf-8")
+        assert path.exists(), f"{path} is missing: look at the text, then run pytest --update-golden"
+        assert text + "\n" == path.read_text(encoding="utf-8")
+
+    return compare
