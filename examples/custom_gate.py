@@ -34,7 +34,9 @@ def exact(x):
 
 
 def main():
-    print("      x   derivative              naive                   error of the gate, of the naive form")
+    print(
+        "      x   derivative              naive                   error of the gate, of the naive form"
+    )
     for x in (1e-16, 1e-9, 1e-3, 1.0, 30.0, 700.0):
         stable, plain, truth = graphc.grad(Log1mExp())(x), graphc.grad(naive)(x), exact(x)
         errors = [abs(d - truth) / truth for d in (stable, plain)]

@@ -32,7 +32,9 @@ def main():
     for step in range(151):
         value, (dw, db) = kernels.value_and_grad(X, y, w, b)
         if step % 25 == 0:
-            print(f"step {step:3}  loss {value:.6f}  |gradient| {np.hypot(np.linalg.norm(dw), db):.1e}")
+            print(
+                f"step {step:3}  loss {value:.6f}  |gradient| {np.hypot(np.linalg.norm(dw), db):.1e}"
+            )
         w, b = w - 2.0 * dw, b - 2.0 * db
 
     print("w =", w.round(3), " true:", true_w)

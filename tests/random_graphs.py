@@ -241,7 +241,7 @@ class Draft:
         for v in self.shuffled([v for v in self.pool if v.node.op == producer])[:3]:
             if self.consume(consumer, v) is not None:
                 return True
-        for attempt in range(20):
+        for attempt in range(40):
             self.style = "small" if attempt % 2 or consumer in ("take", "scatter_add") else ""
             made = self.produce(producer, None if attempt < 6 else (self.pick(tuple(DTYPES.values())),))
             found = None if made is None else self.consume(consumer, made)
@@ -253,6 +253,11 @@ class Draft:
     # The result.
 
     def case(self, name, outputs):
+        graph = self.builder.graph(name, outputs)
+        for size in (N, M):  # a size that only computed values have needs an input that carries it
+            carried = any(size in n.type.shape for n in graph.inputs)
+            if not carried and any(size.text in used_sizes(n) for n in graph.nodes):
+                self.input(TensorType(self.floats[0], (size,)))
         graph = self.builder.graph(name, outputs)
         runs = []
         for i, sizes in enumerate(self.sizes):
@@ -270,6 +275,12 @@ class Draft:
         extra = [v for v in self.pool if self.chance(0.04)] + ([self.pick(ends)] if ends and self.chance(0.3) else [])
         made = self.shuffled([*ends, *extra]) or [self.pool[0]]
         return {f"y{i}": v for i, v in enumerate(made)}
+
+
+def used_sizes(node):
+    """The names of sizes in a node's type and attributes."""
+    parts = [*node.type.shape, *(p for _, v in node.attrs for p in (v if isinstance(v, tuple) else (v,)))]
+    return {s for p in parts if isinstance(p, Dim) for s in p.symbols()}
 
 
 def _broadcasts(narrow, wide):

@@ -23,6 +23,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -172,14 +173,17 @@ def save(compiled: Compiled, path: str | os.PathLike[str], *, isa: str = "v3") -
         raise CompileError(f"{target}: a compiled graph is saved as .so or .o")
     made = image(compiled, None, isa)
     check_replaceable(target)
-    object_ = write(target.with_suffix(".o"), made.object())
     write(target.with_suffix(".h"), header(made.interface).encode())
-    if target.suffix == ".so":
-        shared, note = _shared(object_, target)
-        if shared is None:
-            raise CompileError(f"{target} cannot be made: {note}")
-        object_.unlink()
-    return target
+    if target.suffix == ".o":
+        return write(target, made.object())
+    if driver() is None:  # keep the object for a linker elsewhere
+        _, note = _shared(write(target.with_suffix(".o"), made.object()), target)
+        raise CompileError(f"{target} cannot be made: {note}")
+    with tempfile.TemporaryDirectory(prefix="graphc-") as folder:
+        shared, note = _shared(write(Path(folder) / "graph.o", made.object()), target)
+    if shared is None:
+        raise CompileError(f"{target} cannot be made: {note}")
+    return shared
 
 
 def _compiled(compiled: Any, wrt: str | Sequence[str]) -> Compiled:
@@ -205,13 +209,15 @@ def _shared(object_: Path, path: Path) -> tuple[Path | None, str]:
     linker = driver()
     if linker is None:
         return None, f"no linker driver ({', '.join(DRIVERS)}) is on the PATH; link {object_} where there is one"
-    flags = (*_ELF, f"-Wl,-soname,{path.name}") if sys.platform.startswith("linux") else ()
-    with replacing(path) as temporary:
-        command = [linker, "-shared", "-nostdlib", *flags, "-o", str(temporary), str(object_)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode == 0:
-            return _linked(temporary, path)
-    raise AssertionError("unreachable")
+    flags = (*_ELF, "-Xlinker", f"-soname={path.name}") if sys.platform.startswith("linux") else ()
+    try:
+        with replacing(path) as temporary:
+            command = [linker, "-shared", "-nostdlib", *flags, "-o", str(temporary.absolute()), str(object_.absolute())]
+            subprocess.run(command, capture_output=True, text=True, check=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).strip().split("\n")[0]
+        return None, f"{linker} failed: {said}; the object is {object_}"
+    return path, ""
 
 
 __all__ = ["Built", "Image", "Loaded", "build", "driver", "header", "image", "load", "save"]

@@ -1,4 +1,4 @@
-"""Loops in blocks: 256 iterations at once, statement by statement.
+"""Loops in blocks: 64 iterations at once, statement by statement.
 
 A row-wise loss does three things to a row: it folds the row into numbers, computes with these, and adds the row to a
 sum. One row after the other, the numbers would be computed one lane at a time. So a loop of the mode `blocks` runs
@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from graphc.codegen import accumulators as accs
 from graphc.codegen.kernels import Kept, _KernelWriter, _Known, _Sum, _used, _VectorLoop
 from graphc.codegen.llvm import MEMORY, register, vector
-from graphc.gates.contraction import BLOCK
 from graphc.ir.types import Dim, DType, Size, TensorType, i64
 from graphc.lower.loops import Acc, Add, Buffer, For, Index, Iota, Let, Load, Scatter, Statement, Store, coefficient, without
 from graphc.lower.plan import tree_name, tree_stride
+from graphc.lower.schedule import BLOCK_ROWS
 
 START = "_block"  # the symbol of a block's first iteration
+PRELOADED = 16  # vectors kept in registers over all rows of a block
 COLUMNS = 8  # vectors of an array accumulator that are in registers at once
 
 
@@ -73,13 +74,13 @@ class BlockLoop:
         def block(start: str, _: object) -> list[str]:
             writer.symbols[START] = start
             left = fn.do(f"sub i64 {n}, {start}")
-            count = fn.do(f"select i1 {fn.do(f'icmp slt i64 {left}, {BLOCK}')}, i64 {left}, i64 {BLOCK}")
+            count = fn.do(f"select i1 {fn.do(f'icmp slt i64 {left}, {BLOCK_ROWS}')}, i64 {left}, i64 {BLOCK_ROWS}")
             writer.symbols["_count"] = count
             for part in parts:
                 {"lanes": self._lanes, "row": self._rows, "sums": self._sums}[part.kind](part)
             return []
 
-        fn.loop("0", n, BLOCK, [], block)
+        fn.loop("0", n, BLOCK_ROWS, [], block)
         for acc in loop.accs:
             self._close(acc, n)
 
@@ -109,8 +110,8 @@ class BlockLoop:
             for name, dtype in defined(part.statements):
                 if name in others or (part.kind == "row" and name in used(part.statements)):
                     buffer = f"stack{name[1:]}"
-                    self.writer.local[buffer] = Buffer(buffer, "temp", TensorType(dtype, (BLOCK,)))
-                    self.writer.pointers[buffer] = self.fn.alloca(MEMORY[dtype.name], BLOCK)
+                    self.writer.local[buffer] = Buffer(buffer, "temp", TensorType(dtype, (BLOCK_ROWS,)))
+                    self.writer.pointers[buffer] = self.fn.alloca(MEMORY[dtype.name], BLOCK_ROWS)
                     self.slots[name] = buffer
 
     def _at(self) -> Size:
@@ -159,6 +160,8 @@ class BlockLoop:
         touched = [writer.sums[s.acc] for f in part.statements if isinstance(f, For) for s in f.body
                    if isinstance(s, Add) and s.acc in writer.sums and writer.sums[s.acc].kind == "array"]  # fmt: skip
 
+        self._preload(part)
+
         def row(i: str, _: object) -> list[str]:
             writer.symbols[self.loop.var] = i
             writer.body(body)
@@ -166,12 +169,44 @@ class BlockLoop:
                 writer._end_of_iteration(state, i)
             return []
 
+        writer.block = self
         fn.loop(writer.symbols[START], end, 1, [], row)
+        writer.block = None
+
+    def prefetch(self, s: Load, address: str) -> None:
+        """Ask for the same columns of the next block's row. Each part over the rows asks for a share, so that memory
+        works while this block, which is in cache, is computed with."""
+        fn, row = self.fn, coefficient(s.index, self.loop.var)
+        if row == 0 or self.writer.buffer(s.buffer).role != "input":
+            return
+        ahead = self.writer.size(row * BLOCK_ROWS)
+        following = fn.do(f"getelementptr {MEMORY[s.dtype.name]}, ptr {address}, i64 {ahead}")
+        name = fn.module.intrinsic("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
+        fn.say(f"call void @{name}(ptr {following}, i32 0, i32 2, i32 1)")
+
+    def _preload(self, part: _Part) -> None:
+        """Vectors that every row reads, as a weight vector's, are loaded once where the inner loop is written out."""
+        for inner in part.statements:
+            if not isinstance(inner, For):
+                continue
+            loop = _VectorLoop(self.writer, inner)
+            fixed = [s for s in inner.body if isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0]
+            fixed = [s for s in fixed if coefficient(s.index, inner.var) == 1 and not self.writer.buffer(s.buffer).scope]
+            if loop._short() and len(fixed) * -(-int(str(inner.size)) // loop.width) <= PRELOADED:
+                for s in fixed:
+                    loop.preload(s)
 
     def _sums(self, part: _Part) -> None:
         """Sums of rows: some columns at once in registers, leaf after leaf."""
         (inner,) = (s for s in part.statements if isinstance(s, For))
-        _ColumnSums(self, part, inner).write()
+        columns = _ColumnSums(self, part, inner)
+        columns.write()
+        if columns.leaf > BLOCK_ROWS:
+            fn = self.fn
+            end = fn.do(f"add i64 {self.writer.symbols[START]}, {self.writer.symbols['_count']}")
+            last = fn.do(f"sub i64 {end}, 1")
+            for acc in columns.accs:
+                self.writer._end_of_iteration(self.writer.sums[acc.name], last)
 
     # -- accumulators -----------------------------------------------------------------------------------------------
 
@@ -179,7 +214,7 @@ class BlockLoop:
         writer, fn = self.writer, self.fn
         width = accs.lanes_of(acc.dtype)
         if acc.into:
-            if acc.name in self.in_registers:
+            if acc.name in self.in_registers and acc.order == "rows":
                 writer.sums[acc.name] = _Sum(acc, "columns", writer.address(acc.into, acc.index))
             else:
                 writer._open(acc)
@@ -257,9 +292,16 @@ class _ColumnSums:
 
     def _group(self, starts: list[int], masks: list[str]) -> None:
         """One group of columns over the whole block."""
-        fn, writer = self.fn, self.writer
-        first = writer.symbols[START]
-        end = fn.do(f"add i64 {first}, {writer.symbols['_count']}")
+        first = self.writer.symbols[START]
+        end = self.fn.do(f"add i64 {first}, {self.writer.symbols['_count']}")
+        if self.leaf > BLOCK_ROWS:
+            self._part_of_leaf(first, end, starts, masks)
+        else:
+            self._leaves(first, end, starts, masks)
+
+    def _leaves(self, first: str, end: str, starts: list[int], masks: list[str]) -> None:
+        """Whole leaves, which begin as the identity and go into the counters."""
+        fn = self.fn
         identities = [(register(a.dtype, self.width), accs.identity(a.monoid, a.dtype, self.width)) for _ in starts for a in self.accs]
 
         def leaf(i: str, _: object) -> list[str]:
@@ -273,6 +315,21 @@ class _ColumnSums:
             return []
 
         fn.loop(first, end, self.leaf, [], leaf)
+
+    def _part_of_leaf(self, first: str, end: str, starts: list[int], masks: list[str]) -> None:
+        """A leaf longer than a block waits in the array between blocks."""
+        fn = self.fn
+        places = [(a, self._column(a, start), mask) for start, mask in zip(starts, masks, strict=True) for a in self.accs]
+        loop = _VectorLoop(self.writer, replace(self.inner, accs=()))
+        loop.width = self.width
+        before = [(register(a.dtype, self.width), loop._load(at, a.dtype, mask)) for a, at, mask in places]
+        after = fn.loop(first, end, 1, before, lambda row, values: self._row(row, values, starts, masks))
+        for (a, at, mask), value in zip(places, after, strict=True):
+            loop._store(at, _Known(value, a.dtype, self.width), mask)
+
+    def _column(self, acc: Acc, start: int) -> str:
+        array = self.writer.sums[acc.name].value
+        return self.fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {array}, i64 {start}")
 
     def _push(self, acc: Acc, total: str, t: str, start: int) -> None:
         """Into the counters of these columns; a level has room for whole vectors."""
@@ -310,6 +367,8 @@ class _ColumnSums:
                 value = writer._load(address, s.dtype)
                 writer.known[s.name] = _Known(value, s.dtype, 1)
             else:
+                if group % 2:
+                    self.block.prefetch(s, address)
                 if step != 1:
                     offsets = loop._lane_steps(writer.size(step))
                     ty = MEMORY[s.dtype.name]

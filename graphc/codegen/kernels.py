@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.gemm import emit_contract
@@ -131,6 +132,8 @@ class _KernelWriter:
         self.symbols: dict[str, str] = {}
         self.pointers: dict[str, str] = {}
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
+        self.block: Any = None  # the loop in blocks whose rows are being written
+        self.preloaded: dict[tuple[Load, str], str] = {}  # vectors of written-out loops, by statement and iteration
 
     def buffer(self, name: str) -> Buffer:
         return self.local[name] if name in self.local else self.program.buffer(name)
@@ -543,6 +546,14 @@ class _VectorLoop:
             found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1)
         return found
 
+    def preload(self, s: Load) -> None:
+        """Load all vectors of a written-out loop's statement now."""
+        base = self.kernel.address(s.buffer, without(s.index, self.loop.var))
+        ty, n = MEMORY[s.dtype.name], int(str(self.loop.size))
+        for i in range(0, n, self.width):
+            address = self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {i}")
+            self.kernel.preloaded[s, str(i)] = self._load(address, s.dtype, self._constant_mask(n - i))
+
     def _constant_mask(self, left: int) -> str:
         if left >= self.width:
             return ""
@@ -668,8 +679,12 @@ class _VectorLoop:
             case Iota():
                 kernel.known[s.name] = _Known(self._offsets(position, i), i64, width)
             case Load():
-                if self.steps[position] != "0" or s.at:
+                if (s, i) in kernel.preloaded:
+                    kernel.known[s.name] = _Known(kernel.preloaded[s, i], s.dtype, width)
+                elif self.steps[position] != "0" or s.at:
                     address = self._addresses(position, s.at, i)
+                    if kernel.block is not None and i.isdigit() and int(i) // width % 2 == 0 and not s.at:
+                        kernel.block.prefetch(s, address)
                     kernel.known[s.name] = _Known(self._load(address, s.dtype, mask), s.dtype, width)
             case Store():
                 self._store(self._addresses(position, (), i), kernel.known[s.value], mask)

@@ -37,8 +37,9 @@ class Gate:
     """Subclass it with `forward(self, x, ...)` and `backward(self, dz, x, ...)`.
 
     `forward` returns one array. `backward` takes its cotangent and the operands, and returns a cotangent for each
-    operand, in a tuple where there are several; None is zero, and goes for integers. Instances are callable; a
-    class without a constructor of its own can be called on operands directly.
+    operand, in a tuple where there are several; None is zero, and goes for integers. Where forward broadcasts an
+    operand, its cotangent may have the broadcast shape: it is summed. Instances are callable; a class without a
+    constructor of its own can be called on operands directly.
     """
 
     _graphs: dict[Types, tuple[Traced, Traced | None]]
@@ -124,12 +125,25 @@ class Gate:
         """A cotangent of the operand's type."""
         if given is None:
             return Tensor(operand.value.zeros_like())
-        ct = lifted(given)
+        ct = _summed(lifted(given), operand)
         if ct.shape != operand.shape:
             what = f"gate {self.__name__}: backward gives {ct.type} for the operand {name} of {operand.type}"
             sizes = next(((s, t) for s, t in zip(ct.shape, operand.shape) if s != t), (0, 0))
             raise mismatch(operand.recorder, what, {"given": ct.value}, *sizes)
         return Tensor(ct.value.cast(operand.value.dtype))
+
+
+def _summed(ct: Tensor, operand: Tensor) -> Tensor:
+    """A cotangent of the broadcast shape, summed over the axes along which the operand was repeated."""
+    value, offset = ct.value, ct.ndim - operand.ndim
+    if offset < 0 or any(s not in (1, t) for s, t in zip(operand.shape, ct.shape[offset:])):
+        return ct
+    for axis in reversed(range(ct.ndim)):
+        if axis < offset:
+            value = value.sum(axis)
+        elif operand.shape[axis - offset] != ct.shape[axis]:
+            value = value.sum(axis).expand(axis)
+    return Tensor(value)
 
 
 def _or_nothing(function: Any) -> Any:

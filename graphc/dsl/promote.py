@@ -72,13 +72,12 @@ def operand(recorder: Recorder, value: Any) -> Operand:
     return Operand(recorder.lift(array), False)
 
 
-def _foreign(recorder: Recorder, value: Tensor) -> Exception:
-    other = value.value.builder
-    name = getattr(other, "name", "another graph")
-    state = "" if getattr(other, "is_open", True) else ", which has ended"
+def _foreign(recorder: Recorder, value: Tensor) -> TraceError:
+    """The error for a value of another trace; of one that has ended, the recorder raises its own."""
+    other = value.recorder
     return TraceError(
-        f"a traced value of {name!r}{state}, is used in the trace of {recorder.name!r} at {place_text(user_place())}: "
-        "pass it as an argument, and return results instead of keeping them elsewhere"
+        f"values of two traces, {other.name!r} and {recorder.name!r}, meet at {place_text(user_place())}: "
+        "pass one as an argument of the other's function"
     )
 
 

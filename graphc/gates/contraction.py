@@ -93,11 +93,11 @@ def _aligned(x: np.ndarray, letters: str, order: str, extent: Mapping[str, int])
     return np.broadcast_to(x, [extent[c] for c in order])
 
 
+@np.errstate(all="ignore")
 def contract_reference(a: np.ndarray, b: np.ndarray, order: str) -> np.ndarray:
     """Sum over axis 0 of a * b, in the order of a contraction."""
     if a.dtype.kind != "f":
-        with np.errstate(all="ignore"):
-            return (a * b).sum(0, dtype=a.dtype)
+        return (a * b).sum(0, dtype=a.dtype)
     if a.shape[0] == 0:
         return np.zeros(a.shape[1:], a.dtype)
     if order == "chain":

@@ -265,7 +265,8 @@ class _Run:
         around = [self._symbol(var) for var, _ in self.axes[: folding.depth]]
         where = (*around, self._symbol(folding.var), self._number(s.index))
         for part, value in zip(folding.parts, s.values, strict=True):
-            part[where] = self.value(value)
+            if part.size:
+                part[where] = self.value(value)
 
     def _finish(self, acc: Acc, total: Array) -> None:
         """An array accumulator is written to its buffer, a scalar one becomes a value."""

@@ -1,6 +1,6 @@
 """How loops run: the annotations that `fuse` puts on them. None of them changes a value.
 
-`vector`: iterations are lanes; for innermost loops. `blocks`: 256 iterations at once, part by part, while their data
+`vector`: iterations are lanes; for innermost loops. `blocks`: 64 iterations at once, part by part, while their data
 stay in cache; for loops over short rows. `rows`: one iteration after the other; for all others.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.gates.contraction import BLOCK
 from graphc.ir.types import Dim, Size, TensorType
 from graphc.lower.loops import (
     Add,
@@ -25,6 +24,7 @@ from graphc.lower.loops import (
     walk,
 )
 
+BLOCK_ROWS = 64  # whole leaves of every order but `chain`, and short rows of a block stay in the first cache
 CACHE_BYTES = 256 * 1024  # that a block of rows may take
 
 
@@ -57,7 +57,7 @@ def in_blocks(program: Program) -> Program:
                 wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
         kernels.append(Kernel(kernel.name, body, kernel.note))
     buffers = tuple(
-        replace(b, type=TensorType(b.type.dtype, (BLOCK, *b.type.shape))) if b.name in wider else b for b in program.buffers
+        replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape))) if b.name in wider else b for b in program.buffers
     )
     return replace(program, buffers=buffers, kernels=tuple(kernels))
 
@@ -74,7 +74,7 @@ def _worthwhile(program: Program, s: Statement) -> bool:
     if not inner or any(f.mode != "vector" for f in inner):
         return False
     between = any(isinstance(t, (Let, Add)) and not (isinstance(t, Let) and t.op == "const") for t in s.body)
-    return (between or any(a.into for a in s.accs)) and _row_bytes(program, inner) * BLOCK <= CACHE_BYTES
+    return (between or any(a.into for a in s.accs)) and _row_bytes(program, inner) * BLOCK_ROWS <= CACHE_BYTES
 
 
 def _row_bytes(program: Program, inner: list[For]) -> int:

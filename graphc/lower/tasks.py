@@ -163,6 +163,9 @@ class _Collector:
         letters = a if set(b) <= set(a) else b if set(a) <= set(b) else ""
         if letters and letters[-1] == k and node["order"] == "chain" and len(letters) > 1:
             letters = letters[:-2] + k + letters[-2]  # a chain runs over an outer loop
+        inner = letters.partition(k)[2]
+        if not out.endswith(inner):  # an array accumulator is a row of the result
+            letters = out[: len(out) - len(inner)] + k + out[len(out) - len(inner) :]
         sizes = dict(zip(a + b, node.args[0].type.shape + node.args[1].type.shape, strict=True))
         if letters:  # a vector along the last loops: fused like any reduction
             self.of[node] = self._add(

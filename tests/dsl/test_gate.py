@@ -61,6 +61,11 @@ def test_gradients():
     same(graphc.grad(lambda x: Scaled(3.0)(x).sum())(X), np.full(3, 3.0))
 
 
+def test_broadcast_operands():
+    dx, dy = graphc.grad(lambda x, y: Multiply(x, y).sum(), (0, 1))(np.ones((2, 1)), Y)
+    assert dx.tolist() == [[15.0], [15.0]] and dy.tolist() == [2.0, 2.0, 2.0]
+
+
 def test_gradients_of_gradients():
     second = graphc.grad(lambda x: graphc.grad(lambda x: Multiply(Multiply(x, x), x))(x))
     assert float(second(2.0)) == 12.0
