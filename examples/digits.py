@@ -1,10 +1,11 @@
-"""Learn to read handwritten digits: a two-layer network, declared as a graph, trained by gradient descent.
+"""Learn to read handwritten digits: a two-layer network, trained by gradient descent.
 
     python examples/digits.py
 
-The data are 1,797 images of 8 x 8 pixels (examples/data/README.md). A training step is one native function: the
-loss, its gradient and the update of the parameters. At the end it prints what was fused, what a separate backward
-needs to keep, and the speed against the same step in NumPy; examples/out/digits.png is a picture.
+The data are 1,797 images of 8 x 8 pixels (examples/data/README.md). A training step is declared as
+one graph and runs as one native function: the loss, its gradient and the update of the parameters.
+At the end it prints what was fused, what a separate backward needs to keep, and the speed against
+the same step in NumPy; examples/out/digits.png is a picture.
 """
 
 import time
@@ -28,7 +29,7 @@ TRAINED = 1437  # images to train on; the other 360 are held out
 EPOCHS, BATCH, RATE, MOMENTUM = 60, 64, 0.1, 0.9
 
 
-# -- the graphs ----------------------------------------------------------------------------------------------------
+# -- the graphs -----------------------------------------------------------------------------------
 
 
 def scores(x, p):
@@ -38,7 +39,7 @@ def scores(x, p):
 
 @graphc.graph
 def loss(x: graphc.f64["n", PIXELS], labels: graphc.i64["n"], p: PARAMETERS):
-    """Softmax cross-entropy: the mean over n images of -log of the probability given to the true digit."""
+    """Softmax cross-entropy: the mean of -log of the probability given to the true digit."""
     z = scores(x, p)
     is_label = labels[:, None] == np.arange(CLASSES)
     return (graphc.logsumexp(z, axis=1) - np.where(is_label, z, 0.0).sum(axis=1)).mean()
@@ -63,11 +64,11 @@ def probabilities(x: graphc.f64["n", PIXELS], p: PARAMETERS):
     return graphc.softmax(scores(x, p), axis=1)
 
 
-# -- data and training ---------------------------------------------------------------------------------------------
+# -- data and training ----------------------------------------------------------------------------
 
 
 def load(rng):
-    """Images with pixels in 0..1 and their labels, shuffled: ((x, labels) to train on, (x, labels) held out)."""
+    """(Images, labels) to train on, and those held out, shuffled; pixels are in 0..1."""
     table = np.loadtxt(HERE / "data" / "digits.csv.gz", delimiter=",", dtype=np.int64)
     table = table[rng.permutation(len(table))]
     x, labels = table[:, :PIXELS] / 16.0, table[:, PIXELS]
@@ -83,7 +84,7 @@ def start(rng):
 
 
 def train(step, data, held_out, rng):
-    """The trained parameters, the loss of every step and the accuracy on held-out images after every epoch."""
+    """The trained parameters, the loss of every step, and the held-out accuracy of every epoch."""
     classify = graphc.compile(probabilities)
     p, velocity = start(rng)
     losses, accuracies = [], []
@@ -102,7 +103,7 @@ def train(step, data, held_out, rng):
     return p, losses, accuracies
 
 
-# -- the same step in NumPy ----------------------------------------------------------------------------------------
+# -- the same step in NumPy -----------------------------------------------------------------------
 
 
 def numpy_step(x, labels, p, velocity, rate):
@@ -131,7 +132,7 @@ def numpy_step(x, labels, p, velocity, rate):
 
 
 def compare(step, x, labels, rounds=1000):
-    """Median seconds of one training step, compiled and in NumPy, measured in turns; the results must agree."""
+    """Median seconds of a training step, compiled and in NumPy, in turns; the results agree."""
     given = (x, labels, *start(np.random.default_rng(1)), RATE)
     for ours, theirs in zip(leaves(step(*given)), leaves(numpy_step(*given))):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -150,19 +151,18 @@ def timed(function, args):
     return time.perf_counter() - began
 
 
-# -- the report ----------------------------------------------------------------------------------------------------
+# -- the report -----------------------------------------------------------------------------------
 
 
 def report(step, x, labels, p):
     """Print what was fused, what is kept for the backward, and the speed."""
     plan = step.plan
     gates = step.stages["simplify"].count("\n  ")
+    scratch = plan.arena_bytes(n=BATCH)
     print(
-        f"\nA training step: {gates} gates became {len(plan.kernels)} loops and matrix products in one native"
+        f"\nA training step: {gates} gates in {len(plan.kernels)} loops and matrix products, one native"
     )
-    print(
-        f"function, for any batch size, with {plan.arena_bytes(n=BATCH):,} bytes of scratch at n = {BATCH}:"
-    )
+    print(f"function, for any batch size; {scratch:,} bytes of scratch at n = {BATCH}:")
     for kernel in plan.kernels:
         print(f"  {kernel.name:4} {kernel.note}")
 
@@ -170,15 +170,12 @@ def report(step, x, labels, p):
     print(f"\nForward and backward apart, at n = {BATCH}: {saved}")
 
     ours, theirs = compare(step, x, labels)
-    print(
-        f"\nOne training step takes {ours * 1e6:.0f} us; in NumPy, with the backward by hand, ",
-        end="",
-    )
-    print(f"{theirs * 1e6:.0f} us: ratio {theirs / ours:.2f}")
+    print(f"\nA training step takes {ours * 1e6:.0f} us; in NumPy, with its backward by hand,")
+    print(f"{theirs * 1e6:.0f} us: the ratio is {theirs / ours:.2f}")
 
 
 def picture(losses, accuracies, x, labels, given, path):
-    """The loss curve, and 40 of the held-out images with the digits they were taken for, mistakes first."""
+    """The loss curve, and 40 held-out images with the digits they were read as, mistakes first."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -236,9 +233,8 @@ def main():
     given = graphc.compile(probabilities)(held_out[0], p)
     path = HERE / "out" / "digits.png"
     picture(losses, accuracies, *held_out, given, path)
-    print(
-        f"\nHeld-out images read correctly: {accuracies[-1]:.2%} of {len(held_out[1])}. Picture: {path}"
-    )
+    print(f"\nHeld-out images read correctly: {accuracies[-1]:.2%} of {len(held_out[1])}.")
+    print(f"Picture: {path}")
     assert accuracies[-1] >= 0.97
 
 

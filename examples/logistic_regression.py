@@ -1,4 +1,4 @@
-"""Logistic regression by gradient descent: value and gradient in one native function, in one pass over the data."""
+"""Logistic regression by gradient descent: value and gradient in one pass over the data."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ import graphc
 
 @graphc.graph
 def loss(X: graphc.f64["n", 4], y: graphc.f64["n"], w: graphc.f64[4], b: graphc.f64):
-    """The mean negative log-likelihood of labels y in {0, 1}; softplus(z) = log(1 + e^z), without overflow."""
+    """The mean negative log-likelihood of labels y in {0, 1}; softplus(z) is log(1 + e^z)."""
     z = X @ w + b
     return (graphc.softplus(z) - y * z).mean()
 
@@ -32,9 +32,8 @@ def main():
     for step in range(151):
         value, (dw, db) = kernels.value_and_grad(X, y, w, b)
         if step % 25 == 0:
-            print(
-                f"step {step:3}  loss {value:.6f}  |gradient| {np.hypot(np.linalg.norm(dw), db):.1e}"
-            )
+            size = np.hypot(np.linalg.norm(dw), db)
+            print(f"step {step:3}  loss {value:.6f}  |gradient| {size:.1e}")
         w, b = w - 2.0 * dw, b - 2.0 * db
 
     print("w =", w.round(3), " true:", true_w)

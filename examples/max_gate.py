@@ -1,6 +1,7 @@
 """The max gate routes its gradient: the Jacobian is a selection, one 1 a row, and zeros.
 
-Where operands tie, the function has a kink; the gradient is then shared evenly, so that it always adds up.
+Where operands tie, the function has a kink; the gradient is then shared evenly, so that it always
+adds up.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
-"""The multiply gate, as lecture notes draw it: z = x * y, and the local gradients are the other operand.
+"""The multiply gate, as lecture notes draw it: z = x * y; each local gradient is the other operand.
 
-Its Jacobians dz/dx = diag(y) and dz/dy = diag(x) are never formed: the backward multiplies by their diagonals.
+Its Jacobians dz/dx = diag(y) and dz/dy = diag(x) are never formed: the backward multiplies by their
+diagonals.
 """
 
 import numpy as np

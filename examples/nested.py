@@ -1,8 +1,8 @@
 """Gradients of gradients, on plain NumPy code: the motion of a pendulum from its Lagrangian.
 
-With L(q, v) the energy of motion minus the energy of height, the acceleration a follows from Lagrange's equation
-d/dt (dL/dv) = dL/dq, that is  L_vv a + L_vq v = L_q.  All three derivatives are taken here by graphc, two of
-them through a gradient; the function around them is compiled as one graph.
+With L(q, v) the energy of motion minus the energy of height, the acceleration a follows from
+Lagrange's equation d/dt (dL/dv) = dL/dq, that is  L_vv a + L_vq v = L_q.  All three derivatives are
+taken here by graphc, two of them through a gradient; the function around them is one graph.
 """
 
 import numpy as np

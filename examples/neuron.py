@@ -1,4 +1,4 @@
-"""A neuron: a weighted sum, then an activation. Declared as a function, and built by hand: the same graph."""
+"""A neuron: a weighted sum, then an activation; declared as a function, and built by hand."""
 
 import numpy as np
 

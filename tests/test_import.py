@@ -12,8 +12,12 @@ from graphc.dsl.functions import EXPORTS
 
 def test_the_import_is_light():
     code = "import graphc, graphc.numpy, sys; graphc.jit; graphc.grad; graphc.f64; print([m for m in sys.modules if '.' not in m])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not any(f"'{m}'" in loaded for m in ("llvmlite", "sympy", "networkx", "scipy", "mpmath", "rich"))
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert not any(
+        f"'{m}'" in loaded for m in ("llvmlite", "sympy", "networkx", "scipy", "mpmath", "rich")
+    )
 
 
 def test_every_function_is_public():

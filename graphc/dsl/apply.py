@@ -76,7 +76,12 @@ def _as_python_integer(recorder: Recorder, given: Operand) -> Operand:
     return Operand(given.lifted(recorder).cast(i64), True)
 
 
-_OUTSIDE = {"lt": lambda v: v > 0, "le": lambda v: v > 0, "gt": lambda v: v < 0, "ge": lambda v: v < 0}
+_OUTSIDE = {
+    "lt": lambda v: v > 0,
+    "le": lambda v: v > 0,
+    "gt": lambda v: v < 0,
+    "ge": lambda v: v < 0,
+}
 
 
 def compare(gate: Record, x: Any, y: Any) -> Tensor:
@@ -91,7 +96,9 @@ def compare(gate: Record, x: Any, y: Any) -> Tensor:
     return Tensor(x.recorder.constant(known, x.type.with_dtype(bool_)))
 
 
-def elementwise(recorder: Recorder, gate: Record, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Value:
+def elementwise(
+    recorder: Recorder, gate: Record, operands: Sequence[Operand], attrs: Mapping[str, Any]
+) -> Value:
     """One elementwise node over promoted and broadcast operands."""
     shape = broadcast_shape(recorder, gate.name, operands)
     picked = operands[1:] if gate.choice else operands
@@ -128,7 +135,13 @@ def undefined(recorder: Recorder, what: str, dtype: DType, values: Sequence[Valu
     advice = _INSTEAD.get(what, "convert it first with .astype(...)")
     described = recorder.describe({f"arg {i}": v for i, v in enumerate(values)})
     return DTypeError(
-        "\n".join([f"{what} is not defined on {dtype}: {advice}", *described, f"  at     {place_text(user_place())}"])
+        "\n".join(
+            [
+                f"{what} is not defined on {dtype}: {advice}",
+                *described,
+                f"  at     {place_text(user_place())}",
+            ]
+        )
     )
 
 
@@ -140,7 +153,6 @@ def lifted(value: Any) -> Tensor:
     recorder = need_recorder((value,))
     given = operand(recorder, value)
     return Tensor(given.lifted(recorder), given.weak)
-
 
 
 Dim.as_number = lifted

@@ -32,7 +32,9 @@ def full(shape: Shape, value: Any, dtype: Any = None) -> Any:
     x = lifted(value)
     to = x.value.dtype if dtype is None else as_dtype(dtype)
     if x.value.is_splat():
-        return Tensor(recorder.constant(x.value.splat(), TensorType(x.value.dtype, as_shape(shape))).cast(to))
+        return Tensor(
+            recorder.constant(x.value.splat(), TensorType(x.value.dtype, as_shape(shape))).cast(to)
+        )
     return Tensor(x.value.cast(to).broadcast(as_shape(shape)))
 
 
@@ -63,7 +65,11 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     recorder = find_recorder(())
     size = start if stop is None else stop
     if recorder is None or not isinstance(size, Dim):
-        values = np.arange(start, stop, step, _numpy_dtype(dtype)) if stop is not None else np.arange(start, dtype=_numpy_dtype(dtype))
+        values = (
+            np.arange(start, stop, step, _numpy_dtype(dtype))
+            if stop is not None
+            else np.arange(start, dtype=_numpy_dtype(dtype))
+        )
         if recorder is None:
             return values
         return _counted(values)
@@ -105,9 +111,9 @@ def eye(rows: Any, columns: Any = None, k: int = 0, dtype: Any = None) -> Any:
 identity = eye
 
 
-def linspace(start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: Any = None) -> Any:
+def linspace(
+    start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: Any = None
+) -> Any:
     """`num` numbers from start to stop, as NumPy's; the bounds are Python numbers."""
     values = np.linspace(start, stop, num, endpoint, dtype=_numpy_dtype(dtype))
     return values if find_recorder(()) is None else lifted(values)
-
-

@@ -23,8 +23,8 @@ from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from graphc.dsl.apply import find_recorder, lifted
-from graphc.dsl.promote import operand
 from graphc.dsl.inline import inline
+from graphc.dsl.promote import operand
 from graphc.dsl.recorder import Recorder, place_text, recording, user_place
 from graphc.dsl.signature import as_type, bind, name_of, parameter_types
 from graphc.dsl.tensor import Tensor
@@ -146,7 +146,9 @@ class Graph(_Callable):
 
     def __init__(self, name: str) -> None:
         if not (name.isidentifier() and name.isascii()):
-            raise SignatureError(f"{name!r} is not a name for a graph: use letters, digits and underscores")
+            raise SignatureError(
+                f"{name!r} is not a name for a graph: use letters, digits and underscores"
+            )
         self.__name__ = name
         self.__doc__ = f"The graph {name}."
         self._recorder = Recorder(name)
@@ -157,7 +159,9 @@ class Graph(_Callable):
     def input(self, name: str, annotation: Any) -> Tensor:
         """A new input of a type such as `graphc.f64["n", 3]`."""
         if name in self._inputs or as_names([name]) != [name]:
-            raise SignatureError(f"{self.__name__}: an input needs a new name of letters and digits, got {name!r}")
+            raise SignatureError(
+                f"{self.__name__}: an input needs a new name of letters and digits, got {name!r}"
+            )
         ty = as_type(annotation, f"input {name} of {self.__name__}")
         if not isinstance(ty, TensorType):
             raise SignatureError(f"{self.__name__}: input {name} is one array, got {annotation!r}")
@@ -168,7 +172,9 @@ class Graph(_Callable):
     def output(self, name: str, value: Any) -> Any:
         """Name a result; gives it back."""
         if name in self._outputs or as_names([name]) != [name]:
-            raise SignatureError(f"{self.__name__}: an output needs a new name of letters and digits, got {name!r}")
+            raise SignatureError(
+                f"{self.__name__}: an output needs a new name of letters and digits, got {name!r}"
+            )
         self._open()
         self._outputs[name] = operand(self._recorder, value).lifted(self._recorder)
         return value
@@ -186,7 +192,9 @@ class Graph(_Callable):
 
     def _snapshot(self) -> Traced:
         if not self._outputs:
-            raise SignatureError(f"{self.__name__} has no output at {place_text(user_place())}: name one with .output()")
+            raise SignatureError(
+                f"{self.__name__} has no output at {place_text(user_place())}: name one with .output()"
+            )
         captured = self._recorder.captured
         inputs = [*self._inputs.values(), *(v for _, _, v in captured)]
         names = list(self._inputs)
@@ -200,7 +208,9 @@ class Graph(_Callable):
     @property
     def __signature__(self) -> inspect.Signature:  # type: ignore[override]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter(n.replace(".", "_"), kind) for n in self._inputs])
+        return inspect.Signature(
+            [inspect.Parameter(n.replace(".", "_"), kind) for n in self._inputs]
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The output on these inputs; of several outputs a dict by name."""
@@ -208,5 +218,3 @@ class Graph(_Callable):
 
     def __repr__(self) -> str:
         return f"<graphc.Graph {self.__name__}({', '.join(self._inputs)}) -> {', '.join(self._outputs)}>"
-
-

@@ -77,7 +77,9 @@ class Gate:
             raise GateError(f"gate {self.__name__} needs at least one operand")
         forward, backward = self._graphs_for(tuple(Leaf(x.type, x.weak) for x in given))
         recorder.enter_line()
-        hidden = [recorder.lift(a) for a in (*forward.captured, *(backward.captured if backward else ()))]
+        hidden = [
+            recorder.lift(a) for a in (*forward.captured, *(backward.captured if backward else ()))
+        ]
         attrs = _attrs(self.__name__, forward, backward)
         return Tensor(recorder.apply("call", *(x.value for x in given), *hidden, **attrs))
 
@@ -104,20 +106,28 @@ class Gate:
             return forward, None
         return forward, self._traced_backward(forward, out, types, names)
 
-    def _traced_backward(self, forward: Traced, out: TensorType, types: Types, names: Sequence[str]) -> Traced:
+    def _traced_backward(
+        self, forward: Traced, out: TensorType, types: Types, names: Sequence[str]
+    ) -> Traced:
         """The backward, whose results are the cotangents of the float operands, captured ones included."""
 
         def cotangents(ct: Tensor, *operands: Tensor) -> tuple[Any, ...]:
             found = self.backward(ct, *operands)
             found = found if isinstance(found, (tuple, list)) else (found,)
             if len(found) != len(operands):
-                raise GateError(f"gate {self.__name__}: backward gives {len(found)} cotangents for {len(operands)} operands")
+                raise GateError(
+                    f"gate {self.__name__}: backward gives {len(found)} cotangents for {len(operands)} operands"
+                )
             return tuple(
-                self._fitted(c, x, n) for c, x, n in zip(found, operands, names) if x.value.dtype.is_float
+                self._fitted(c, x, n)
+                for c, x, n in zip(found, operands, names)
+                if x.value.dtype.is_float
             )
 
-        ct_name = next((n for n in ("ct", "cotangent", "cotangent_") if n not in names))
-        recorded = record(_or_nothing(cotangents), (out, *types), (ct_name, *names), f"{self.__name__}_backward")
+        ct_name = next(n for n in ("ct", "cotangent", "cotangent_") if n not in names)
+        recorded = record(
+            _or_nothing(cotangents), (out, *types), (ct_name, *names), f"{self.__name__}_backward"
+        )
         _add_captured(recorded, forward)
         return recorded.closed()
 
@@ -152,14 +162,20 @@ def _or_nothing(function: Any) -> Any:
 
 
 def _names(function: Any, count: int) -> list[str]:
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    known = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is not p.VAR_POSITIONAL
+    ]
     return [known[i] if i < len(known) else f"x{i}" for i in range(count)]
 
 
 def _add_captured(recorded: Recording, forward: Traced) -> None:
     """Zeros for the cotangents of captured floats: the forward's first, then the backward's own."""
     own = [v.type for _, _, v in recorded.recorder.captured]
-    for i, ty in enumerate([*(TensorType(n.type.dtype, n.type.shape) for n in _hidden(forward)), *own]):
+    for i, ty in enumerate(
+        [*(TensorType(n.type.dtype, n.type.shape) for n in _hidden(forward)), *own]
+    ):
         if ty.dtype.is_float:
             recorded.add_output(f"zero_{i}", recorded.recorder.constant(0, ty))
 
@@ -180,7 +196,9 @@ def _attrs(label: str, forward: Traced, backward: Traced | None) -> dict[str, An
     return {
         "label": label,
         "forward": Graph(f.name, (*f.inputs, *theirs), f.outputs, f.origins),
-        "backward": Graph(b.name, (*backward.arguments, *ours, *_hidden(backward)), b.outputs, b.origins),
+        "backward": Graph(
+            b.name, (*backward.arguments, *ours, *_hidden(backward)), b.outputs, b.origins
+        ),
     }
 
 

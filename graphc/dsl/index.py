@@ -54,7 +54,9 @@ def _expanded(x: Tensor, index: tuple[Any, ...]) -> list[Any]:
     if sum(p is Ellipsis for p in parts) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
     if given > x.ndim:
-        raise IndexError(f"too many indices for {x.type} at {place_text(user_place())}: {given} were given")
+        raise IndexError(
+            f"too many indices for {x.type} at {place_text(user_place())}: {given} were given"
+        )
     if not any(p is Ellipsis for p in parts):
         parts.append(Ellipsis)
     at = next(i for i, p in enumerate(parts) if p is Ellipsis)
@@ -76,7 +78,9 @@ def _as_parts(x: Tensor, p: Any) -> list[Any]:
     if array.dtype.kind == "b":
         return [lifted(i) for i in np.nonzero(array)] if array.ndim else _no_mask()
     if array.dtype.kind not in "iu":
-        raise IndexError(f"an index at {place_text(user_place())} is {array.dtype}: use integers, slices, None or ...")
+        raise IndexError(
+            f"an index at {place_text(user_place())} is {array.dtype}: use integers, slices, None or ..."
+        )
     return [array.astype(np.int64)]
 
 
@@ -134,7 +138,10 @@ def _along(p: int | slice, n: Size) -> tuple[Size, Size, int]:
 
 def _certain_sign(v: Any) -> None:
     if isinstance(v, Tensor):
-        v._unknown("a slice with a traced bound", "graphc.numpy.take with indices, or a bound known to Python")
+        v._unknown(
+            "a slice with a traced bound",
+            "graphc.numpy.take with indices, or a bound known to Python",
+        )
     if isinstance(v, Dim) and not at_least(v, 0):
         raise TraceError(
             f"the slice bound {v} at {place_text(user_place())} may be negative: count from the end, as in x[:-1]"
@@ -152,7 +159,9 @@ def _forward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
     start, stop = 0 if p.start is None else p.start, p.stop
     if stop is None and isinstance(start, int) and start < 0:
         first, count = size_max(n + start, 0), size_min(-start, n)
-    elif stop is None or (isinstance(stop, int) and stop < 0 and not (isinstance(start, int) and start < 0)):
+    elif stop is None or (
+        isinstance(stop, int) and stop < 0 and not (isinstance(start, int) and start < 0)
+    ):
         first, count = start, size_max(n + (stop or 0) - start, 0)
     else:
         first = _clamped(start, n)
@@ -164,10 +173,18 @@ def _backward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
     """From the end down: `above` elements stand at or before the start, `below` at or before the stop."""
     above: Size = n
     if p.start is not None:
-        above = size_max(n + p.start + 1, 0) if isinstance(p.start, int) and p.start < 0 else size_min(p.start + 1, n)
+        above = (
+            size_max(n + p.start + 1, 0)
+            if isinstance(p.start, int) and p.start < 0
+            else size_min(p.start + 1, n)
+        )
     count = above
     if p.stop is not None:
-        below = size_max(n + p.stop + 1, 0) if isinstance(p.stop, int) and p.stop < 0 else size_min(p.stop + 1, n)
+        below = (
+            size_max(n + p.stop + 1, 0)
+            if isinstance(p.stop, int) and p.stop < 0
+            else size_min(p.stop + 1, n)
+        )
         count = size_max(above - below, 0)
     return above - 1, count if step == -1 else size_floordiv(count - step - 1, -step), step
 
@@ -176,7 +193,9 @@ def _sliced(value: Value, along: Sequence[tuple[Size, Size, int]]) -> Value:
     starts, shape, steps = ([a[i] for a in along] for i in range(3))
     if all(s == 0 and t == 1 for s, t in zip(starts, steps)) and tuple(shape) == value.shape:
         return value
-    return value.builder.apply("slice", value, starts=tuple(starts), shape=tuple(shape), steps=tuple(steps))
+    return value.builder.apply(
+        "slice", value, starts=tuple(starts), shape=tuple(shape), steps=tuple(steps)
+    )
 
 
 def _without(value: Value, axes: Sequence[int]) -> Value:

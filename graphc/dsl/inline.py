@@ -42,26 +42,38 @@ def replaced(size: Size, env: Sizes) -> Size:
     return total
 
 
-def inline(recorder: Recorder, traced: Traced, operands: Sequence[Tensor], names: Sequence[str]) -> list[Tensor]:
+def inline(
+    recorder: Recorder, traced: Traced, operands: Sequence[Tensor], names: Sequence[str]
+) -> list[Tensor]:
     """The outputs of a traced function for these operands."""
     env = _sizes(recorder, traced, operands, names)
-    values = [_fitted(recorder, x, n, env, name) for x, n, name in zip(operands, traced.arguments, names)]
+    values = [
+        _fitted(recorder, x, n, env, name) for x, n, name in zip(operands, traced.arguments, names)
+    ]
     values += [recorder.lift(array) for array in traced.captured]
     made = dict(zip(traced.graph.inputs, (v.node for v in values), strict=True))
     outputs = copied(recorder, traced.graph, made, env)
     return [Tensor(Value(recorder, n)) for n in outputs]
 
 
-def _sizes(recorder: Recorder, traced: Traced, operands: Sequence[Tensor], names: Sequence[str]) -> Sizes:
+def _sizes(
+    recorder: Recorder, traced: Traced, operands: Sequence[Tensor], names: Sequence[str]
+) -> Sizes:
     """The operands' sizes by the declared names."""
     env: dict[str, Size] = {}
     for x, node, name in zip(operands, traced.arguments, names):
         if x.ndim != node.type.rank:
             recorder.fail(
-                SignatureError, f"{traced.name}: argument {name} is {node.type}, got {x.type}", **{"got": x.value}
+                SignatureError,
+                f"{traced.name}: argument {name} is {node.type}, got {x.type}",
+                **{"got": x.value},
             )
         for declared, size in zip(node.type.shape, x.shape):
-            if isinstance(declared, Dim) and declared.text.isidentifier() and env.setdefault(declared.text, size) != size:
+            if (
+                isinstance(declared, Dim)
+                and declared.text.isidentifier()
+                and env.setdefault(declared.text, size) != size
+            ):
                 text = f"{traced.name}: argument {name} is {node.type}, got {x.type}; {declared} is {env[declared.text]} before"
                 raise mismatch(recorder, text, {"got": x.value}, env[declared.text], size)
     return env
@@ -124,5 +136,3 @@ def resized(graph: Graph, env: Sizes) -> Graph:
     outputs = copied(builder, graph, made, env)
     named = {name: Value(builder, n) for (name, _), n in zip(graph.outputs, outputs)}
     return builder.graph(graph.name, named)
-
-

@@ -84,7 +84,6 @@ def absolute(x: Any) -> Any:
     return x if x.value.dtype.is_bool else apply_gate(gates.abs_, (x,), {})
 
 
-
 @public("x")
 def positive(x: Any) -> Any:
     """x, of numbers."""
@@ -137,7 +136,9 @@ def round_(x: Any, decimals: int = 0) -> Any:
     if decimals == 0:
         return apply_gate(gates.round_, (x,), {})
     if decimals > 0:
-        return operate(gates.div, apply_gate(gates.round_, (x * 10.0**decimals,), {}), 10.0**decimals)
+        return operate(
+            gates.div, apply_gate(gates.round_, (x * 10.0**decimals,), {}), 10.0**decimals
+        )
     return operate(gates.mul, apply_gate(gates.round_, (x / 10.0**-decimals,), {}), 10.0**-decimals)
 
 
@@ -196,4 +197,8 @@ def full_like(x: Any, value: bool | int | float, dtype: Any = None) -> Any:
     """One number in the shape and dtype of x."""
     x = lifted(x)
     ty = x.type if dtype is None else x.type.with_dtype(as_dtype(dtype))
-    return Tensor(x.recorder.constant(bool(value) if ty.dtype is bool_ else value, TensorType(ty.dtype, ty.shape)))
+    return Tensor(
+        x.recorder.constant(
+            bool(value) if ty.dtype is bool_ else value, TensorType(ty.dtype, ty.shape)
+        )
+    )

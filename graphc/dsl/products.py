@@ -20,8 +20,8 @@ from graphc.dsl.apply import lifted, need_recorder
 from graphc.dsl.pointwise import multiply
 from graphc.dsl.promote import fit, mismatch, operand, result_dtype
 from graphc.dsl.public import public
-from graphc.dsl.reductions import one_axis
 from graphc.dsl.recorder import Recorder, place_text, user_place
+from graphc.dsl.reductions import one_axis
 from graphc.dsl.tensor import Tensor
 from graphc.errors import ShapeError
 from graphc.gates.contraction import contract_values
@@ -57,7 +57,12 @@ def matmul(x: Any, y: Any) -> Any:
     """The matrix product: rows of x with columns of y; further axes are batches and broadcast."""
     recorder, a, b = _promoted(x, y)
     if not a.shape or not b.shape:
-        recorder.fail(ShapeError, f"matmul: {a.type} with {b.type}: a number has no rows; use *", left=a, right=b)
+        recorder.fail(
+            ShapeError,
+            f"matmul: {a.type} with {b.type}: a number has no rows; use *",
+            left=a,
+            right=b,
+        )
     rows, columns = "i" * (a.type.rank > 1), "j" * (b.type.rank > 1)
     outer_a, outer_b = a.shape[:-2], b.shape[:-2]
     a, batch_a = _batch(a, outer_a, outer_b)
@@ -99,7 +104,9 @@ def inner(x: Any, y: Any) -> Any:
     if not a.shape or not b.shape:
         return multiply(x, y)
     letters_a, letters_b = "abcdefgh"[: a.type.rank - 1], "ABCDEFGH"[: b.type.rank - 1]
-    return _contracted(recorder, "inner", a, b, f"{letters_a}k,{letters_b}k->{letters_a}{letters_b}")
+    return _contracted(
+        recorder, "inner", a, b, f"{letters_a}k,{letters_b}k->{letters_a}{letters_b}"
+    )
 
 
 @public("x", "y")
@@ -122,13 +129,17 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
         pairs = list(zip(range(a.type.rank - axes, a.type.rank), range(axes)))
     else:
         first, second = ([v] if isinstance(v, int) else list(v) for v in axes)
-        pairs = [(one_axis(i, a.type.rank), one_axis(j, b.type.rank)) for i, j in zip(first, second)]
+        pairs = [
+            (one_axis(i, a.type.rank), one_axis(j, b.type.rank)) for i, j in zip(first, second)
+        ]
     letters_a, letters_b = list("abcdefgh"[: a.type.rank]), list("ABCDEFGH"[: b.type.rank])
     for i, j in pairs:
         letters_b[j] = letters_a[i]
     summed = [letters_a[i] for i, _ in pairs]
     out = [c for c in (*letters_a, *letters_b) if c not in summed]
-    return _contracted(recorder, "tensordot", a, b, "{},{}->{}".format(*map("".join, (letters_a, letters_b, out))))
+    return _contracted(
+        recorder, "tensordot", a, b, "{},{}->{}".format(*map("".join, (letters_a, letters_b, out)))
+    )
 
 
 # -- einsum ---------------------------------------------------------------------------------------------------
@@ -139,14 +150,18 @@ def einsum(spec: str, x: Any, y: Any = None) -> Any:
     """Einstein's summation over one or two operands: "ij,jk->ik". No letter twice in one operand, no ellipsis."""
     operands, out = _parse_einsum(spec)
     if len(operands) != (1 if y is None else 2):
-        raise ShapeError(f"einsum {spec!r} at {place_text(user_place())}: takes {len(operands)} operands")
+        raise ShapeError(
+            f"einsum {spec!r} at {place_text(user_place())}: takes {len(operands)} operands"
+        )
     if y is None:
         summed = _sum_letters(lifted(x), operands[0], out)
         return _arranged(*summed, out)
     recorder, a, b = _promoted(x, y)
     left, letters_a = _sum_letters(Tensor(a), operands[0], operands[1] + out)
     right, letters_b = _sum_letters(Tensor(b), operands[1], operands[0] + out)
-    return _contracted(recorder, f"einsum {spec}", left.value, right.value, f"{letters_a},{letters_b}->{out}")
+    return _contracted(
+        recorder, f"einsum {spec}", left.value, right.value, f"{letters_a},{letters_b}->{out}"
+    )
 
 
 def _parse_einsum(spec: str) -> tuple[list[str], str]:
@@ -154,12 +169,16 @@ def _parse_einsum(spec: str) -> tuple[list[str], str]:
     given, arrow, out = spec.partition("->")
     operands = given.split(",")
     if any(not (o.isalpha() or not o) or len(set(o)) != len(o) for o in (*operands, out)):
-        raise ShapeError(f"einsum {spec!r} at {place_text(user_place())}: letters only, each once in an operand")
+        raise ShapeError(
+            f"einsum {spec!r} at {place_text(user_place())}: letters only, each once in an operand"
+        )
     if not arrow:
         counts = Counter("".join(operands))
         out = "".join(sorted(c for c, n in counts.items() if n == 1))
     if set(out) - set("".join(operands)):
-        raise ShapeError(f"einsum {spec!r} at {place_text(user_place())}: a letter of the result is in no operand")
+        raise ShapeError(
+            f"einsum {spec!r} at {place_text(user_place())}: a letter of the result is in no operand"
+        )
     return operands, out
 
 
@@ -168,7 +187,11 @@ def _sum_letters(x: Tensor, letters: str, kept: str) -> tuple[Tensor, str]:
     from graphc.dsl.reductions import sum_
 
     if x.ndim != len(letters):
-        x.recorder.fail(ShapeError, f"einsum: {x.type} has rank {x.ndim}, {letters!r} has {len(letters)}", of=x.value)
+        x.recorder.fail(
+            ShapeError,
+            f"einsum: {x.type} has rank {x.ndim}, {letters!r} has {len(letters)}",
+            of=x.value,
+        )
     axes = tuple(i for i, c in enumerate(letters) if c not in kept)
     summed = sum_(x, axes, dtype=x.dtype) if axes else x
     return summed, "".join(c for c in letters if c in kept)

@@ -90,7 +90,9 @@ def result_dtype(kinds: tuple[str, ...]) -> DType:
 
 def literal(recorder: Recorder, value: Any, ty: TensorType) -> Value:
     """A Python number in a type; NumPy's OverflowError where an integer does not fit."""
-    if ty.dtype.is_int and not -(2 ** (8 * ty.dtype.itemsize - 1)) <= value < 2 ** (8 * ty.dtype.itemsize - 1):
+    if ty.dtype.is_int and not -(2 ** (8 * ty.dtype.itemsize - 1)) <= value < 2 ** (
+        8 * ty.dtype.itemsize - 1
+    ):
         raise OverflowError(f"Python integer {value} out of bounds for {ty.dtype.numpy.name}")
     return recorder.constant(value, ty)
 
@@ -116,7 +118,11 @@ def broadcast_shape(recorder: Recorder, what: str, operands: Sequence[Operand]) 
 
 
 def _broadcast_two(
-    recorder: Recorder, what: str, a: tuple[Size, ...], b: tuple[Size, ...], operands: Sequence[Operand]
+    recorder: Recorder,
+    what: str,
+    a: tuple[Size, ...],
+    b: tuple[Size, ...],
+    operands: Sequence[Operand],
 ) -> tuple[Size, ...]:
     rank = max(len(a), len(b))
     wide_a, wide_b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
@@ -132,12 +138,16 @@ def cannot_broadcast(
     recorder: Recorder, what: str, operands: Sequence[Operand], s: Size, t: Size
 ) -> ShapeError:
     values = [o.lifted(recorder) for o in operands if o.shape]
-    labels = ("left", "right") if len(values) == 2 else tuple(f"arg {i}" for i in range(len(values)))
+    labels = (
+        ("left", "right") if len(values) == 2 else tuple(f"arg {i}" for i in range(len(values)))
+    )
     types = " with ".join(str(v.type) for v in values)
     return mismatch(recorder, f"{what}: cannot broadcast {types}", dict(zip(labels, values)), s, t)
 
 
-def mismatch(recorder: Recorder, message: str, values: dict[str, Value], s: Size, t: Size) -> ShapeError:
+def mismatch(
+    recorder: Recorder, message: str, values: dict[str, Value], s: Size, t: Size
+) -> ShapeError:
     """A ShapeError that knows which two sizes differ, so that a trace with sizes of its own naming can unify them."""
     lines = [message, *recorder.describe(values), f"  at     {place_text(user_place())}"]
     error = ShapeError("\n".join(lines))

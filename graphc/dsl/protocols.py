@@ -35,7 +35,9 @@ _ALIASES = {"amax": "max", "amin": "min", "round_": "round", "around": "round", 
 _SAFE = {"out": None, "where": True, "order": "K", "subok": True, "casting": "same_kind"}
 
 
-def call_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def call_ufunc(
+    ufunc: np.ufunc, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
     """What `Tensor.__array_ufunc__` answers."""
     name = f"numpy.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
     options = _without_defaults(name, kwargs)
@@ -72,7 +74,9 @@ def call_function(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
         return function(*args, **options)
     except TypeError as error:
         if type(error) is TypeError and "argument" in str(error):
-            raise TraceError(f"{name} at {place_text(user_place())}: on traced values, {error}") from error
+            raise TraceError(
+                f"{name} at {place_text(user_place())}: on traced values, {error}"
+            ) from error
         raise
 
 
@@ -80,7 +84,9 @@ _INSPECTIONS: dict[str, Callable[..., Any]] = {
     "numpy.shape": lambda x: x.shape,
     "numpy.ndim": lambda x: x.ndim,
     "numpy.size": lambda x, axis=None: x.size if axis is None else x.shape[axis],
-    "numpy.result_type": lambda *args: np.result_type(*(a.dtype if isinstance(a, Tensor) else a for a in args)),
+    "numpy.result_type": lambda *args: np.result_type(
+        *(a.dtype if isinstance(a, Tensor) else a for a in args)
+    ),
     "numpy.iscomplexobj": lambda x: False,
     "numpy.isrealobj": lambda x: True,
 }
@@ -100,7 +106,9 @@ def _untraced(name: str) -> TraceError:
 
 
 def _argument(name: str, argument: str) -> TraceError:
-    return TraceError(f"{name} of a traced value at {place_text(user_place())}: the argument {argument!r} is not supported")
+    return TraceError(
+        f"{name} of a traced value at {place_text(user_place())}: the argument {argument!r} is not supported"
+    )
 
 
 def _without_defaults(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,4 +128,6 @@ def _bools_only(name: str, inputs: Sequence[Any]) -> None:
     for v in inputs:
         dtype = getattr(v, "dtype", None)
         if (np.asarray(v).dtype if dtype is None else dtype) != np.bool_:
-            raise DTypeError(f"{name} at {place_text(user_place())}: bitwise operations are for bools here, got {dtype}")
+            raise DTypeError(
+                f"{name} at {place_text(user_place())}: bitwise operations are for bools here, got {dtype}"
+            )

@@ -43,8 +43,14 @@ def public(*arrays: str) -> Callable[[F], F]:
     return decorate
 
 
-def _compiled(function: Callable[..., Any], arguments: Mapping[str, Any], arrays: tuple[str, ...]) -> Any:
-    given = {k: _as_array(v, k == "arrays") for k, v in arguments.items() if k in arrays and v is not None}
+def _compiled(
+    function: Callable[..., Any], arguments: Mapping[str, Any], arrays: tuple[str, ...]
+) -> Any:
+    given = {
+        k: _as_array(v, k == "arrays")
+        for k, v in arguments.items()
+        if k in arrays and v is not None
+    }
     fixed = tuple((k, frozen(v)) for k, v in arguments.items() if k not in given)
     return _jitted(function, tuple(given), fixed)(*given.values())
 
@@ -66,7 +72,9 @@ def frozen(value: Any) -> Hashable:
 
 
 @functools.lru_cache(maxsize=1024)
-def _jitted(function: Callable[..., Any], names: tuple[str, ...], fixed: tuple[tuple[str, Any], ...]) -> Any:
+def _jitted(
+    function: Callable[..., Any], names: tuple[str, ...], fixed: tuple[tuple[str, Any], ...]
+) -> Any:
     from graphc.dsl.transform import jit
 
     def evaluated(*values: Any) -> Any:

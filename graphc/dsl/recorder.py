@@ -32,8 +32,8 @@ from graphc.ir.types import TensorType, from_numpy
 CONSTANT_ELEMENTS = 64  # a captured array up to this size becomes a constant, a larger one an input
 
 INSIDE = tuple(  # folders whose lines are not the user's
-   
-    os.path.dirname(os.path.abspath(path)) + os.sep for path in (os.path.dirname(__file__), np.__file__)
+    os.path.dirname(os.path.abspath(path)) + os.sep
+    for path in (os.path.dirname(__file__), np.__file__)
 )
 
 
@@ -63,7 +63,9 @@ class Recorder(Builder):
         super().__init__()
         self.name = name
         self.is_open = True
-        self.captured: list[tuple[np.ndarray, np.ndarray, Value]] = []  # the user's, our copy, its input
+        self.captured: list[
+            tuple[np.ndarray, np.ndarray, Value]
+        ] = []  # the user's, our copy, its input
         self._captured_ids: dict[int, Value] = {}
 
     def enter_line(self) -> None:
@@ -99,7 +101,9 @@ class Recorder(Builder):
 
     def fail(self, kind: type[GraphcError], message: str, **operands: Value) -> NoReturn:
         """Raise an error that names the user's line and describes the operands."""
-        raise kind("\n".join([message, *self.describe(operands), f"  at     {place_text(user_place())}"]))
+        raise kind(
+            "\n".join([message, *self.describe(operands), f"  at     {place_text(user_place())}"])
+        )
 
     def describe(self, operands: dict[str, Value]) -> list[str]:
         lines = []

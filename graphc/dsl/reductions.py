@@ -87,7 +87,11 @@ def _extreme(x: Any, axis: Axis, keepdims: bool, op: str, of_bools: str) -> Tens
 
 def _need_elements(x: Tensor, axes: Sequence[int], op: str) -> None:
     if any(x.shape[a] == 0 for a in axes):
-        x.recorder.fail(ShapeError, f"{op} over axes {tuple(axes)} of {x.type}: nothing to choose from", of=x.value)
+        x.recorder.fail(
+            ShapeError,
+            f"{op} over axes {tuple(axes)} of {x.type}: nothing to choose from",
+            of=x.value,
+        )
 
 
 @public("x")
@@ -126,7 +130,9 @@ def _argument(x: Any, axis: int | None, keepdims: bool, op: str) -> Tensor:
     x = x.reshape(-1) if axis is None else x
     at = 0 if axis is None else one_axis(axis, rank)
     if x.shape[at] == 0:
-        x.recorder.fail(ShapeError, f"{op} over axis {at} of {x.type}: nothing to choose from", of=x.value)
+        x.recorder.fail(
+            ShapeError, f"{op} over axis {at} of {x.type}: nothing to choose from", of=x.value
+        )
     value = x.value.cast(i32) if x.value.dtype.is_bool else x.value
     found = value.builder.apply(op, value, axis=at)
     return Tensor(_kept(found, tuple(range(rank)) if axis is None else (at,), keepdims))
@@ -155,7 +161,11 @@ def as_float(x: Any) -> Tensor:
 
 def _divided(total: Value, count: Size) -> Value:
     """total / count, by a division."""
-    number = total.constant(count) if isinstance(count, int) else total.builder.size(count).cast(total.dtype)
+    number = (
+        total.constant(count)
+        if isinstance(count, int)
+        else total.builder.size(count).cast(total.dtype)
+    )
     return total / number.broadcast(total.shape)
 
 
@@ -225,4 +235,3 @@ def log_softmax(x: Any, axis: Axis = -1) -> Any:
 def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """How many elements over axes are true, or other than 0."""
     return sum_(astype_bool(lifted(x)), axis, keepdims=keepdims)
-

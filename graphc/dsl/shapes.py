@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl.apply import find_recorder, lifted, need_recorder
-from graphc.dsl.pointwise import as_dtype
 from graphc.dsl.promote import Operand, literal, mismatch, operand, result_dtype
 from graphc.dsl.public import public
-from graphc.dsl.reductions import axes_of, one_axis
 from graphc.dsl.recorder import place_text, user_place
+from graphc.dsl.reductions import axes_of, one_axis
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir.graph import Value
@@ -31,7 +30,10 @@ Shape = Any  # an int or a tuple of ints, of sizes with names, and of at most on
 def as_shape(shape: Shape) -> tuple[Size, ...]:
     if isinstance(shape, (int, np.integer, Dim)):
         shape = (shape,)
-    return tuple(as_size(s) if not isinstance(s, (np.ndarray, np.generic)) else as_size(int(s)) for s in shape)
+    return tuple(
+        as_size(s) if not isinstance(s, (np.ndarray, np.generic)) else as_size(int(s))
+        for s in shape
+    )
 
 
 @public("x")
@@ -43,10 +45,16 @@ def reshape(x: Any, shape: Shape) -> Any:
     if len(unknown) > 1:
         x.recorder.fail(ShapeError, "reshape: only one size may be -1", of=x.value)
     for i in unknown:
-        sizes[i] = _missing(x, product(as_shape([s for s in sizes if isinstance(s, Dim) or s != -1])))
+        sizes[i] = _missing(
+            x, product(as_shape([s for s in sizes if isinstance(s, Dim) or s != -1]))
+        )
     if product(as_shape(sizes)) != x.size:
         text = ", ".join(map(str, shape if isinstance(shape, (tuple, list)) else [shape]))
-        x.recorder.fail(ShapeError, f"reshape: {x.type} has {x.size} elements, which ({text}) does not hold", of=x.value)
+        x.recorder.fail(
+            ShapeError,
+            f"reshape: {x.type} has {x.size} elements, which ({text}) does not hold",
+            of=x.value,
+        )
     return Tensor(x.value.reshape(as_shape(sizes)))
 
 
@@ -92,7 +100,11 @@ def transpose(x: Any, axes: Any = None) -> Any:
         return Tensor(x.value.transposed(tuple(reversed(range(x.ndim)))))
     perm = tuple(one_axis(a, x.ndim) for a in axes)
     if sorted(perm) != list(range(x.ndim)):
-        x.recorder.fail(ShapeError, f"transpose: {tuple(axes)} is not a permutation of the axes of {x.type}", of=x.value)
+        x.recorder.fail(
+            ShapeError,
+            f"transpose: {tuple(axes)} is not a permutation of the axes of {x.type}",
+            of=x.value,
+        )
     return Tensor(x.value.transposed(perm))
 
 
@@ -127,7 +139,9 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
     for i, s in enumerate(x.shape):
         if offset < 0 or s not in (1, to[offset + i]):
             text = f"broadcast_to: {x.type} does not broadcast to ({', '.join(map(str, to))})"
-            raise mismatch(x.recorder, text, {"of": x.value}, s, to[offset + i] if offset >= 0 else 0)
+            raise mismatch(
+                x.recorder, text, {"of": x.value}, s, to[offset + i] if offset >= 0 else 0
+            )
     return Tensor(x.value.broadcast(to))
 
 
@@ -143,10 +157,14 @@ def expand_dims(x: Any, axis: Any) -> Any:
 def squeeze(x: Any, axis: Any = None) -> Any:
     """Without axes of size 1: all of them, or these."""
     x = lifted(x)
-    axes = tuple(i for i, s in enumerate(x.shape) if s == 1) if axis is None else axes_of(axis, x.ndim)
+    axes = (
+        tuple(i for i, s in enumerate(x.shape) if s == 1) if axis is None else axes_of(axis, x.ndim)
+    )
     for a in axes:
         if x.shape[a] != 1:
-            x.recorder.fail(ShapeError, f"squeeze: axis {a} of {x.type} is not of size 1", of=x.value)
+            x.recorder.fail(
+                ShapeError, f"squeeze: axis {a} of {x.type} is not of size 1", of=x.value
+            )
     return Tensor(x.value.builder.apply("squeeze", x.value, axes=axes)) if axes else x
 
 
@@ -160,7 +178,9 @@ def _common(arrays: Sequence[Any], what: str) -> list[Value]:
         arrays = list(arrays)
     operands = [operand(recorder, a) for a in arrays]
     if not operands:
-        raise ShapeError(f"{what} of nothing at {place_text(user_place())}: give at least one array")
+        raise ShapeError(
+            f"{what} of nothing at {place_text(user_place())}: give at least one array"
+        )
     dtype = result_dtype(tuple(o.dtype.name for o in operands))
     return [_as(o, dtype) for o in operands]
 
@@ -168,7 +188,11 @@ def _common(arrays: Sequence[Any], what: str) -> list[Value]:
 def _as(given: Operand, dtype: Any) -> Value:
     recorder = find_recorder(())
     assert given.value is not None or recorder is not None
-    return literal(recorder, given.literal, TensorType(dtype)) if given.value is None else given.value.cast(dtype)  # type: ignore[arg-type]
+    return (
+        literal(recorder, given.literal, TensorType(dtype))
+        if given.value is None
+        else given.value.cast(dtype)
+    )  # type: ignore[arg-type]
 
 
 @public("arrays")
@@ -241,14 +265,20 @@ def _at_least_2d(x: Tensor) -> Tensor:
 
 
 @public("x")
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: bool | int | float = 0) -> Any:
+def pad(
+    x: Any, pad_width: Any, mode: str = "constant", constant_values: bool | int | float = 0
+) -> Any:
     """Surrounded by a number; `pad_width` is n, (before, after), or a pair for each axis."""
     x = lifted(x)
     if mode != "constant":
-        raise ShapeError(f"pad at {place_text(user_place())}: mode {mode!r} is not supported, only 'constant'")
+        raise ShapeError(
+            f"pad at {place_text(user_place())}: mode {mode!r} is not supported, only 'constant'"
+        )
     widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
     if any(w < 0 for pair in widths for w in pair):
-        raise ShapeError(f"pad at {place_text(user_place())}: widths are at least 0, got {pad_width}")
+        raise ShapeError(
+            f"pad at {place_text(user_place())}: widths are at least 0, got {pad_width}"
+        )
     if not any(w for pair in widths for w in pair):
         return x
     shape = tuple(s + before + after for s, (before, after) in zip(x.shape, widths))
@@ -280,7 +310,9 @@ def roll(x: Any, shift: int, axis: int | None = None) -> Any:
         x._unknown(f"roll along an axis of size {n}", "concatenate of two slices")
     cut = -shift % n if n else 0
     before = (slice(None),) * at
-    return concatenate([x[(*before, slice(cut, None))], x[(*before, slice(0, cut))]], at) if cut else x
+    return (
+        concatenate([x[(*before, slice(cut, None))], x[(*before, slice(0, cut))]], at) if cut else x
+    )
 
 
 @public("x", "index")
@@ -292,7 +324,9 @@ def take(x: Any, index: Any, axis: int | None = None) -> Any:
         index = np.asarray(index, dtype=np.int64 if not len(index) else None)
     at = lifted(index)
     if not at.value.dtype.is_int:
-        raise DTypeError(f"take at {place_text(user_place())}: the index is {at.type}; use integers")
+        raise DTypeError(
+            f"take at {place_text(user_place())}: the index is {at.type}; use integers"
+        )
     return x[(*(slice(None),) * axis, index if isinstance(index, np.ndarray) else at)]
 
 
@@ -329,5 +363,3 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
     for _ in range(n):
         x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
     return x
-
-

@@ -34,7 +34,9 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 def name_of(function: Callable[..., Any]) -> str:
     """A name that a graph can have."""
-    name = getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", "function")
+    name = getattr(function, "__name__", None) or getattr(
+        getattr(function, "func", None), "__name__", "function"
+    )
     return name if name.isidentifier() and name.isascii() else "function"
 
 
@@ -45,11 +47,15 @@ def parameter_types(
     try:
         signature = inspect.signature(function, locals=dict(local or {}), eval_str=True)
     except Exception as error:
-        raise SignatureError(f"an annotation of {name_of(function)} cannot be read: {error}") from error
+        raise SignatureError(
+            f"an annotation of {name_of(function)} cannot be read: {error}"
+        ) from error
     types = []
     for p in signature.parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            raise SignatureError(f"{name_of(function)}: a graph has a fixed count of parameters, not *{p.name}")
+            raise SignatureError(
+                f"{name_of(function)}: a graph has a fixed count of parameters, not *{p.name}"
+            )
         types.append(as_type(p.annotation, f"parameter {p.name} of {name_of(function)}"))
     return tuple(signature.parameters), tuple(types)
 
@@ -68,11 +74,15 @@ def as_type(annotation: Any, what: str) -> Any:
         return type(annotation)(as_type(v, what) for v in annotation)
     if get_origin(annotation) is tuple:
         return tuple(as_type(v, what) for v in get_args(annotation))
-    if isinstance(annotation, type) and (dataclasses.is_dataclass(annotation) or hasattr(annotation, "_fields")):
+    if isinstance(annotation, type) and (
+        dataclasses.is_dataclass(annotation) or hasattr(annotation, "_fields")
+    ):
         return _of_class(annotation, what)
     if annotation is inspect.Parameter.empty:
         raise SignatureError(f"{what} has no type: annotate it, as in x: graphc.f64['n', 3]")
-    raise SignatureError(f"{what} is annotated with {annotation!r}: use a type such as graphc.f64['n', 3]")
+    raise SignatureError(
+        f"{what} is annotated with {annotation!r}: use a type such as graphc.f64['n', 3]"
+    )
 
 
 def _of_class(cls: type, what: str) -> Any:
@@ -94,7 +104,9 @@ def _evaluated(annotation: Any, cls: type) -> Any:
     return annotation
 
 
-def bind(signature: inspect.Signature, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+def bind(
+    signature: inspect.Signature, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
     """Arguments by parameter; a SignatureError says what is missing or too much."""
     try:
         return signature.bind(*args, **kwargs)

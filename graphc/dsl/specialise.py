@@ -96,7 +96,10 @@ class Family:
 
     def _symbolic(self, shapes: Shapes) -> Variant | None:
         """A variant with symbols for the axes that change; None where this call needs numbers."""
-        names = {axis: f"{self.leaf_names[axis[0]].replace('.', '_')}_{axis[1]}" for axis in sorted(self.changed)}
+        names = {
+            axis: f"{self.leaf_names[axis[0]].replace('.', '_')}_{axis[1]}"
+            for axis in sorted(self.changed)
+        }
         while True:
             try:
                 made = self._made(shapes, names)
@@ -118,7 +121,9 @@ class Family:
 
 
 def _named(leaf: int, shape: tuple[int, ...], names: dict[Axis, str]) -> tuple[Size, ...]:
-    return tuple(Dim.symbol(names[leaf, j]) if (leaf, j) in names else n for j, n in enumerate(shape))
+    return tuple(
+        Dim.symbol(names[leaf, j]) if (leaf, j) in names else n for j, n in enumerate(shape)
+    )
 
 
 def _unified(names: dict[Axis, str], sizes: Sequence[Size]) -> bool:

@@ -92,19 +92,26 @@ class Tensor:
         if not self.ndim:
             raise TypeError("len() of unsized object")
         if not isinstance(self.shape[0], int):
-            self._unknown("len() of an axis whose size is a name", f"use x.shape[0], which is {self.shape[0]} here")
+            self._unknown(
+                "len() of an axis whose size is a name",
+                f"use x.shape[0], which is {self.shape[0]} here",
+            )
         return self.shape[0]
 
     def __repr__(self) -> str:
         recorder = self.value.builder
-        text = recorder.text(self.value.node) if isinstance(recorder, Recorder) else repr(self.value)
+        text = (
+            recorder.text(self.value.node) if isinstance(recorder, Recorder) else repr(self.value)
+        )
         return f"<traced {self.type}: {text}>"
 
     # -- what a trace cannot know -----------------------------------------------------------------------------
 
     def _unknown(self, what: str, instead: str) -> NoReturn:
         recorder = self.value.builder
-        described = recorder.describe({"value": self.value}) if isinstance(recorder, Recorder) else []
+        described = (
+            recorder.describe({"value": self.value}) if isinstance(recorder, Recorder) else []
+        )
         head = f"{what} at {place_text(user_place())}: a traced value has no numbers until the graph runs"
         raise TraceError("\n".join([head, *described, f"  instead: {instead}"]))
 
@@ -115,10 +122,16 @@ class Tensor:
         )
 
     def __int__(self) -> int:
-        self._unknown(f"a traced {self.type} was read as a Python int", "x.astype(int), or a plain Python argument")
+        self._unknown(
+            f"a traced {self.type} was read as a Python int",
+            "x.astype(int), or a plain Python argument",
+        )
 
     def __float__(self) -> float:
-        self._unknown(f"a traced {self.type} was read as a Python float", "x.astype(float), or graphc.numpy for math")
+        self._unknown(
+            f"a traced {self.type} was read as a Python float",
+            "x.astype(float), or graphc.numpy for math",
+        )
 
     def __complex__(self) -> complex:
         self._unknown(f"a traced {self.type} was read as a Python complex", "real arithmetic")
@@ -145,14 +158,20 @@ class Tensor:
         if not self.ndim:
             raise TypeError("iteration over a 0-d array")
         if not isinstance(self.shape[0], int):
-            self._unknown(f"a loop over an axis of size {self.shape[0]}", "array operations over the whole axis")
+            self._unknown(
+                f"a loop over an axis of size {self.shape[0]}",
+                "array operations over the whole axis",
+            )
         return (self[i] for i in range(self.shape[0]))
 
     def __contains__(self, _: Any) -> bool:
         self._unknown("`in` on a traced value", "graphc.numpy.any(x == y)")
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        self._unknown("an assignment to elements", "graphc.where(mask, new, x), or graphc.numpy.concatenate of parts")
+        self._unknown(
+            "an assignment to elements",
+            "graphc.where(mask, new, x), or graphc.numpy.concatenate of parts",
+        )
 
     def __getitem__(self, index: Any) -> Tensor:
         from graphc.dsl.index import get
@@ -166,7 +185,9 @@ class Tensor:
 
         return call_ufunc(ufunc, method, inputs, kwargs)
 
-    def __array_function__(self, func: Any, types: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def __array_function__(
+        self, func: Any, types: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         from graphc.dsl.protocols import call_function
 
         return call_function(func, args, kwargs)
@@ -329,7 +350,9 @@ _OPERANDS = (bool, int, float, complex, np.ndarray, np.generic, Tensor, Dim, lis
 
 def _known(other: Any) -> bool:
     """Whether arithmetic with an operand is ours; else Python asks the other side."""
-    return isinstance(other, _OPERANDS) or (hasattr(other, "__array__") and not hasattr(other, "__array_ufunc__"))
+    return isinstance(other, _OPERANDS) or (
+        hasattr(other, "__array__") and not hasattr(other, "__array_ufunc__")
+    )
 
 
 def _operate(name: str, *args: Any) -> Any:

@@ -82,15 +82,27 @@ class Recording:
         inputs = [*self.inputs, *hidden]
         _check_closed(self.recorder, inputs, self.outputs)
         graph = self.recorder.graph(self.recorder.name, self.outputs, inputs)
-        return Traced(graph, self.in_tree, self.out_tree, tuple(copy for _, copy, _ in self.recorder.captured))
+        return Traced(
+            graph, self.in_tree, self.out_tree, tuple(copy for _, copy, _ in self.recorder.captured)
+        )
 
 
-def trace(function: Callable[..., Any], types: Sequence[Any], names: Sequence[str], name: str | None = None) -> Traced:
+def trace(
+    function: Callable[..., Any],
+    types: Sequence[Any],
+    names: Sequence[str],
+    name: str | None = None,
+) -> Traced:
     """The graph of a function for arguments of these types."""
     return record(function, types, names, name).closed()
 
 
-def record(function: Callable[..., Any], types: Sequence[Any], names: Sequence[str], name: str | None = None) -> Recording:
+def record(
+    function: Callable[..., Any],
+    types: Sequence[Any],
+    names: Sequence[str],
+    name: str | None = None,
+) -> Recording:
     """Run the function on traced arguments."""
     recorder = Recorder(name or name_of(function))
     recorder.at = definition_place(function)
@@ -134,7 +146,9 @@ def lift_results(recorder: Recorder, result: Any) -> tuple[dict[str, Value], Str
     """Results by name: `out`, `out.0`, or the keys of a dict."""
     leaves, names, structure = flatten(result, "" if isinstance(result, dict) else "out")
     if not leaves:
-        raise SignatureError(f"{recorder.name} returned {result!r}, which has no arrays in it: return what it computes")
+        raise SignatureError(
+            f"{recorder.name} returned {result!r}, which has no arrays in it: return what it computes"
+        )
     values = [operand(recorder, leaf).lifted(recorder) for leaf in leaves]
     return dict(zip(as_names(names), values)), structure
 

@@ -52,7 +52,12 @@ class Jit(Generic[P, R]):
 
     _unbound: Any = None  # for a bound method's: the Jit in the class
 
-    def __init__(self, function: Callable[P, R], name: str | None = None, like: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str | None = None,
+        like: Callable[..., Any] | None = None,
+    ) -> None:
         functools.update_wrapper(self, like or function, updated=())
         self._function = function
         self._name = name or name_of(function)
@@ -84,24 +89,35 @@ class Jit(Generic[P, R]):
             return self._function(*args, **kwargs)
         given = [plain_leaf(x, n) for x, n in zip(leaves, leaf_names)]
         arrays = [g.array for g in given]
-        call = Call(tree, tuple(g.dtype for g in given), tuple(a.ndim for a in arrays), tuple(g.weak for g in given))
+        call = Call(
+            tree,
+            tuple(g.dtype for g in given),
+            tuple(a.ndim for a in arrays),
+            tuple(g.weak for g in given),
+        )
         family = self._families.get(call) or self._family(call, names, leaf_names, keywords)
         variant = family.variant(tuple(a.shape for a in arrays))
         results = variant.run(arrays)
         return unflatten(variant.traced.out_tree, map(as_result, results))
 
-    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...], tuple[str, ...]]:
+    def _bound(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[str, ...], tuple[Any, ...], tuple[str, ...]]:
         """Names and values of the arguments: positional ones, then those given by keyword only."""
         if not kwargs and self._plain and len(args) == len(self._plain):
             return self._plain, args, ()
         bound = bind(self._signature, self._name, args, kwargs)
         parameters = list(self._signature.parameters.values())
-        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names = [
+            p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         names = [names[i] if i < len(names) else f"argument_{i}" for i in range(len(bound.args))]
         keywords = tuple(bound.kwargs)
         return (*names, *keywords), (*bound.args, *bound.kwargs.values()), keywords
 
-    def _family(self, call: Call, names: tuple[str, ...], leaf_names: list[str], keywords: tuple[str, ...]) -> Family:
+    def _family(
+        self, call: Call, names: tuple[str, ...], leaf_names: list[str], keywords: tuple[str, ...]
+    ) -> Family:
         function: Callable[..., Any] = self._function
         if keywords:
             function = functools.partial(_with_keywords, self._function, keywords)
@@ -138,7 +154,9 @@ def jit(function: Callable[P, R]) -> Jit[P, R]:
 class _Arguments:
     """Arguments of a nested transform: nominal inputs stand for them until the transform is done."""
 
-    def __init__(self, recorder: Recorder, what: str, values: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(
+        self, recorder: Recorder, what: str, values: Sequence[Any], names: Sequence[str]
+    ) -> None:
         leaves, self.names, self.tree = flatten_arguments(values, names)
         self.recorder = recorder
         self.operands = [lifted(x) for x in leaves]
@@ -148,7 +166,9 @@ class _Arguments:
                     f"{what}: argument {name} is {x.type} at {place_text(user_place())}; a derivative exists with "
                     "respect to floats only: pass a float, or choose other argnums"
                 )
-        self.nominal = [Tensor(recorder.nominal(n, x.type), x.weak) for n, x in zip(self.names, self.operands)]
+        self.nominal = [
+            Tensor(recorder.nominal(n, x.type), x.weak) for n, x in zip(self.names, self.operands)
+        ]
 
     @property
     def nominal_values(self) -> list[Value]:
@@ -159,12 +179,16 @@ class _Arguments:
         return list(unflatten(self.tree, self.nominal))
 
     def substituted(self, values: Sequence[Value]) -> list[Value]:
-        replaced: dict[Node, Value] = {n.value.node: x.value for n, x in zip(self.nominal, self.operands)}
+        replaced: dict[Node, Value] = {
+            n.value.node: x.value for n, x in zip(self.nominal, self.operands)
+        }
         return self.recorder.substitute(values, replaced)
 
     def as_trees(self, values: Sequence[Value]) -> list[Any]:
         """Derivatives in the structure of the arguments."""
-        return list(unflatten(self.tree, [Tensor(v, x.weak) for v, x in zip(values, self.operands)]))
+        return list(
+            unflatten(self.tree, [Tensor(v, x.weak) for v, x in zip(values, self.operands)])
+        )
 
 
 def value_and_grad(
@@ -179,12 +203,16 @@ def value_and_grad(
     return _cached(_ValueAndGrad, function, argnums, has_aux)
 
 
-def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """A function that gives the gradient of `function`; with `has_aux`, (gradient, aux)."""
     return _cached(_Grad, function, argnums, has_aux)
 
 
-def _cached(kind: Any, function: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool) -> Any:
+def _cached(
+    kind: Any, function: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool
+) -> Any:
     numbers = argnums if isinstance(argnums, int) else tuple(argnums)
     try:
         return _made(kind, function, numbers, has_aux)
@@ -195,14 +223,18 @@ def _cached(kind: Any, function: Callable[..., Any], argnums: int | Sequence[int
 
 
 @functools.lru_cache(maxsize=256)
-def _made(kind: Any, function: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool) -> Any:
+def _made(
+    kind: Any, function: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool
+) -> Any:
     return kind(function, argnums, has_aux)
 
 
 class _ValueAndGrad(Jit):
     """Jit of a function that differentiates another inside of the trace."""
 
-    def __init__(self, function: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool
+    ) -> None:
         if not callable(function):
             raise SignatureError(f"a function is needed, got {function!r}")
         self._differentiated = function
@@ -212,7 +244,9 @@ class _ValueAndGrad(Jit):
     prefix = "value_and_grad"
 
     def _bound_to(self, instance: Any, owner: type | None) -> Jit:
-        return type(self)(self._differentiated.__get__(instance, owner), self._argnums, self._has_aux)
+        return type(self)(
+            self._differentiated.__get__(instance, owner), self._argnums, self._has_aux
+        )
 
     def _compose(self, *args: Any, **kwargs: Any) -> Any:
         (value, aux), grads = self._both(args, kwargs)
@@ -231,7 +265,9 @@ class _ValueAndGrad(Jit):
             value, aux = self._value(recorder, result, what)
             aux_leaves, _, aux_tree = flatten(aux)
             aux_values = [lifted(x).value for x in aux_leaves]
-            grads = pull_back(recorder, [value.value], [value.value.constant(1)], arguments.nominal_values)
+            grads = pull_back(
+                recorder, [value.value], [value.value.constant(1)], arguments.nominal_values
+            )
             values = arguments.substituted([value.value, *aux_values, *grads])
         aux = unflatten(aux_tree, map(Tensor, values[1 : 1 + len(aux_values)]))
         trees = arguments.as_trees(values[1 + len(aux_values) :])
@@ -242,7 +278,9 @@ class _ValueAndGrad(Jit):
         numbers = (self._argnums,) if isinstance(self._argnums, int) else self._argnums
         for i in numbers:
             if not -len(args) <= i < len(args):
-                raise SignatureError(f"{what}: argnums {i}, but {len(args)} arguments were given by position")
+                raise SignatureError(
+                    f"{what}: argnums {i}, but {len(args)} arguments were given by position"
+                )
         return tuple(i % len(args) for i in numbers)
 
     def _names(self, numbers: tuple[int, ...]) -> list[str]:
@@ -253,7 +291,9 @@ class _ValueAndGrad(Jit):
         aux = None
         if self._has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
-                raise SignatureError(f"{what}: with has_aux the function returns (value, aux), got {result!r}")
+                raise SignatureError(
+                    f"{what}: with has_aux the function returns (value, aux), got {result!r}"
+                )
             result, aux = result
         return _scalar(recorder, result, what), aux
 
@@ -275,7 +315,9 @@ def _replaced(args: tuple[Any, ...], numbers: tuple[int, ...], values: Sequence[
 
 def _scalar(recorder: Recorder, result: Any, what: str) -> Tensor:
     if isinstance(result, (tuple, list, dict, str, type(None))):
-        raise DifferentiationError(f"{what}: the function must return one number, got a {type(result).__name__}")
+        raise DifferentiationError(
+            f"{what}: the function must return one number, got a {type(result).__name__}"
+        )
     value = lifted(result)
     if value.ndim or not value.value.dtype.is_float:
         recorder.fail(
@@ -289,7 +331,11 @@ def _scalar(recorder: Recorder, result: Any, what: str) -> Tensor:
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The value at `primals`, and a function from a cotangent like the value to a tuple of cotangents like the primals."""
     if find_recorder(flatten(list(primals))[0]) is None:
-        out = jit(function)(*primals) if isinstance(function, Jit) else _jitted(_call, function)(*primals)
+        out = (
+            jit(function)(*primals)
+            if isinstance(function, Jit)
+            else _jitted(_call, function)(*primals)
+        )
         return out, functools.partial(_jitted(_pulled, function), primals)
     return _vjp(function, primals)
 
@@ -299,7 +345,9 @@ def _vjp(function: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Cal
 
     recorder = need_recorder(flatten(list(primals))[0])
     recorder.enter_line()
-    arguments = _Arguments(recorder, f"vjp of {name_of(function)}", primals, _names(function, len(primals)))
+    arguments = _Arguments(
+        recorder, f"vjp of {name_of(function)}", primals, _names(function, len(primals))
+    )
     with recording(recorder):
         leaves, _, tree = flatten(function(*arguments.given()))
         outputs = [lifted(x).value for x in leaves]
@@ -308,7 +356,12 @@ def _vjp(function: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Cal
         cts = [lifted(c) for c in flatten_like(tree, ct, "cotangent")]
         for c, out in zip(cts, outputs):
             _check_like(recorder, "cotangent", c, out)
-        values = pull_back(recorder, outputs, [c.value.cast(o.dtype) for c, o in zip(cts, outputs)], arguments.nominal_values)
+        values = pull_back(
+            recorder,
+            outputs,
+            [c.value.cast(o.dtype) for c, o in zip(cts, outputs)],
+            arguments.nominal_values,
+        )
         return tuple(arguments.as_trees(arguments.substituted(values)))
 
     return unflatten(tree, map(Tensor, arguments.substituted(outputs))), pull
@@ -317,7 +370,10 @@ def _vjp(function: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Cal
 def _check_like(recorder: Recorder, what: str, given: Tensor, expected: Value) -> None:
     if given.shape != expected.shape or given.value.dtype.is_float != expected.dtype.is_float:
         recorder.fail(
-            DifferentiationError, f"the {what} of {expected.type} has the type {given.type}", given=given.value, of=expected
+            DifferentiationError,
+            f"the {what} of {expected.type} has the type {given.type}",
+            given=given.value,
+            of=expected,
         )
 
 
@@ -329,7 +385,9 @@ def _names(function: Callable[..., Any], count: int) -> list[str]:
 # -- forward mode ---------------------------------------------------------------------------------------------
 
 
-def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(
+    function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Any, Any]:
     """The value at `primals`, and its derivative in the direction `tangents`; both are tuples of arguments."""
     primals, tangents = tuple(primals), tuple(tangents)
     if find_recorder(flatten([primals, tangents])[0]) is None:
@@ -353,12 +411,16 @@ def _pulled(function: Callable[..., Any], primals: tuple[Any, ...], ct: Any) -> 
     return _vjp(function, primals)[1](ct)
 
 
-def _pushed(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+def _pushed(
+    function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Any, Any]:
     from graphc.transforms.tangent import push_forward
 
     recorder = need_recorder(flatten([primals, tangents])[0])
     recorder.enter_line()
-    arguments = _Arguments(recorder, f"jvp of {name_of(function)}", primals, _names(function, len(primals)))
+    arguments = _Arguments(
+        recorder, f"jvp of {name_of(function)}", primals, _names(function, len(primals))
+    )
     directions = [lifted(t) for t in flatten_like(arguments.tree, tangents, "tangents")]
     for t, x in zip(directions, arguments.operands):
         _check_like(recorder, "tangent", t, x.value)
@@ -376,5 +438,3 @@ def _pushed(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tu
 @functools.lru_cache(maxsize=256)
 def _jitted(form: Callable[..., Any], function: Callable[..., Any]) -> Jit:
     return Jit(functools.partial(form, function), f"{form.__name__.strip('_')}_{name_of(function)}")
-
-

@@ -35,7 +35,9 @@ class Structure:
     """What a tree is without its leaves."""
 
     kind: str  # leaf, static, tuple, list, dict, named or dataclass
-    meta: Any = None  # the static value; the keys of a dict; the class of a named tuple or dataclass
+    meta: Any = (
+        None  # the static value; the keys of a dict; the class of a named tuple or dataclass
+    )
     children: tuple[Structure, ...] = ()
 
     @property
@@ -46,7 +48,9 @@ class Structure:
 LEAF = Structure("leaf")
 
 
-def flatten(tree: Any, name: str = "", is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], list[str], Structure]:
+def flatten(
+    tree: Any, name: str = "", is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[Any], list[str], Structure]:
     """Leaves, their names, and the structure."""
     leaves: list[Any] = []
     names: list[str] = []
@@ -86,7 +90,11 @@ def _parts(x: Any) -> tuple[str, Any, list[tuple[Any, Any]]] | None:
         return "dict", (type(x), tuple(x)), list(x.items())
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return "named", type(x), list(zip(x._fields, x))
-    if dataclasses.is_dataclass(x) and not isinstance(x, (type, DType, TensorType)) and not hasattr(x, "apply_gate"):
+    if (
+        dataclasses.is_dataclass(x)
+        and not isinstance(x, (type, DType, TensorType))
+        and not hasattr(x, "apply_gate")
+    ):
         if _is_static(x):
             return None
         return "dataclass", type(x), [(f.name, getattr(x, f.name)) for f in dataclasses.fields(x)]
@@ -162,16 +170,26 @@ def _child(structure: Structure, x: Any, key: Any, at: str) -> Any:
     """The part of a tree under a key, after a look at the container."""
     if structure.kind == "dict":
         if not isinstance(x, dict) or set(x) != set(structure.meta[1]):
-            got = f"the keys {sorted(map(str, x))}" if isinstance(x, dict) else f"a {type(x).__name__}"
-            raise SignatureError(f"argument {at} is a dict with the keys {sorted(map(str, structure.meta[1]))}, got {got}")
+            got = (
+                f"the keys {sorted(map(str, x))}"
+                if isinstance(x, dict)
+                else f"a {type(x).__name__}"
+            )
+            raise SignatureError(
+                f"argument {at} is a dict with the keys {sorted(map(str, structure.meta[1]))}, got {got}"
+            )
         return x[key]
     if structure.kind in ("named", "dataclass"):
         if not isinstance(x, structure.meta):
-            raise SignatureError(f"argument {at} is a {structure.meta.__name__}, got a {type(x).__name__}")
+            raise SignatureError(
+                f"argument {at} is a {structure.meta.__name__}, got a {type(x).__name__}"
+            )
         return getattr(x, key)
     if not isinstance(x, (tuple, list)) or len(x) != len(structure.children):
         got = f"{len(x)}" if isinstance(x, (tuple, list)) else f"a {type(x).__name__}"
-        raise SignatureError(f"argument {at} is a {structure.kind} of {len(structure.children)}, got {got}")
+        raise SignatureError(
+            f"argument {at} is a {structure.kind} of {len(structure.children)}, got {got}"
+        )
     return x[key]
 
 

@@ -305,6 +305,8 @@ def as_size(value: object) -> Size:
     if isinstance(value, Dim):
         return value
     if isinstance(value, str):
+        if re.search(r"(?<![A-Za-z0-9_.])_", value):
+            raise ShapeError(f"{value!r}: names of sizes do not begin with _")
         return parse_size(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
         return int(value)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphc.errors import CompileError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, product
 from graphc.lower.loops import Buffer, Kernel, Program
@@ -39,6 +40,7 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     from graphc.lower.schedule import in_blocks, with_modes
     from graphc.lower.statements import Writer
 
+    _check_limits(graph)
     tasks = tasks_of(graph)
     top = _groups(tasks, 0, fused="fuse" not in skip)
     storage = _Storage(graph, tasks, top)
@@ -48,6 +50,20 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     )
     program = Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
     return program if "blocks" in skip else in_blocks(program)
+
+
+def _check_limits(graph: Graph) -> None:
+    """Loops have 12 variables, whose names no size may take."""
+    from graphc.lower.loops import VARIABLES
+
+    for name in graph.sizes:
+        if name.startswith("_"):
+            raise CompileError(f"graph {graph.name}: the size {name!r} begins with _, which is kept for loops: rename it")
+    for node in graph.nodes:
+        if node.type.rank > len(VARIABLES):
+            origin = graph.origin(node)
+            place = f" at {origin}" if origin else ""
+            raise CompileError(f"graph {graph.name}: {node.op}{place} has rank {node.type.rank}; at most {len(VARIABLES)} axes")
 
 
 def _note(group: Group) -> str:
@@ -150,12 +166,20 @@ class _Storage:
         self.constants: dict[Node, str] = {}
         for n in graph.inputs:
             self.buffers[n["name"]] = Buffer(n["name"], "input", n.type)
+        self.outputs: dict[str, str] = {}
         for name, n in graph.outputs:
-            self.buffers[_output_name(name)] = Buffer(_output_name(name), "output", n.type)
+            buffer = self.outputs[name] = self._fresh(f"{name}.out")
+            self.buffers[buffer] = Buffer(buffer, "output", n.type)
         self._walk(top)
         readers = reads_of(tasks)
         for task in tasks:
             self._place(task, readers[task])
+
+    def _fresh(self, name: str) -> str:
+        """A buffer's name that no input has, nor any of the private buffers that plan adds to it."""
+        while any(name + suffix in self.buffers for suffix in ("", ".tree", ".panel")):
+            name += "_"
+        return name
 
     def _walk(self, top: Sequence[Group]) -> None:
         pending = [(g, (), i) for i, g in enumerate(top)]
@@ -188,14 +212,14 @@ class _Storage:
         in_memory = [(r, a) for r, a in readers if not self.visible(task, r, a)]
         array = task.reduced is not None and task.reduced != len(task.domain) - 1
         if task.output:
-            self.places[task] = Place(_output_name(task.output), 0, task.type.shape)
+            self.places[task] = Place(self.outputs[task.output], 0, task.type.shape)
             return
         if not in_memory and not array and task.kind not in ("scatter", "memory", "contract"):
             return
         depth = min((self._shared(task, r, a) for r, a in in_memory), default=0)
         if not in_memory and array:
             depth = len(self.scope(task))
-        name = f"t{task.serial}"
+        name = self._fresh(f"t{task.serial}")
         shape = tuple(s for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth) if depth else task.type.shape
         ty = TensorType(task.type.dtype, shape)
         self.buffers[name] = Buffer(name, "temp", ty, scope=_variable(depth - 1) if depth else "")
@@ -215,14 +239,10 @@ class _Storage:
     def constant(self, node: Node) -> str:
         """The buffer of a constant array."""
         if node not in self.constants:
-            name = f"c{len(self.constants)}"
+            name = self._fresh(f"c{len(self.constants)}")
             self.constants[node] = name
             self.buffers[name] = Buffer(name, "constant", node.type, node["data"])
         return self.constants[node]
-
-
-def _output_name(name: str) -> str:
-    return f"{name}.out"
 
 
 def _variable(depth: int) -> str:

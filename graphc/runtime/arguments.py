@@ -60,7 +60,9 @@ def prepare(value: Any, ty: TensorType, name: str) -> np.ndarray:
 def check_shape(shape: tuple[int, ...], ty: TensorType, name: str) -> None:
     """Rank and static sizes; sizes that have names are checked together, at the call."""
     if len(shape) != ty.rank:
-        raise SignatureError(f"argument {name} is {ty}, of rank {ty.rank}; got the shape {shape}, of rank {len(shape)}")
+        raise SignatureError(
+            f"argument {name} is {ty}, of rank {ty.rank}; got the shape {shape}, of rank {len(shape)}"
+        )
     if any(isinstance(s, int) and s != n for s, n in zip(ty.shape, shape)):
         raise ShapeError(f"argument {name} is {ty}, got the shape {shape}")
 
@@ -69,7 +71,9 @@ def _prepare_scalar(value: bool | int | float, ty: TensorType, name: str) -> np.
     """A Python number is weak: it takes the parameter's dtype, as far as its kind allows."""
     check_shape((), ty, name)
     if not _kind_fits(value, ty.dtype):
-        raise DTypeError(f"argument {name} is {ty}, got the Python {type(value).__name__} {value!r}")
+        raise DTypeError(
+            f"argument {name} is {ty}, got the Python {type(value).__name__} {value!r}"
+        )
     try:
         with np.errstate(over="ignore"):
             return np.asarray(ty.dtype.numpy.type(value))
@@ -109,7 +113,9 @@ def plain_leaf(value: Any, name: str) -> Given:
     return Given(np.require(array, requirements=("C", "A")), dtype, False)
 
 
-def bind_sizes(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> dict[str, int]:
+def bind_sizes(
+    types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], names: Sequence[str]
+) -> dict[str, int]:
     """The values of named sizes; a ShapeError names two arguments that disagree."""
     sizes: dict[str, tuple[int, str]] = {}
     for ty, shape, name in zip(types, shapes, names):
@@ -117,10 +123,14 @@ def bind_sizes(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]], n
             if isinstance(s, Dim) and s.text.isidentifier():
                 first, where = sizes.setdefault(s.text, (n, name))
                 if first != n:
-                    raise ShapeError(f"argument {name} is {ty}, got the shape {shape}: size {s} is {first} in argument {where}")
+                    raise ShapeError(
+                        f"argument {name} is {ty}, got the shape {shape}: size {s} is {first} in argument {where}"
+                    )
     found = {s: n for s, (n, _) in sizes.items()}
     for ty, shape, name in zip(types, shapes, names):
         expected = tuple(evaluate(s, found) for s in ty.shape)
         if expected != shape:
-            raise ShapeError(f"argument {name} is {ty}, here of the shape {expected}; got the shape {shape}")
+            raise ShapeError(
+                f"argument {name} is {ty}, here of the shape {expected}; got the shape {shape}"
+            )
     return found

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.codegen.kernels import ENTRY, HEADER_SLOTS
-from graphc.errors import IndexOutOfBounds
-from graphc.ir.graph import Graph
+from graphc.errors import IndexOutOfBounds, ShapeError
+from graphc.gates.reduction import Reduction
+from graphc.ir.graph import Graph, Node
 from graphc.ir.reference import sizes_of
-from graphc.ir.types import evaluate
+from graphc.ir.types import Dim, evaluate
 from graphc.lower.loops import Program
 from graphc.pipeline import Observer, Options, run_stages
 from graphc.runtime.jit import Library
@@ -34,11 +35,14 @@ class Kernel:
     library: Library
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_choosing", _choosing(self.graph))
         object.__setattr__(self, "_entry", _ENTRY_TYPE(self.library.address(ENTRY)))
 
     def run(self, arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """The outputs for inputs of the right dtype and layout; an IndexError where an index is out of bounds."""
         sizes = sizes_of(self.graph, arrays)
+        for node in self._choosing:  # type: ignore[attr-defined]
+            _check_choice(self.graph, node, sizes)
         outputs = list(out) if out is not None else self._allocate(sizes)
         arena = np.empty(self.arena_bytes(sizes) + 64, np.uint8)
         slots = (ctypes.c_int64 * (HEADER_SLOTS + len(arrays) + len(outputs) + len(self.program.sizes)))()
@@ -57,6 +61,22 @@ class Kernel:
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         return evaluate(self.program.arena or 0, sizes)
+
+
+def _choosing(graph: Graph) -> list[Node]:
+    """The reductions that need an element to choose, over axes whose sizes are known only at the call."""
+    return [
+        n
+        for n in graph.nodes
+        if isinstance(n.gate, Reduction) and n.gate.needs_elements and isinstance(n.args[0].type.shape[n["axis"]], Dim)
+    ]
+
+
+def _check_choice(graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
+    if evaluate(node.args[0].type.shape[node["axis"]], sizes) == 0 and 0 not in [evaluate(s, sizes) for s in node.type.shape]:
+        origin = graph.origin(node)
+        where = f" at {origin}" if origin else ""
+        raise ShapeError(f"{node.op}{where}: axis {node['axis']} of {node.args[0].type} is empty: nothing to choose from")
 
 
 def compile_graph(graph: Graph, options: Options | None = None, observer: Observer | None = None) -> Kernel:

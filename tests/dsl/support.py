@@ -18,7 +18,11 @@ def types_of(arguments: tuple[Any, ...], symbolic: bool = False) -> list[Leaf]:
     given = [plain_leaf(x, f"x{i}") for i, x in enumerate(arguments)]
     leaves = []
     for i, g in enumerate(given):
-        sizes = tuple(Dim.symbol(f"s{i}_{j}") for j in range(g.array.ndim)) if symbolic else g.array.shape
+        sizes = (
+            tuple(Dim.symbol(f"s{i}_{j}") for j in range(g.array.ndim))
+            if symbolic
+            else g.array.shape
+        )
         leaves.append(Leaf(TensorType(from_numpy(g.dtype.numpy), sizes), g.weak))
     return leaves
 

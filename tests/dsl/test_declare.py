@@ -31,7 +31,10 @@ def by_hand():
 
 
 def test_it_keeps_name_doc_and_signature():
-    assert neuron.__name__ == "neuron" and neuron.__doc__ == "A weighted sum through a squashing function."
+    assert (
+        neuron.__name__ == "neuron"
+        and neuron.__doc__ == "A weighted sum through a squashing function."
+    )
     assert list(inspect.signature(neuron).parameters) == ["x", "w", "b"]
     assert str(neuron.graph).split("\n")[0] == "graph neuron(x: f64[n,3], w: f64[3], b: f64[])"
     assert neuron.traced is neuron.traced
@@ -55,19 +58,32 @@ def test_defaults():
 def test_inlined(make):
     k = make()
     same(run(lambda x, w: k(x, w, 0.5).sum(), X, W), np.tanh(X @ W + 0.5).sum())
-    same(run(lambda x, w: k(x, w, 0.5)[:, None] * x, X, W, symbolic=False), np.tanh(X @ W + 0.5)[:, None] * X)
+    same(
+        run(lambda x, w: k(x, w, 0.5)[:, None] * x, X, W, symbolic=False),
+        np.tanh(X @ W + 0.5)[:, None] * X,
+    )
     gradient = graphc.grad(lambda w: k(X, w, 0.5).sum())(W)
-    np.testing.assert_allclose(gradient, ((1 - np.tanh(X @ W + 0.5) ** 2)[:, None] * X).sum(0), rtol=1e-12)
+    np.testing.assert_allclose(
+        gradient, ((1 - np.tanh(X @ W + 0.5) ** 2)[:, None] * X).sum(0), rtol=1e-12
+    )
 
 
 def test_inlined_sizes_are_replaced():
     @graphc.graph
     def pooled(x: f64["n", "m"]):
-        return x[1:, ::2].mean(axis=0) + graphc.numpy.arange(x.shape[0]).sum() + graphc.numpy.zeros((1,))
+        return (
+            x[1:, ::2].mean(axis=0)
+            + graphc.numpy.arange(x.shape[0]).sum()
+            + graphc.numpy.zeros((1,))
+        )
 
     same(run(lambda x: pooled(x), X), pooled(X))
     made = trace(lambda x: pooled(x), (f64["k", 5],), ("x",))
-    assert "n" not in made.graph.sizes and "f64[k,5]" in str(made.graph) and "size=n" not in str(made.graph)
+    assert (
+        "n" not in made.graph.sizes
+        and "f64[k,5]" in str(made.graph)
+        and "size=n" not in str(made.graph)
+    )
     same(run(lambda x: pooled(x[1:]), X, symbolic=False), pooled(X[1:]))
 
 
@@ -96,7 +112,11 @@ CALLS = [
     ((X,), SignatureError, r"neuron\(x.*missing a required argument: 'w'"),
     ((X, W, 0.0, 1.0), SignatureError, "too many positional arguments"),
     ((X, W[:2], 0.0), ShapeError, r"argument w is f64\[3\], got the shape \(2,\)"),
-    ((X[0], W, 0.0), SignatureError, r"argument x is f64\[n,3\], of rank 2; got the shape \(3,\), of rank 1"),
+    (
+        (X[0], W, 0.0),
+        SignatureError,
+        r"argument x is f64\[n,3\], of rank 2; got the shape \(3,\), of rank 1",
+    ),
     ((X.astype(complex), W, 0.0), DTypeError, "argument x: dtype complex128 is not supported"),
     ((X, W, 1j), DTypeError, "argument b: dtype complex128 is not supported"),
     ((X, W, "a"), DTypeError, "argument b: dtype <U1 is not supported"),
@@ -123,7 +143,10 @@ def test_sizes_that_disagree():
     def two(x: f64["n"], y: f64["n", 2]):
         return x @ y
 
-    with pytest.raises(ShapeError, match=r"argument y is f64\[n,2\], got the shape \(4, 2\): size n is 3 in argument x"):
+    with pytest.raises(
+        ShapeError,
+        match=r"argument y is f64\[n,2\], got the shape \(4, 2\): size n is 3 in argument x",
+    ):
         two(np.ones(3), np.ones((4, 2)))
 
 
@@ -133,7 +156,10 @@ def test_dtypes_convert_where_they_are_held_exactly():
         return x / 2
 
     same(half(np.arange(3, dtype=np.int16)), np.float32([0, 0.5, 1]))
-    with pytest.raises(DTypeError, match=r"argument x is f32\[n\], got float64, which f32 does not hold exactly: convert it"):
+    with pytest.raises(
+        DTypeError,
+        match=r"argument x is f32\[n\], got float64, which f32 does not hold exactly: convert it",
+    ):
         half(np.arange(3.0))
 
 
@@ -148,7 +174,10 @@ def test_trees():
     same(result["y"], X @ p["w"])
     assert result["scaled"] == [4.0] and isinstance(result["scaled"][0], np.float64)
     assert [n["name"] for n in layer.graph.inputs] == ["p.w", "p.b", "xs.0", "xs.1"]
-    with pytest.raises(SignatureError, match=r"argument p is a dict with the keys \['b', 'w'\], got the keys \['w'\]"):
+    with pytest.raises(
+        SignatureError,
+        match=r"argument p is a dict with the keys \['b', 'w'\], got the keys \['w'\]",
+    ):
         layer({"w": 1}, (X, 2.0))
 
 

@@ -56,7 +56,10 @@ def test_it_is_one_node():
 
 
 def test_gradients():
-    assert [d.tolist() for d in graphc.grad(lambda x, y: Multiply(x, y).sum(), (0, 1))(X, Y)] == [Y.tolist(), X.tolist()]
+    assert [d.tolist() for d in graphc.grad(lambda x, y: Multiply(x, y).sum(), (0, 1))(X, Y)] == [
+        Y.tolist(),
+        X.tolist(),
+    ]
     same(graphc.grad(lambda x: (Straight(x) * Y).sum())(X + 0.3), Y)
     same(graphc.grad(lambda x: Scaled(3.0)(x).sum())(X), np.full(3, 3.0))
 
@@ -119,7 +122,9 @@ def test_wrong_gates():
     with pytest.raises(GateError, match="gate Wrong: backward gives 1 cotangents for 2 operands"):
         traced(lambda x, y: count(x, y), X, Y)
     shape = wrong("shape", backward=lambda self, dz, x, y: (dz.sum(), dz))
-    with pytest.raises(ShapeError, match=r"backward gives f64\[\] for the operand x of f64\[3\](.|\n)*test_gate.py"):
+    with pytest.raises(
+        ShapeError, match=r"backward gives f64\[\] for the operand x of f64\[3\](.|\n)*test_gate.py"
+    ):
         traced(lambda x, y: shape(x, y), X, Y)
     several = wrong("several", forward=lambda self, x, y: (x, y))
     with pytest.raises(GateError, match="forward returns one array"):

@@ -34,7 +34,20 @@ def test_arrays(index):
     same(run(lambda x: x[index], X), X[index])
 
 
-@pytest.mark.parametrize("index", [s_[0], s_[-1], s_[1:, 2], s_[IDX], s_[:, IDX], s_[IDX, IDX], s_[::-1, 1:-1], s_[..., -1, None]], ids=str)
+@pytest.mark.parametrize(
+    "index",
+    [
+        s_[0],
+        s_[-1],
+        s_[1:, 2],
+        s_[IDX],
+        s_[:, IDX],
+        s_[IDX, IDX],
+        s_[::-1, 1:-1],
+        s_[..., -1, None],
+    ],
+    ids=str,
+)
 def test_on_named_sizes(index):
     same(run(lambda x: x[index], X, symbolic=True), X[index])
 
@@ -74,7 +87,9 @@ def test_traced_indices():
 
 @pytest.mark.parametrize("index", [5, -6, s_[:, 6], [1, 9]], ids=str)
 def test_known_indices_out_of_bounds(index):
-    with pytest.raises(IndexOutOfBounds, match=r"out of bounds for axis . with size . at test_index.py"):
+    with pytest.raises(
+        IndexOutOfBounds, match=r"out of bounds for axis . with size . at test_index.py"
+    ):
         run(lambda x: x[index], X)
 
 
@@ -90,7 +105,10 @@ def test_indices_out_of_bounds_at_the_call():
 
 
 def test_what_cannot_be_an_index():
-    with pytest.raises(TraceError, match="boolean mask .* at test_index.py:.*the size of the result would depend on data"):
+    with pytest.raises(
+        TraceError,
+        match="boolean mask .* at test_index.py:.*the size of the result would depend on data",
+    ):
         run(lambda x: x[x > 1], X)
     with pytest.raises(DTypeError, match="use integers"):
         run(lambda x: x[x], X)

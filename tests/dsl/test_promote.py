@@ -95,13 +95,25 @@ def test_comparisons_beyond_the_range(name, big):
 
 def test_unsupported_dtypes():
     for bad in (np.zeros(2, np.int8), np.zeros(2, np.uint64), np.zeros(2, np.float16)):
-        with pytest.raises(DTypeError, match="is not supported: use float64, float32, int64, int32 or bool"):
+        with pytest.raises(
+            DTypeError, match="is not supported: use float64, float32, int64, int32 or bool"
+        ):
             run(lambda x, bad=bad: x + bad, np.ones(2))
     with pytest.raises(DTypeError, match="complex128 is not supported"):
         run(lambda x: x + 1j, np.ones(2))
 
 
-@pytest.mark.parametrize("shapes", [((3, 1), (4,)), ((), (3,)), ((1,), (0,)), ((2, 1, 3), (5, 1)), ((0, 1), (1, 3)), ((1, 1), (1,))])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((3, 1), (4,)),
+        ((), (3,)),
+        ((1,), (0,)),
+        ((2, 1, 3), (5, 1)),
+        ((0, 1), (1, 3)),
+        ((1, 1), (1,)),
+    ],
+)
 def test_broadcasting(shapes):
     x, y = (np.arange(np.prod(s, dtype=int), dtype=float).reshape(s) for s in shapes)
     same(run(lambda x, y: x + y, x, y), x + y)
@@ -174,11 +186,22 @@ def test_integer_division(dtype):
 
 def test_bools():
     x, y = np.array([True, True, False]), np.array([True, False, False])
-    for f in (operator.add, operator.mul, operator.and_, operator.or_, operator.xor, operator.eq, operator.lt, operator.le):
+    for f in (
+        operator.add,
+        operator.mul,
+        operator.and_,
+        operator.or_,
+        operator.xor,
+        operator.eq,
+        operator.lt,
+        operator.le,
+    ):
         same(run(f, x, y), f(x, y))
     same(run(operator.invert, x), ~x)
     same(run(abs, x), x)
-    with pytest.raises(DTypeError, match=r"sub is not defined on bool: use \^ or numpy.logical_xor"):
+    with pytest.raises(
+        DTypeError, match=r"sub is not defined on bool: use \^ or numpy.logical_xor"
+    ):
         run(operator.sub, x, y)
     with pytest.raises(DTypeError, match="use ~ or numpy.logical_not"):
         run(operator.neg, x)

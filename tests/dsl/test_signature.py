@@ -37,7 +37,10 @@ def test_evaluated_annotations():
     namespace = {"f64": f64}
     text = "def function(x: f64['n', 3], y: {'w': f64[3], 'b': (f64, f64)}): ..."
     exec(compile(text, "<text>", "exec", dont_inherit=True), namespace)
-    assert str(parameter_types(namespace["function"])[1]) == "(f64[n,3], {'w': f64[3], 'b': (f64[], f64[])})"
+    assert (
+        str(parameter_types(namespace["function"])[1])
+        == "(f64[n,3], {'w': f64[3], 'b': (f64[], f64[])})"
+    )
 
 
 def test_local_names():
@@ -54,7 +57,13 @@ def test_classes():
     def function(p: Params, q: Pair, t: tuple[f64, f64[2]]): ...
 
     (p, q, t) = parameter_types(function)[1]
-    assert (str(p.w), str(p.b), str(q.x), str(q.y), str(t)) == ("f64[n]", "f64[]", "f64[2]", "f32[]", "(f64[], f64[2])")
+    assert (str(p.w), str(p.b), str(q.x), str(q.y), str(t)) == (
+        "f64[n]",
+        "f64[]",
+        "f64[2]",
+        "f32[]",
+        "(f64[], f64[2])",
+    )
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -21,7 +21,9 @@ def counted(function):
 
 
 def text(shapes):
-    return [tuple(str(list(map(str, s))) if s is not None else None for s in call) for call in shapes]
+    return [
+        tuple(str(list(map(str, s))) if s is not None else None for s in call) for call in shapes
+    ]
 
 
 def test_an_axis_that_changes_becomes_symbolic():
@@ -64,7 +66,13 @@ def test_what_needs_a_number_stays_static():
 
 def test_dtypes_ranks_and_weakness_are_told_apart():
     f, traces = counted(lambda x, y: x * y)
-    f(np.ones(2), 1.0), f(np.ones(2), np.float64(1.0)), f(np.ones(2), 1), f(np.float32([1]), 1.0), f(1.0, 1.0)
+    (
+        f(np.ones(2), 1.0),
+        f(np.ones(2), np.float64(1.0)),
+        f(np.ones(2), 1),
+        f(np.float32([1]), 1.0),
+        f(1.0, 1.0),
+    )
     assert len(traces) == 5
 
 

@@ -92,7 +92,18 @@ def test_foreign_operands():
     same(run(lambda x: [1, 2, 3] + x, X), [1, 2, 3] + X)
 
 
-@pytest.mark.parametrize("f", [operator.add, operator.sub, operator.mul, operator.truediv, operator.lt, operator.ge, operator.ne])
+@pytest.mark.parametrize(
+    "f",
+    [
+        operator.add,
+        operator.sub,
+        operator.mul,
+        operator.truediv,
+        operator.lt,
+        operator.ge,
+        operator.ne,
+    ],
+)
 def test_arrays_on_the_left(f):
     same(run(lambda x: f(X, x), X + 1), f(X, X + 1))
     same(run(lambda x: f(np.float32(2), x), X + 1), f(np.float32(2), X + 1))
@@ -160,7 +171,10 @@ def test_bitwise_operations_of_integers():
 
 
 SHAPES = [
-    (lambda x: x.reshape(4, 4), r"reshape: f64\[2,3\] has 6 elements, which \(4, 4\) does not hold"),
+    (
+        lambda x: x.reshape(4, 4),
+        r"reshape: f64\[2,3\] has 6 elements, which \(4, 4\) does not hold",
+    ),
     (lambda x: x.reshape(-1, -1), "only one size may be -1"),
     (lambda x: x.sum(axis=2), r"axis 2 of an array of rank 2 at test_tensor.py"),
     (lambda x: x.sum(axis=(0, 0)), "an axis twice"),

@@ -17,10 +17,17 @@ X = np.arange(3.0)
 
 
 def test_names_of_inputs_and_outputs():
-    made = trace(lambda p, x: (p["w"] @ x, {"loss": p["b"][0]}), ({"w": f64[3], "b": [f64[()], f64[()]]}, f64[3]), ("p", "x"))
+    made = trace(
+        lambda p, x: (p["w"] @ x, {"loss": p["b"][0]}),
+        ({"w": f64[3], "b": [f64[()], f64[()]]}, f64[3]),
+        ("p", "x"),
+    )
     assert [n["name"] for n in made.graph.inputs] == ["p.w", "p.b.0", "p.b.1", "x"]
     assert [name for name, _ in made.graph.outputs] == ["out.0", "out.1.loss"]
-    assert [n for n, _ in trace(lambda x: {"a": x, "b": [x]}, (f64[3],), ("x",)).graph.outputs] == ["a", "b.0"]
+    assert [n for n, _ in trace(lambda x: {"a": x, "b": [x]}, (f64[3],), ("x",)).graph.outputs] == [
+        "a",
+        "b.0",
+    ]
     assert [n for n, _ in trace(lambda x: x, (f64[3],), ("x",)).graph.outputs] == ["out"]
     assert str(parse_graph(str(made.graph))) == str(made.graph)
 
@@ -79,7 +86,10 @@ def test_functions_record_inside_of_a_trace():
 def test_leaked_values():
     leaked = []
     traced(lambda x: leaked.append(x * 2) or x, X)
-    with pytest.raises(TraceError, match=r"(?s)a traced value of 'function' is used at test_trace.py:\d+ after its trace has ended"):
+    with pytest.raises(
+        TraceError,
+        match=r"(?s)a traced value of 'function' is used at test_trace.py:\d+ after its trace has ended",
+    ):
         leaked[0] + 1
     with pytest.raises(TraceError, match="after its trace has ended"):
         traced(lambda x: x + leaked[0], X)
@@ -92,7 +102,9 @@ def test_values_of_another_trace():
     def outer(x):
         return trace(lambda y: x + y, (f64[3],), ("y",)).graph and x
 
-    with pytest.raises(TraceError, match="values of two traces, 'function' and 'outer', meet at test_trace.py"):
+    with pytest.raises(
+        TraceError, match="values of two traces, 'function' and 'outer', meet at test_trace.py"
+    ):
         traced(outer, X)
 
 
@@ -103,7 +115,9 @@ def test_values_leaked_from_a_nested_transform():
         graphc.grad(lambda y: leaked.append(y * 2) or y.sum())(x)
         return leaked[0] + x
 
-    with pytest.raises(TraceError, match=r"depends on y, the argument of a nested transform \(test_trace.py:\d+\)"):
+    with pytest.raises(
+        TraceError, match=r"depends on y, the argument of a nested transform \(test_trace.py:\d+\)"
+    ):
         traced(function, X)
 
 

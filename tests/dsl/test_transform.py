@@ -112,7 +112,10 @@ def test_inner_functions_see_outer_values():
     """The perturbations of two nested derivatives are kept apart."""
     same(graphc.grad(lambda x: x * graphc.grad(lambda y: x + y)(1.0))(2.0), np.float64(1.0))
     same(graphc.grad(lambda x: graphc.grad(lambda y: x * y * y)(x))(3.0), np.float64(12.0))
-    same(graphc.grad(lambda x: (x * graphc.grad(lambda z: (x * z).sum())(np.ones(4))).sum())(X), 2 * X)
+    same(
+        graphc.grad(lambda x: (x * graphc.grad(lambda z: (x * z).sum())(np.ones(4))).sum())(X),
+        2 * X,
+    )
 
 
 def test_transforms_compose_with_jit():
@@ -122,7 +125,10 @@ def test_transforms_compose_with_jit():
 
 
 def test_unused_arguments_have_zero_gradients():
-    same(graphc.grad(lambda x, y: cubes(x), argnums=1)(X, np.float32([1, 2])), np.zeros(2, np.float32))
+    same(
+        graphc.grad(lambda x, y: cubes(x), argnums=1)(X, np.float32([1, 2])),
+        np.zeros(2, np.float32),
+    )
 
 
 def test_stop_gradient():
@@ -132,7 +138,10 @@ def test_stop_gradient():
 
 def test_gradients_through_casts_and_choices():
     same(graphc.grad(lambda x: x.astype(np.float32).sum())(X), np.ones(4))
-    same(graphc.grad(lambda x: np.where(x > 0, np.sqrt(x), 0.0).sum())(np.array([4.0, 0.0])), np.array([0.25, 0.0]))
+    same(
+        graphc.grad(lambda x: np.where(x > 0, np.sqrt(x), 0.0).sum())(np.array([4.0, 0.0])),
+        np.array([0.25, 0.0]),
+    )
     same(graphc.grad(lambda x: (x.astype(int) * 2.0).sum())(X), np.zeros(4))
 
 
@@ -145,7 +154,9 @@ def test_vjp():
     same(run(lambda x: graphc.vjp(lambda y: y * y, x)[1](np.ones(4))[0], X), 2 * X)
     with pytest.raises(SignatureError, match="argument cotangent is a dict"):
         pull(1.0)
-    with pytest.raises(DifferentiationError, match=r"the cotangent of f64\[4\] has the type f64\[3\]"):
+    with pytest.raises(
+        DifferentiationError, match=r"the cotangent of f64\[4\] has the type f64\[3\]"
+    ):
         pull({"p": np.ones(3), "s": 1.0})
 
 
@@ -168,14 +179,26 @@ def test_hvp():
 
 
 NO_GRADIENT = [
-    (lambda: graphc.grad(cubes)(np.arange(3)), r"grad of cubes: argument x is i64\[3\] at test_transform.py:\d+; a derivative exists"),
+    (
+        lambda: graphc.grad(cubes)(np.arange(3)),
+        r"grad of cubes: argument x is i64\[3\] at test_transform.py:\d+; a derivative exists",
+    ),
     (lambda: graphc.grad(cubes)(np.array([True])), r"argument x is bool\[1\]"),
     (lambda: graphc.grad(lambda p: p["x"] * 1.0)({"x": 1.0, "i": 2}), r"argument p.i is i64\[\]"),
-    (lambda: graphc.grad(lambda x: x * 2)(X), r"(?s)must return a float of rank 0, got f64\[4\].*test_transform.py"),
-    (lambda: graphc.grad(lambda x: (x > 0).sum())(X), r"must return a float of rank 0, got i64\[\]"),
+    (
+        lambda: graphc.grad(lambda x: x * 2)(X),
+        r"(?s)must return a float of rank 0, got f64\[4\].*test_transform.py",
+    ),
+    (
+        lambda: graphc.grad(lambda x: (x > 0).sum())(X),
+        r"must return a float of rank 0, got i64\[\]",
+    ),
     (lambda: graphc.grad(lambda x: (x, x))(X), "the function must return one number, got a tuple"),
     (lambda: graphc.vjp(cubes, np.arange(3))[1](1.0), r"vjp of cubes: argument x is i64\[3\]"),
-    (lambda: graphc.jvp(cubes, (np.arange(3),), (np.arange(3),)), r"jvp of cubes: argument x is i64\[3\]"),
+    (
+        lambda: graphc.jvp(cubes, (np.arange(3),), (np.arange(3),)),
+        r"jvp of cubes: argument x is i64\[3\]",
+    ),
 ]
 
 
@@ -276,5 +299,8 @@ def test_logistic_regression():
     assert value < first
     h = 1e-6
     e = np.array([h, 0, 0])
-    numeric = (step({**p, "w": p["w"] + e}, features, labels)[0] - step({**p, "w": p["w"] - e}, features, labels)[0]) / (2 * h)
+    numeric = (
+        step({**p, "w": p["w"] + e}, features, labels)[0]
+        - step({**p, "w": p["w"] - e}, features, labels)[0]
+    ) / (2 * h)
     np.testing.assert_allclose(step(p, features, labels)[1]["w"][0], numeric, atol=1e-8)

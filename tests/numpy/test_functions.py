@@ -90,7 +90,9 @@ def test_reductions(name, axis, keepdims):
         check(lambda xp, x: getattr(xp, name)(x, axis=axis, keepdims=keepdims), x)
 
 
-@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "mean", "var", "any", "all", "argmax", "argmin"])
+@pytest.mark.parametrize(
+    "name", ["sum", "prod", "max", "min", "mean", "var", "any", "all", "argmax", "argmin"]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_reductions_keep_numpys_dtypes(name, dtype):
     check(lambda xp, x: getattr(xp, name)(x), sample((3, 4), dtype))
@@ -223,7 +225,9 @@ def test_matmul_of_dtypes(dtypes):
     check(lambda xp, a, b: a @ b, a, b)
 
 
-@pytest.mark.parametrize("shapes", [((), (3,)), ((3,), (3,)), ((2, 3), (3,)), ((2, 3), (4, 3, 5)), ((6, 2, 3), (3, 5))])
+@pytest.mark.parametrize(
+    "shapes", [((), (3,)), ((3,), (3,)), ((2, 3), (3,)), ((2, 3), (4, 3, 5)), ((6, 2, 3), (3, 5))]
+)
 def test_dot(shapes):
     check(lambda xp, a, b: xp.dot(a, b), *(RNG.normal(size=s) for s in shapes))
 
@@ -236,10 +240,16 @@ def test_products():
     check(lambda xp, a, b: xp.tensordot(a, b, (1, 1)), a, b)
     check(lambda xp, a, b: xp.tensordot(a, b, ((1,), (1,))), a, b)
     check(lambda xp, a, b: xp.tensordot(a, xp.stack([a, a]), 1 - 1), a, b)
-    check(lambda xp, a, b: xp.tensordot(a, a[None] * xp.ones((2, 3, 1)) if False else a.T @ a, 1), a, b)
+    check(
+        lambda xp, a, b: xp.tensordot(a, a[None] * xp.ones((2, 3, 1)) if False else a.T @ a, 1),
+        a,
+        b,
+    )
 
 
-@pytest.mark.parametrize("spec", ["ij,kj->ik", "ij,kj->ki", "ij,kj", "ij,kj->", "ij,kj->i", "ij,kj->ijk", "ij,kj->j"])
+@pytest.mark.parametrize(
+    "spec", ["ij,kj->ik", "ij,kj->ki", "ij,kj", "ij,kj->", "ij,kj->i", "ij,kj->ijk", "ij,kj->j"]
+)
 def test_einsum(spec):
     check(lambda xp, a, b: xp.einsum(spec, a, b), RNG.normal(size=(2, 3)), RNG.normal(size=(4, 3)))
 
@@ -262,7 +272,10 @@ def test_creation(make):
 
 def test_creation_of_named_sizes():
     x = np.ones((3, 2))
-    same(run(lambda x: gnp.arange(x.shape[0]) * gnp.ones((x.shape[0],), np.int64), x, symbolic=True), np.arange(3))
+    same(
+        run(lambda x: gnp.arange(x.shape[0]) * gnp.ones((x.shape[0],), np.int64), x, symbolic=True),
+        np.arange(3),
+    )
     same(run(lambda x: gnp.eye(x.shape[0]), x, symbolic=True), np.eye(3))
     same(run(lambda x: gnp.full(x.shape, x[0, 0]), x, symbolic=True), np.ones((3, 2)))
 

@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from graphc.errors import DTypeError, ShapeError, SignatureError
-from graphc.ir.types import f32, f64, i32, i64, bool_
+from graphc.ir.types import bool_, f32, f64, i32, i64
 from graphc.runtime.arguments import as_result, bind_sizes, plain_leaf, prepare
 
 
 def accepted(value, ty):
     made = prepare(value, ty, "x")
-    assert type(made) is np.ndarray and made.dtype == ty.dtype.numpy and made.flags.c_contiguous and made.flags.aligned
+    assert (
+        type(made) is np.ndarray
+        and made.dtype == ty.dtype.numpy
+        and made.flags.c_contiguous
+        and made.flags.aligned
+    )
     return made
 
 
@@ -48,18 +53,38 @@ def test_numbers(value, ty, expected):
 
 
 BAD = [
-    (np.ma.masked_array([1.0]), f64[1], DTypeError, "argument x is a MaskedArray, whose meaning would be lost"),
+    (
+        np.ma.masked_array([1.0]),
+        f64[1],
+        DTypeError,
+        "argument x is a MaskedArray, whose meaning would be lost",
+    ),
     (type("Quantity", (np.ndarray,), {})((1,)), f64[1], DTypeError, "argument x is a Quantity"),
-    (np.array([1 + 2j]), f64[1], DTypeError, "argument x: dtype complex128 is not supported: use float64, float32"),
+    (
+        np.array([1 + 2j]),
+        f64[1],
+        DTypeError,
+        "argument x: dtype complex128 is not supported: use float64, float32",
+    ),
     (np.array([None]), f64[1], DTypeError, "dtype object"),
     (np.array(["a"]), f64[1], DTypeError, "dtype <U1"),
     (np.zeros(1, [("a", float)]), f64[1], DTypeError, "dtype .*'a'"),
     (np.zeros(1, "M8[s]"), f64[1], DTypeError, "datetime64"),
     (np.zeros(1, np.longdouble), f64[1], DTypeError, "is not supported"),
-    (X[0], f32[3], DTypeError, r"argument x is f32\[3\], got float64, which f32 does not hold exactly: convert it with .astype\('float32'\)"),
+    (
+        X[0],
+        f32[3],
+        DTypeError,
+        r"argument x is f32\[3\], got float64, which f32 does not hold exactly: convert it with .astype\('float32'\)",
+    ),
     (X[0], i64[3], DTypeError, "which i64 does not hold exactly"),
     (np.zeros(1, np.uint64), i64[1], DTypeError, "got uint64"),
-    (X, f64[3], SignatureError, r"argument x is f64\[3\], of rank 1; got the shape \(2, 3\), of rank 2"),
+    (
+        X,
+        f64[3],
+        SignatureError,
+        r"argument x is f64\[3\], of rank 1; got the shape \(2, 3\), of rank 2",
+    ),
     (X[0], f64[4], ShapeError, r"argument x is f64\[4\], got the shape \(3,\)"),
     (1.0, f64[1], SignatureError, "of rank 1"),
     (1.5, i64[()], DTypeError, r"argument x is i64\[\], got the Python float 1.5"),
@@ -101,7 +126,10 @@ def test_arguments_without_annotations():
 def test_named_sizes():
     assert bind_sizes([f64["n", "m"], f64["m"]], [(2, 3), (3,)], ["x", "y"]) == {"n": 2, "m": 3}
     assert bind_sizes([f64["n"], f64["n+1"]], [(2,), (3,)], ["x", "y"]) == {"n": 2}
-    with pytest.raises(ShapeError, match=r"argument y is f64\[n\+1\], here of the shape \(3,\); got the shape \(4,\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"argument y is f64\[n\+1\], here of the shape \(3,\); got the shape \(4,\)",
+    ):
         bind_sizes([f64["n"], f64["n+1"]], [(2,), (4,)], ["x", "y"])
 
 
