@@ -158,11 +158,9 @@ def report(step, x, labels, p):
     """Print what was fused, what is kept for the backward, and the speed."""
     plan = step.plan
     gates = step.stages["simplify"].count("\n  ")
-    scratch = plan.arena_bytes(n=BATCH)
-    print(
-        f"\nA training step: {gates} gates in {len(plan.kernels)} loops and matrix products, one native"
-    )
-    print(f"function, for any batch size; {scratch:,} bytes of scratch at n = {BATCH}:")
+    count, scratch = len(plan.kernels), plan.arena_bytes(n=BATCH)
+    print(f"\nA training step: {gates} gates in {count} loops and matrix products; one native")
+    print(f"function for any batch size, with {scratch:,} bytes of scratch at n = {BATCH}:")
     for kernel in plan.kernels:
         print(f"  {kernel.name:4} {kernel.note}")
 

@@ -23,7 +23,7 @@ from graphc.ir.types import (
 )  # fmt: skip
 
 BLOCK = 8  # gates in a block
-ELEMENTS = 1500  # at most, in any array
+ELEMENTS = 800  # at most, in any array
 LENGTHS = (1, 2, 3, 4, 5, 6, 2, 3, 4, 1, 7, 8, 9, 17, 33, 65, 0)
 SOURCES = ("input", "constant", "size", "iota")
 N, M = Dim.symbol("n"), Dim.symbol("m")
@@ -90,12 +90,13 @@ class Draft:
         self.values: dict[Node, list[np.ndarray]] = {}  # for each run
         self.pool: list[Value] = []
         self.wanted: set[tuple[str, str]] = set()  # pairs to prefer
+        self.read: set[Node] = set()
         self.allowed = lambda node, arrays: True
         self.floats = (f64, f32) if self.rng.random() < 0.25 else ((f64,), (f32,))[int(self.rng.integers(2))]
         self.ints = ((i64,), (i32,))[int(self.rng.random() < 0.35)]
-        self.axes = [int(self.pick(LENGTHS)) for _ in range(3)]
+        self.axes = [int(self.pick(LENGTHS)) for _ in range(2)]
         if self.rng.random() < symbolic:
-            self.axes += [N, M, N]
+            self.axes = [self.axes[0], N, N, self.pick((M, 1))]
         self.style = ""  # of the next inputs
 
     def pick(self, items):
@@ -125,6 +126,7 @@ class Draft:
             return None
         self.values[v.node] = arrays
         self.pool.append(v)
+        self.read.update(v.node.args)
         self.wanted.difference_update((a.op, op) for a in v.node.args)
         return v
 
@@ -205,7 +207,10 @@ class Draft:
         needed = [v for v in same if (v.node.op, consumer) in self.wanted]
         if needed and self.chance(0.8):
             return self.pick(needed)
-        if same and self.chance(0.6):
+        unread = [v for v in same if v.node not in self.read and v.node.op not in SOURCES]
+        if unread and self.chance(0.7):
+            return self.pick(unread)
+        if same and self.chance(0.7):
             return self.pick(same[-12:])
         if ty.rank and self.chance(0.4):
             narrow = [v for v in self.pool if v.dtype is ty.dtype and v.shape != ty.shape and _broadcasts(v.shape, ty.shape)]
@@ -270,8 +275,7 @@ class Draft:
 
     def outputs(self):
         """Every value that nothing reads, and some others: read ones, inputs, constants, one of them twice."""
-        read = {a for v in self.pool for a in v.node.args}
-        ends = [v for v in self.pool if v.node not in read and v.node.op not in SOURCES]
+        ends = [v for v in self.pool if v.node not in self.read and v.node.op not in SOURCES]
         extra = [v for v in self.pool if self.chance(0.04)] + ([self.pick(ends)] if ends and self.chance(0.3) else [])
         made = self.shuffled([*ends, *extra]) or [self.pool[0]]
         return {f"y{i}": v for i, v in enumerate(made)}

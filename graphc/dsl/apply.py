@@ -29,7 +29,9 @@ _HALF_FREE = ("div", "isnan", "isfinite", "isinf")  # of bools, these are not fl
 
 
 def find_recorder(values: Sequence[Any]) -> Recorder | None:
-    """The recorder of the first traced value, also one step inside of lists and tuples; else the running trace."""
+    """The recorder of the first traced value, also one step inside of lists and tuples; else the
+    running trace.
+    """
     for v in values:
         if isinstance(v, Tensor):
             return v.recorder
@@ -85,7 +87,9 @@ _OUTSIDE = {
 
 
 def compare(gate: Record, x: Any, y: Any) -> Tensor:
-    """A comparison; with a Python integer outside of the dtype's range its result is known, as in NumPy."""
+    """A comparison; with a Python integer outside of the dtype's range its result is known, as in
+    NumPy.
+    """
     if type(y) is not int or not isinstance(x, Tensor) or not x.value.dtype.is_int or x.weak:
         return operate(gate, x, y)
     info = np.iinfo(x.dtype)
@@ -127,7 +131,8 @@ def _typed(recorder: Recorder, gate: Record, operands: Sequence[Operand]) -> tup
 
 _INSTEAD = {
     "sub": "use ^ or numpy.logical_xor", "neg": "use ~ or numpy.logical_not",
-    "floor_divide": "use graphc.numpy.floor(x / y)", "remainder": "use x - y * graphc.numpy.floor(x / y)",
+    "floor_divide": "use graphc.numpy.floor(x / "
+                    "y)", "remainder": "use x - y * graphc.numpy.floor(x / y)",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Arrays out of nothing: zeros, ones, full, arange, eye.
 
-Inside of a trace they are constants of the graph, of sizes with names, too; outside they are NumPy's arrays.
+Inside of a trace they are constants of the graph, of sizes with names, too; outside they are
+NumPy's arrays.
 
 >>> zeros(3)
 array([0., 0., 0.])

@@ -115,7 +115,8 @@ class Declared(_Callable, Generic[P, R]):
 def graph(function: Callable[P, R]) -> Declared[P, R]:
     """Declare a graph by a function with typed parameters, `x: graphc.f64["n", 3]`.
 
-    It is traced when it is first used. Sizes with names are symbolic, and equal names are equal sizes.
+    It is traced when it is first used. Sizes with names are symbolic, and equal names are equal
+    sizes.
     """
     return Declared(function, sys._getframe(1).f_locals)
 
@@ -129,7 +130,8 @@ def _check_sizes(name: str, names: Sequence[str], types: Sequence[Any]) -> None:
         unknown = [n for n in s.symbols() if n not in alone]
         if unknown:
             raise SignatureError(
-                f"{name}: the size {s} of {at} does not say what {unknown[0]} is: let {unknown[0]} be a size by itself"
+                f"{name}: the size {s} of {at} does not say what {unknown[0]} is: let "
+                f"{unknown[0]} be a size by itself"
             )
 
 
@@ -193,7 +195,8 @@ class Graph(_Callable):
     def _snapshot(self) -> Traced:
         if not self._outputs:
             raise SignatureError(
-                f"{self.__name__} has no output at {place_text(user_place())}: name one with .output()"
+                f"{self.__name__} has no output at {place_text(user_place())}: name one with "
+                ".output()"
             )
         captured = self._recorder.captured
         inputs = [*self._inputs.values(), *(v for _, _, v in captured)]

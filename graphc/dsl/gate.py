@@ -36,10 +36,11 @@ Types = tuple[Leaf, ...]
 class Gate:
     """Subclass it with `forward(self, x, ...)` and `backward(self, dz, x, ...)`.
 
-    `forward` returns one array. `backward` takes its cotangent and the operands, and returns a cotangent for each
-    operand, in a tuple where there are several; None is zero, and goes for integers. Where forward broadcasts an
-    operand, its cotangent may have the broadcast shape: it is summed. Instances are callable; a class without a
-    constructor of its own can be called on operands directly.
+    `forward` returns one array. `backward` takes its cotangent and the operands, and returns a
+    cotangent for each operand, in a tuple where there are several; None is zero, and goes for
+    integers. Where forward broadcasts an operand, its cotangent may have the broadcast shape: it is
+    summed. Instances are callable; a class without a constructor of its own can be called on
+    operands directly.
     """
 
     _graphs: dict[Types, tuple[Traced, Traced | None]]
@@ -109,14 +110,17 @@ class Gate:
     def _traced_backward(
         self, forward: Traced, out: TensorType, types: Types, names: Sequence[str]
     ) -> Traced:
-        """The backward, whose results are the cotangents of the float operands, captured ones included."""
+        """The backward, whose results are the cotangents of the float operands, captured ones
+        included.
+        """
 
         def cotangents(ct: Tensor, *operands: Tensor) -> tuple[Any, ...]:
             found = self.backward(ct, *operands)
             found = found if isinstance(found, (tuple, list)) else (found,)
             if len(found) != len(operands):
                 raise GateError(
-                    f"gate {self.__name__}: backward gives {len(found)} cotangents for {len(operands)} operands"
+                    f"gate {self.__name__}: backward gives {len(found)} cotangents for "
+                    f"{len(operands)} operands"
                 )
             return tuple(
                 self._fitted(c, x, n)
@@ -144,7 +148,9 @@ class Gate:
 
 
 def _summed(ct: Tensor, operand: Tensor) -> Tensor:
-    """A cotangent of the broadcast shape, summed over the axes along which the operand was repeated."""
+    """A cotangent of the broadcast shape, summed over the axes along which the operand was
+    repeated.
+    """
     value, offset = ct.value, ct.ndim - operand.ndim
     if offset < 0 or any(s not in (1, t) for s, t in zip(operand.shape, ct.shape[offset:])):
         return ct
@@ -157,7 +163,9 @@ def _summed(ct: Tensor, operand: Tensor) -> Tensor:
 
 
 def _or_nothing(function: Any) -> Any:
-    """A gate with integer operands alone has no cotangents; its backward then has one that nothing reads."""
+    """A gate with integer operands alone has no cotangents; its backward then has one that nothing
+    reads.
+    """
     return lambda ct, *operands: function(ct, *operands) or (ct,)
 
 
@@ -185,7 +193,9 @@ def _hidden(traced: Traced) -> tuple[Node, ...]:
 
 
 def _attrs(label: str, forward: Traced, backward: Traced | None) -> dict[str, Any]:
-    """Both graphs over one list of operands: the user's, those captured forward, those captured backward."""
+    """Both graphs over one list of operands: the user's, those captured forward, those captured
+    backward.
+    """
     if backward is None:
         return {"label": label, "forward": forward.graph, "backward": None}
     theirs = _nominal("backward", _hidden(backward))

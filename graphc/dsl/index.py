@@ -2,8 +2,9 @@
 
 In:   a traced array and what stands between the brackets.
 Out:  a traced array of NumPy's shape for the same index.
-Invariant: an index that a kernel reads is checked, and one that is known here is checked here. Sizes with names
-stay exact: bounds become max and min of sizes, so that sizes 0 and 1 need no variant.
+Invariant: an index that a kernel reads is checked, and one that is known here is checked here.
+Sizes with names stay exact: bounds become max and min of sizes, so that sizes 0 and 1 need no
+variant.
 
 >>> from graphc.dsl.trace import trace
 >>> from graphc.ir.types import f64
@@ -46,7 +47,9 @@ def get(x: Tensor, index: Any) -> Tensor:
 
 
 def _expanded(x: Tensor, index: tuple[Any, ...]) -> list[Any]:
-    """Ellipsis spelled out, masks as indices, and index arrays (and indices to check at the call) as tensors."""
+    """Ellipsis spelled out, masks as indices, and index arrays (and indices to check at the call)
+    as tensors.
+    """
     parts: list[Any] = []
     for p in index:
         parts.extend(_as_parts(x, p))
@@ -79,7 +82,8 @@ def _as_parts(x: Tensor, p: Any) -> list[Any]:
         return [lifted(i) for i in np.nonzero(array)] if array.ndim else _no_mask()
     if array.dtype.kind not in "iu":
         raise IndexError(
-            f"an index at {place_text(user_place())} is {array.dtype}: use integers, slices, None or ..."
+            f"an index at {place_text(user_place())} is {array.dtype}: use integers, slices, None "
+            "or ..."
         )
     return [array.astype(np.int64)]
 
@@ -94,13 +98,16 @@ def _index_tensor(p: Tensor) -> Tensor:
 
 def _no_mask() -> Any:
     raise TraceError(
-        f"a boolean mask as an index at {place_text(user_place())}: the size of the result would depend on data. "
+        f"a boolean mask as an index at {place_text(user_place())}: the size of the result would "
+        "depend on data. "
         "Instead: graphc.where(mask, x, 0), or integer indices"
     )
 
 
 def _checked(x: Tensor, p: Any, axis: int) -> Any:
-    """Indices that are known are checked now; what only the call knows becomes a tensor, for `take` to check."""
+    """Indices that are known are checked now; what only the call knows becomes a tensor, for `take`
+    to check.
+    """
     if isinstance(p, Dim):
         return Tensor(x.recorder.size(p))
     if isinstance(p, int) and isinstance(x.shape[axis], Dim):
@@ -112,7 +119,8 @@ def _checked(x: Tensor, p: Any, axis: int) -> Any:
         wrong = np.extract((np.asarray(p) < -n) | (np.asarray(p) >= n), p)
         if wrong.size:
             raise IndexOutOfBounds(
-                f"index {wrong[0]} is out of bounds for axis {axis} with size {n} at {place_text(user_place())}"
+                f"index {wrong[0]} is out of bounds for axis {axis} with size {n} at "
+                f"{place_text(user_place())}"
             )
     return p if isinstance(p, int) else lifted(p)
 
@@ -144,7 +152,8 @@ def _certain_sign(v: Any) -> None:
         )
     if isinstance(v, Dim) and not at_least(v, 0):
         raise TraceError(
-            f"the slice bound {v} at {place_text(user_place())} may be negative: count from the end, as in x[:-1]"
+            f"the slice bound {v} at {place_text(user_place())} may be negative: count from the "
+            "end, as in x[:-1]"
         )
 
 
@@ -170,7 +179,9 @@ def _forward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
 
 
 def _backward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
-    """From the end down: `above` elements stand at or before the start, `below` at or before the stop."""
+    """From the end down: `above` elements stand at or before the start, `below` at or before the
+    stop.
+    """
     above: Size = n
     if p.start is not None:
         above = (
@@ -210,7 +221,9 @@ def _with_new(value: Value, axes: Sequence[int]) -> Value:
 
 
 def _with_arrays(x: Tensor, parts: list[Any]) -> Tensor:
-    """Slices first; then the indexed axes, brought side by side and flattened, are taken from at once."""
+    """Slices first; then the indexed axes, brought side by side and flattened, are taken from at
+    once.
+    """
     arrays = [p if isinstance(p, Tensor) or not isinstance(p, int) else p for p in parts]
     advanced = [i for i, p in enumerate(arrays) if isinstance(p, (int, Tensor))]
     together = advanced[-1] - advanced[0] + 1 == len(advanced)
@@ -242,7 +255,9 @@ def _taken(x: Tensor, axes: list[int], indices: list[Tensor], front: int) -> Ten
 
 
 def _linear(indices: list[Tensor], sizes: list[Size], total: Size) -> Tensor:
-    """One index into the flattened axes; `total`, which is out of bounds, where one index is out of its own."""
+    """One index into the flattened axes; `total`, which is out of bounds, where one index is out of
+    its own.
+    """
     from graphc.dsl.functions import logical_and, where
 
     linear: Any = None

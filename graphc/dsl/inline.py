@@ -1,4 +1,5 @@
-"""Inlining: a declared graph's nodes over operands of another trace, its named sizes replaced by theirs.
+"""Inlining: a declared graph's nodes over operands of another trace, its named sizes replaced by
+theirs.
 
 In:   a `Traced` with sizes such as n, and values whose sizes are numbers, other names, or n again.
 Out:  its outputs over those values.
@@ -87,7 +88,8 @@ def _fitted(recorder: Recorder, x: Tensor, node: Node, env: Sizes, name: str) ->
             raise mismatch(recorder, text, {"got": x.value}, replaced(declared, env), size)
     if not _holds(node.type, x):
         raise DTypeError(
-            f"argument {name} is {node.type}, got {x.type} at {place_text(user_place())}: convert it with .astype(...)"
+            f"argument {name} is {node.type}, got {x.type} at {place_text(user_place())}: convert "
+            "it with .astype(...)"
         )
     return x.value.cast(node.type.dtype)
 

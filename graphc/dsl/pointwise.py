@@ -1,4 +1,5 @@
-"""Elementwise functions: the gates of the registry under their public names, and what is written in them.
+"""Elementwise functions: the gates of the registry under their public names, and what is written in
+them.
 
 >>> import numpy as np
 >>> tanh.__doc__
@@ -144,7 +145,9 @@ def round_(x: Any, decimals: int = 0) -> Any:
 
 @public("condition", "x", "y")
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
-    """x where the condition holds, else y; the cotangent is selected, so the other branch cannot spoil it."""
+    """x where the condition holds, else y; the cotangent is selected, so the other branch cannot
+    spoil it.
+    """
     if x is None or y is None:
         lifted(condition)._unknown("where(condition) without x and y", "where(condition, x, y)")
     return apply_gate(gates.where, (condition, x, y), {})

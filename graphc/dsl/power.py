@@ -1,7 +1,7 @@
 """Powers: a literal integer exponent is a product, so that its derivatives are finite at 0.
 
-`x**2` is `x * x` by definition, `x**-1` a reciprocal; up to the 16th power products of squares; `x**0.5` stays a
-power, because it differs from the square root at -0 and -inf.
+`x**2` is `x * x` by definition, `x**-1` a reciprocal; up to the 16th power products of squares;
+`x**0.5` stays a power, because it differs from the square root at -0 and -inf.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Products that sum: matmul, dot, outer, tensordot, einsum, by the letters of a contraction.
 
 In:   two operands of any rank.
-Out:  one contraction over one index, with transposes, reshapes and sums around it where it needs them.
-Invariant: NumPy's rules for ranks, batches and dtypes; a batch axis of size 1 is left out, never repeated.
+Out:  one contraction over one index, with transposes, reshapes and sums around it where it needs
+      them.
+Invariant: NumPy's rules for ranks, batches and dtypes; a batch axis of size 1 is left out, never
+repeated.
 
 >>> from graphc.dsl.trace import trace
 >>> from graphc.ir.types import f64
@@ -73,7 +75,9 @@ def matmul(x: Any, y: Any) -> Any:
 
 
 def _batch(x: Value, own: tuple[Size, ...], other: tuple[Size, ...]) -> tuple[Value, str]:
-    """The letters of the leading axes, without those of size 1 that the other operand has in another size."""
+    """The letters of the leading axes, without those of size 1 that the other operand has in
+    another size.
+    """
     letters, dropped = "", []
     for i, size in enumerate(own):
         back = len(own) - i
@@ -147,7 +151,9 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 
 @public("x", "y")
 def einsum(spec: str, x: Any, y: Any = None) -> Any:
-    """Einstein's summation over one or two operands: "ij,jk->ik". No letter twice in one operand, no ellipsis."""
+    """Einstein's summation over one or two operands: "ij,jk->ik". No letter twice in one operand,
+    no ellipsis.
+    """
     operands, out = _parse_einsum(spec)
     if len(operands) != (1 if y is None else 2):
         raise ShapeError(
@@ -177,7 +183,8 @@ def _parse_einsum(spec: str) -> tuple[list[str], str]:
         out = "".join(sorted(c for c, n in counts.items() if n == 1))
     if set(out) - set("".join(operands)):
         raise ShapeError(
-            f"einsum {spec!r} at {place_text(user_place())}: a letter of the result is in no operand"
+            f"einsum {spec!r} at {place_text(user_place())}: a letter of the result is in no "
+            "operand"
         )
     return operands, out
 

@@ -1,7 +1,8 @@
 """NEP 50 and broadcasting: operands of any kind -> values of one dtype and one shape.
 
 In:   traced arrays, captured arrays and Python numbers.
-Out:  `Value`s that an elementwise gate takes: casts and broadcasts are nodes, numbers are constants.
+Out:  `Value`s that an elementwise gate takes: casts and broadcasts are nodes, numbers are
+      constants.
 Invariant: dtypes are NumPy's, for every pair of array, NumPy scalar and Python scalar.
 
 >>> str(result_dtype(("f32", "~f64"))), str(result_dtype(("f32", "f64"))), str(result_dtype(("i32", "~f64")))
@@ -76,7 +77,8 @@ def _foreign(recorder: Recorder, value: Tensor) -> TraceError:
     """The error for a value of another trace; of one that has ended, the recorder raises its own."""
     other = value.recorder
     return TraceError(
-        f"values of two traces, {other.name!r} and {recorder.name!r}, meet at {place_text(user_place())}: "
+        f"values of two traces, {other.name!r} and {recorder.name!r}, meet at "
+        f"{place_text(user_place())}: "
         "pass one as an argument of the other's function"
     )
 
@@ -148,7 +150,9 @@ def cannot_broadcast(
 def mismatch(
     recorder: Recorder, message: str, values: dict[str, Value], s: Size, t: Size
 ) -> ShapeError:
-    """A ShapeError that knows which two sizes differ, so that a trace with sizes of its own naming can unify them."""
+    """A ShapeError that knows which two sizes differ, so that a trace with sizes of its own naming
+    can unify them.
+    """
     lines = [message, *recorder.describe(values), f"  at     {place_text(user_place())}"]
     error = ShapeError("\n".join(lines))
     error.sizes = (s, t)  # type: ignore[attr-defined]

@@ -107,7 +107,8 @@ def _untraced(name: str) -> TraceError:
 
 def _argument(name: str, argument: str) -> TraceError:
     return TraceError(
-        f"{name} of a traced value at {place_text(user_place())}: the argument {argument!r} is not supported"
+        f"{name} of a traced value at {place_text(user_place())}: the argument {argument!r} is "
+        "not supported"
     )
 
 
@@ -129,5 +130,6 @@ def _bools_only(name: str, inputs: Sequence[Any]) -> None:
         dtype = getattr(v, "dtype", None)
         if (np.asarray(v).dtype if dtype is None else dtype) != np.bool_:
             raise DTypeError(
-                f"{name} at {place_text(user_place())}: bitwise operations are for bools here, got {dtype}"
+                f"{name} at {place_text(user_place())}: bitwise operations are for bools here, "
+                f"got {dtype}"
             )

@@ -22,7 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(*arrays: str) -> Callable[[F], F]:
-    """Decorate a function whose parameters of these names are arrays; one named `arrays` is a list of them."""
+    """Decorate a function whose parameters of these names are arrays; one named `arrays` is a list
+    of them.
+    """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)

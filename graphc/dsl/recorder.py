@@ -2,7 +2,8 @@
 
 In:   arrays, numbers and traced values, as the user's code mixes them.
 Out:  nodes that carry the user's file and line.
-Invariant: a recorder takes nodes only while its trace is open, and a value never crosses to another recorder.
+Invariant: a recorder takes nodes only while its trace is open, and a value never crosses to another
+recorder.
 
 >>> import numpy as np
 >>> recorder = Recorder("f")
@@ -72,7 +73,8 @@ class Recorder(Builder):
         """New nodes come from the user's current line."""
         if not self.is_open:
             raise TraceError(
-                f"a traced value of {self.name!r} is used at {place_text(user_place())} after its trace has ended: "
+                f"a traced value of {self.name!r} is used at {place_text(user_place())} after its "
+                "trace has ended: "
                 "return it from the function instead of keeping it elsewhere"
             )
         self.at = user_place()

@@ -1,6 +1,7 @@
 """Reductions: over no, one, several or all axes, with NumPy's dtypes.
 
-Several axes are one after the other, the last first, so that the order of every sum is fixed at the trace.
+Several axes are one after the other, the last first, so that the order of every sum is fixed at the
+trace.
 
 >>> from graphc.dsl.trace import trace
 >>> from graphc.ir.types import f64

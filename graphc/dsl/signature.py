@@ -1,7 +1,8 @@
 """Signatures: `x: graphc.f64["n", 3]` -> types, and calls -> arguments in order.
 
 In:   a function with annotated parameters.
-Out:  parameter names, and for each a tree of types; dicts, tuples and classes of annotations are trees.
+Out:  parameter names, and for each a tree of types; dicts, tuples and classes of annotations are
+      trees.
 Invariant: annotations mean the same with and without `from __future__ import annotations`.
 
 >>> from graphc.ir.types import f64

@@ -2,9 +2,10 @@
 
 In:   the types of the arguments of a call.
 Out:  a compiled variant of the function that fits them.
-Invariant: the first call's sizes are static. An axis whose size changes becomes symbolic and stays so, hence at
-most 1 + (number of axes that ever change) compilations. Two symbols become one where an operation needs it,
-which the names in the inputs' types then guard; where a size has to be a number, the call gets a static variant.
+Invariant: the first call's sizes are static. An axis whose size changes becomes symbolic and stays
+so, hence at most 1 + (number of axes that ever change) compilations. Two symbols become one where
+an operation needs it, which the names in the inputs' types then guard; where a size has to be a
+number, the call gets a static variant.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 In:   a `Value` of the graph that is being built.
 Out:  more of them: Python operators, methods, indexing and NumPy functions make nodes.
-Invariant: shapes, dtypes and errors are NumPy's; what would need the numbers themselves is a TraceError that
-names the user's line. A Python number's traced form is *weak*: it takes the dtype of what it meets (NEP 50).
+Invariant: shapes, dtypes and errors are NumPy's; what would need the numbers themselves is a
+TraceError that names the user's line. A Python number's traced form is *weak*: it takes the dtype
+of what it meets (NEP 50).
 
 >>> import numpy as np
 >>> from graphc.dsl.trace import trace
@@ -117,7 +118,8 @@ class Tensor:
 
     def __bool__(self) -> bool:
         self._unknown(
-            f"a traced {self.type} was read as a Python bool (by if, while, and, or, not, or a chained comparison)",
+            f"a traced {self.type} was read as a Python bool (by if, while, and, or, not, or a "
+            "chained comparison)",
             "graphc.where(condition, x, y), the operators & | ~, or a condition on shapes",
         )
 
@@ -379,7 +381,8 @@ def _logical(name: str, *args: Any) -> Any:
     for a in args:
         if np.dtype(getattr(a, "dtype", type(a))).kind != "b":
             raise DTypeError(
-                f"{name} of {getattr(a, 'dtype', type(a).__name__)} at {place_text(user_place())}: the operators "
+                f"{name} of {getattr(a, 'dtype', type(a).__name__)} at "
+                f"{place_text(user_place())}: the operators "
                 "& | ^ ~ are for bools here; compare first, or use graphc.numpy." + name
             )
     return apply.operate(getattr(apply.gates, name), *args)

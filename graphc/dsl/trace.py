@@ -1,9 +1,10 @@
 """trace: a Python function -> Graph.
 
 In:   a function, a tree of types for each of its arguments, and their names.
-Out:  a `Traced`: the graph, the structures of arguments and results, and the arrays that it captured.
-Invariant: the graph is closed. Captured arrays above 64 elements are its last inputs, copied at the trace;
-smaller ones are constants.
+Out:  a `Traced`: the graph, the structures of arguments and results, and the arrays that it
+      captured.
+Invariant: the graph is closed. Captured arrays above 64 elements are its last inputs, copied at the
+trace; smaller ones are constants.
 
 >>> import numpy as np
 >>> from graphc.ir.types import f64
@@ -147,7 +148,8 @@ def lift_results(recorder: Recorder, result: Any) -> tuple[dict[str, Value], Str
     leaves, names, structure = flatten(result, "" if isinstance(result, dict) else "out")
     if not leaves:
         raise SignatureError(
-            f"{recorder.name} returned {result!r}, which has no arrays in it: return what it computes"
+            f"{recorder.name} returned {result!r}, which has no arrays in it: return what it "
+            "computes"
         )
     values = [operand(recorder, leaf).lifted(recorder) for leaf in leaves]
     return dict(zip(as_names(names), values)), structure
@@ -159,6 +161,8 @@ def _check_closed(recorder: Recorder, inputs: Sequence[Value], outputs: dict[str
     for node in reachable(v.node for v in outputs.values()):
         if node.op == "input" and node not in own:
             raise TraceError(
-                f"{recorder.name} returns a value that depends on {node['name']}, the argument of a nested transform "
-                f"({place_text(recorder.origins.get(node))}): return such values through the transform (has_aux=True)"
+                f"{recorder.name} returns a value that depends on {node['name']}, the argument of "
+                "a nested transform "
+                f"({place_text(recorder.origins.get(node))}): return such values through the "
+                "transform (has_aux=True)"
             )

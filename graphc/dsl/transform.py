@@ -1,8 +1,8 @@
 """Transforms: jit, grad, value_and_grad, vjp, jvp, hvp.
 
 In:   a function over arrays.
-Out:  a function. Called with arrays it compiles itself, once for each set of types; called on traced values, or
-inside of a running trace, it composes.
+Out:  a function. Called with arrays it compiles itself, once for each set of types; called on
+      traced values, or inside of a running trace, it composes.
 Invariant: a gradient has the structure, shapes and dtypes of its argument.
 
 >>> import numpy as np
@@ -48,7 +48,9 @@ def kernel_for(graph: Graph) -> Runner:
 
 
 class Jit(Generic[P, R]):
-    """A function that compiles itself for the types it is called with. It keeps name, doc and signature."""
+    """A function that compiles itself for the types it is called with. It keeps name, doc and
+    signature.
+    """
 
     _unbound: Any = None  # for a bound method's: the Jit in the class
 
@@ -142,8 +144,8 @@ def _plain_parameters(signature: Any) -> tuple[str, ...]:
 def jit(function: Callable[P, R]) -> Jit[P, R]:
     """A function that is compiled on its first call: NumPy arrays in, NumPy arrays out.
 
-    It is traced once for each structure, dtypes and ranks of arguments; a size that changes between calls
-    becomes symbolic. What it reads from elsewhere (arrays, numbers) is read at the trace.
+    It is traced once for each structure, dtypes and ranks of arguments; a size that changes between
+    calls becomes symbolic. What it reads from elsewhere (arrays, numbers) is read at the trace.
     """
     return function if isinstance(function, Jit) else Jit(function)
 
@@ -163,7 +165,8 @@ class _Arguments:
         for name, x in zip(self.names, self.operands):
             if not x.value.dtype.is_float:
                 raise DifferentiationError(
-                    f"{what}: argument {name} is {x.type} at {place_text(user_place())}; a derivative exists with "
+                    f"{what}: argument {name} is {x.type} at {place_text(user_place())}; a "
+                    "derivative exists with "
                     "respect to floats only: pass a float, or choose other argnums"
                 )
         self.nominal = [
@@ -196,9 +199,9 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that gives the value of `function` and its gradient by the arguments `argnums`.
 
-    The value must be a float of rank 0. With one number in `argnums` the gradient is a tree like that argument,
-    with a tuple of numbers a tuple of trees. With `has_aux` the function returns (value, aux), and the result is
-    ((value, aux), gradient).
+    The value must be a float of rank 0. With one number in `argnums` the gradient is a tree like
+    that argument, with a tuple of numbers a tuple of trees. With `has_aux` the function returns
+    (value, aux), and the result is ((value, aux), gradient).
     """
     return _cached(_ValueAndGrad, function, argnums, has_aux)
 
@@ -322,14 +325,17 @@ def _scalar(recorder: Recorder, result: Any, what: str) -> Tensor:
     if value.ndim or not value.value.dtype.is_float:
         recorder.fail(
             DifferentiationError,
-            f"{what}: the function must return a float of rank 0, got {value.type}: take its sum or mean, or use vjp",
+            f"{what}: the function must return a float of rank 0, got {value.type}: take its sum "
+            "or mean, or use vjp",
             value=value.value,
         )
     return value
 
 
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The value at `primals`, and a function from a cotangent like the value to a tuple of cotangents like the primals."""
+    """The value at `primals`, and a function from a cotangent like the value to a tuple of
+    cotangents like the primals.
+    """
     if find_recorder(flatten(list(primals))[0]) is None:
         out = (
             jit(function)(*primals)
@@ -388,7 +394,9 @@ def _names(function: Callable[..., Any], count: int) -> list[str]:
 def jvp(
     function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 ) -> tuple[Any, Any]:
-    """The value at `primals`, and its derivative in the direction `tangents`; both are tuples of arguments."""
+    """The value at `primals`, and its derivative in the direction `tangents`; both are tuples of
+    arguments.
+    """
     primals, tangents = tuple(primals), tuple(tangents)
     if find_recorder(flatten([primals, tangents])[0]) is None:
         return _jitted(_pushed, function)(primals, tangents)
@@ -396,7 +404,9 @@ def jvp(
 
 
 def hvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The Hessian of a scalar function times a direction: a tuple like `primals`, or its one element."""
+    """The Hessian of a scalar function times a direction: a tuple like `primals`, or its one
+    element.
+    """
     primals, tangents = tuple(primals), tuple(tangents)
     gradient = grad(function, tuple(range(len(primals))))
     found = jvp(gradient, primals, tangents)[1]

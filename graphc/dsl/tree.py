@@ -1,9 +1,10 @@
-"""Trees: dicts, lists, tuples, named tuples and dataclasses of arrays, flattened and put together again.
+"""Trees: dicts, lists, tuples, named tuples and dataclasses of arrays, flattened and put together
+again.
 
 In:   a nest of containers.
 Out:  its leaves, a name for each (`params.w`, `params.0`), and its structure, which is hashable.
-Invariant: `unflatten(structure, leaves)` gives the same containers; strings, functions and None belong to the
-structure. Nesting is bounded, so the recursion is, too.
+Invariant: `unflatten(structure, leaves)` gives the same containers; strings, functions and None
+belong to the structure. Nesting is bounded, so the recursion is, too.
 
 >>> leaves, names, structure = flatten({"w": 1.0, "b": [2.0, 3.0]}, "params")
 >>> names
@@ -176,7 +177,8 @@ def _child(structure: Structure, x: Any, key: Any, at: str) -> Any:
                 else f"a {type(x).__name__}"
             )
             raise SignatureError(
-                f"argument {at} is a dict with the keys {sorted(map(str, structure.meta[1]))}, got {got}"
+                f"argument {at} is a dict with the keys {sorted(map(str, structure.meta[1]))}, "
+                f"got {got}"
             )
         return x[key]
     if structure.kind in ("named", "dataclass"):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -178,17 +178,17 @@ def fma_array(a: Array, b: Array, c: Array) -> Array:
     return _fma(a, b, c)
 
 
-def sizes_of(graph: Graph, args: Sequence[Array]) -> dict[str, int]:
+def sizes_of(graph: Graph, args: Sequence[Any]) -> dict[str, int]:
     """The values of the named sizes, from the shapes of the arguments."""
     sizes: dict[str, int] = {}
     for node, x in zip(graph.inputs, args, strict=True):
-        for s, n in zip(node.type.shape, np.shape(x), strict=True):
+        for s, n in zip(node.type.shape, x.shape, strict=True):
             if isinstance(s, Dim) and s.text.isidentifier() and sizes.setdefault(s.text, n) != n:
                 raise ShapeError(f"input {node['name']}: size {s} is {n} here and {sizes[s.text]} before")
     for node, x in zip(graph.inputs, args, strict=True):
         expected = tuple(evaluate(s, sizes) for s in node.type.shape)
-        if expected != np.shape(x):
-            raise ShapeError(f"input {node['name']} is {node.type}, got the shape {np.shape(x)}")
+        if expected != x.shape:
+            raise ShapeError(f"input {node['name']} is {node.type}, got the shape {x.shape}")
     return sizes
 
 

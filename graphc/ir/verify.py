@@ -21,25 +21,26 @@ from graphc.errors import GraphcError, VerifyError
 from graphc.gates.gate import registry
 from graphc.ir.graph import Graph, Node
 from graphc.ir.text import ATTRIBUTES, names_of, node_text
-from graphc.ir.types import Dim, TensorType
+from graphc.ir.types import Dim
 
 
 def verify(graph: Graph) -> None:
     """Check a graph, and those that its nodes carry."""
     checked: dict[Graph, None] = {graph: None}
     pending = [graph]
+    known = _known_sizes(graph)
     for g in pending:  # grows while it runs
-        _verify_flat(g)
+        _verify_flat(g, known)
         for _, value in _attributes(g):
             if isinstance(value, Graph) and value not in checked:
                 checked[value] = None
                 pending.append(value)
 
 
-def _verify_flat(graph: Graph) -> None:
+def _verify_flat(graph: Graph, outer_sizes: frozenset[str]) -> None:
     _check_names(graph)
     inputs, seen = frozenset(graph.inputs), set(graph.inputs)
-    sizes = _known_sizes(graph)
+    sizes = _known_sizes(graph) | outer_sizes  # a region is inlined where its graph's sizes are known
     for node in graph.nodes:
         if node.op == "input":
             if node not in inputs:
@@ -48,7 +49,7 @@ def _verify_flat(graph: Graph) -> None:
                 _fail(graph, node, "is an input with operands")
         else:
             _check_node(graph, node, seen)
-        if not sizes.issuperset(_symbols(node.type)):
+        if not sizes.issuperset(_symbols(node)):
             _fail(graph, node, "has a size that no input has")
         seen.add(node)
 
@@ -119,10 +120,12 @@ def _known_sizes(graph: Graph) -> frozenset[str]:
     )
 
 
-def _symbols(ty: TensorType) -> Iterator[str]:
-    for d in ty.shape:
-        if isinstance(d, Dim):
-            yield from d.symbols()
+def _symbols(node: Node) -> Iterator[str]:
+    """The named sizes in a node's type and attributes."""
+    for value in (node.type.shape, *(v for _, v in node.attrs)):
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Dim):
+                yield from part.symbols()
 
 
 def _text(graph: Graph, node: Node) -> str:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, evaluate
-from graphc.lower.loops import Buffer, Contract, For, Kernel, Load, Program, Scatter, walk
+from graphc.lower.loops import Buffer, Contract, For, Kernel, Load, Program, Scatter, Store, walk
 from graphc.lower.plan import Plan, traffic
+from graphc.lower.tasks import tasks_of
 
 if TYPE_CHECKING:
     from graphc.runtime.compiled import Compiled
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 LINES = 40
 WIDTH = 104
 SAMPLE = 1000  # the value of a named size where an example needs one
-MOST_KERNELS, MOST_REASONS, MOST_SAVED = 8, 6, 4
+MOST_KERNELS, MOST_REASONS, MOST_SAVED = 8, 5, 3  # so that 40 lines always suffice
 
 
 def explain(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> str:
@@ -47,7 +48,7 @@ def explain(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> str:
         _sweeps(program),
         _bytes(program, values),
         _saved(compiled, values) if compiled.wrt else [],
-        _apart(program),
+        _apart(program, {f"t{t.serial}": t.node.op for t in tasks_of(graph)}),
     ]
     lines = [line for part in parts for line in ([*part, ""] if part else [])][:-1]
     shown = [line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..." for line in lines]
@@ -65,18 +66,18 @@ def _head(compiled: Compiled, graph: Graph, program: Program, text: str) -> list
     calls = sum(isinstance(s, Contract) for k in program.kernels for s in k.body)
     what = [_count(gates, "gate"), _count(len(program.kernels), "kernel"), _count(loops, "outer loop")]
     products = f" and {_count(calls, 'matrix product')}" if calls else ""
-    return [
-        f"{compiled.__name__}({inputs}){by}",
+    body = (
         f"{what[0]} in {what[1]}: {what[2]}{products}, all in one native function of {instructions(text):,} LLVM "
-        f"instructions, {_machine_instructions(text):,} of this processor.",
-    ]
+        f"instructions, {_machine_instructions(text):,} of this processor."
+    )
+    return [*_filled(f"{compiled.__name__}({inputs}){by}"), *_filled(body)]
 
 
 def _kernels(compiled: Compiled, graph: Graph, program: Program) -> list[str]:
     places = _places(compiled, graph, program)
     lines = ["Kernels, and the gates fused in each"]
     for kernel in program.kernels[:MOST_KERNELS]:
-        lines.extend(_wrapped(f"{kernel.name}  {_shape_of(kernel)}: {_gates(kernel)}{places.get(kernel.name, '')}"))
+        lines.extend(_wrapped(f"{kernel.name}  {_shape_of(kernel)}{places.get(kernel.name, '')}: {_gates(kernel)}", 1))
     return lines + _rest(program.kernels, MOST_KERNELS)
 
 
@@ -97,8 +98,7 @@ def _gates(kernel: Kernel) -> str:
 
 def _sweeps(program: Program) -> list[str]:
     found = [f"{b.name} {Plan(program).passes_over(b.name)}" for b in program.of_role("input")]
-    text = "Sweeps over each input (farther apart than 256 kB): " + ", ".join(found)
-    return textwrap.wrap(text, WIDTH, max_lines=2, placeholder=" ...")
+    return _filled("Sweeps over each input (farther apart than 256 kB): " + ", ".join(found))
 
 
 def _bytes(program: Program, sizes: Mapping[str, int]) -> list[str]:
@@ -108,11 +108,11 @@ def _bytes(program: Program, sizes: Mapping[str, int]) -> list[str]:
         evaluate(b.bytes(), sizes) for b in program.buffers if b.role == "output" or (b.role == "input" and b.name in read)
     )
     at = f", at {', '.join(f'{s} = {n:,}' for s, n in sizes.items())}" if sizes else ""
-    return [
-        f"Bytes moved{at}: {moved:,}; reading each input and writing each output once takes {least:,} "
-        f"({moved / max(least, 1):.2f} times).",
-        f"Arena for temporaries: {evaluate(program.arena or 0, sizes):,} bytes = {program.arena or 0}.",
-    ]
+    text = (
+        f"Bytes moved{at}: {moved:,}; reading each input and writing each output once takes {least:,}: "
+        f"{moved / max(least, 1):.2f} times the least. Temporaries take {evaluate(program.arena or 0, sizes):,} bytes."
+    )
+    return _filled(text)
 
 
 def _saved(compiled: Compiled, sizes: Mapping[str, int]) -> list[str]:
@@ -128,19 +128,19 @@ def _saved(compiled: Compiled, sizes: Mapping[str, int]) -> list[str]:
         f"({dense / max(total, 1):,.0f} times as many)."
     )
     lines = [f"  {_what(n)}: {n.type}, {evaluate(n.type.bytes_expr(), sizes):,} bytes" for _, n in kept[:MOST_SAVED]]
-    return [*textwrap.wrap(head, WIDTH), *lines, *_rest(kept, MOST_SAVED)]
+    return [*_filled(head), *lines, *_rest(kept, MOST_SAVED)]
 
 
 def _what(node: Node) -> str:
     return f"the input {node['name']}" if node.op == "input" else f"the result of {node.op}"
 
 
-def _apart(program: Program) -> list[str]:
+def _apart(program: Program, made_by: Mapping[str, str]) -> list[str]:
     """Values that go through memory from one kernel to another, by reason."""
     reasons: dict[str, list[str]] = {}
     for b in program.of_role("temp"):
         if not b.scope and (why := _why(program, b)):
-            reasons.setdefault(why, []).append(f"{b.name} {b.type}")
+            reasons.setdefault(why, []).append(f"{made_by.get(b.name, b.name)} {b.type}")
     if not reasons:
         return ["Not fused: nothing; no value goes from one kernel to another through memory."]
     lines = ["Not fused: values that go from one kernel to another through memory"]
@@ -154,9 +154,13 @@ def _rest(items: Sequence[Any], shown: int) -> list[str]:
     return [f"  and {len(items) - shown} more"] if len(items) > shown else []
 
 
-def _wrapped(text: str) -> list[str]:
+def _filled(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+
+
+def _wrapped(text: str, most: int = 2) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent="  ", subsequent_indent="      ", max_lines=2, placeholder=" ...",
+        text, WIDTH, initial_indent="  ", subsequent_indent="      ", max_lines=most, placeholder=" ...",
         break_on_hyphens=False, break_long_words=False,
     )  # fmt: skip
 
@@ -182,7 +186,8 @@ def _why(program: Program, b: Buffer) -> str:
     if any(isinstance(s, Scatter) and s.buffer == b.name for s, _ in walk(maker.body)):
         return "a scatter may write any element in any iteration"
     if b.type.rank == 0:
-        return "a single number, made before the loop that uses it, or complete only after the loop that makes it"
+        looped = any(isinstance(s, For) for s in maker.body)
+        return "complete only after the loop that makes it" if looped else "made once, before the loops that use it"
     here, there = _size_of_loop(maker, b), _size_of_loop(reader, b)
     if here != there:
         return f"the loops have different sizes, {here} and {there}"
@@ -201,8 +206,7 @@ def _is_sum_of(kernel: Kernel, b: Buffer) -> bool:
 def _size_of_loop(kernel: Kernel, b: Buffer) -> Size:
     """The size of the outermost loop around the accesses to a buffer; 1 where there is none."""
     for s, outer in walk(kernel.body):
-        name = s.buffer if isinstance(s, Load) else getattr(s, "buffer", "")
-        if name == b.name:
+        if isinstance(s, (Load, Store, Scatter)) and s.buffer == b.name:
             return outer[0].size if outer else 1
     return 1
 
@@ -213,7 +217,6 @@ def _size_of_loop(kernel: Kernel, b: Buffer) -> Size:
 def _places(compiled: Compiled, graph: Graph, program: Program) -> dict[str, str]:
     """The user's lines behind each kernel, as ` (model.py:7, 9)`."""
     from graphc.lower.fuse import _groups
-    from graphc.lower.tasks import tasks_of
 
     groups = _groups(tasks_of(graph), 0, "fuse" not in compiled.options.skip)
     if len(groups) != len(program.kernels):
@@ -227,7 +230,7 @@ def _lines_text(graph: Graph, nodes: Iterable[Node]) -> str:
     for origin in filter(None, map(graph.origin, nodes)):
         found.setdefault(origin.file.rsplit("/", 1)[-1], {})[origin.line] = None
     files = [f"{file}:{','.join(map(str, sorted(lines)[:6]))}" for file, lines in sorted(found.items())[:2]]
-    return f"  ({' '.join(files)})" if files else ""
+    return f" ({' '.join(files)})" if files else ""
 
 
 # -- instructions ---------------------------------------------------------------------------------------------------

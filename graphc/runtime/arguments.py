@@ -1,16 +1,18 @@
 """Arguments of a call: what a user passes -> what a kernel reads.
 
-In:   a number, an array, or something that NumPy makes an array of; the type that the kernel expects.
+In:   a number, an array, or something that NumPy makes an array of; the type that the kernel
+      expects.
 Out:  a C-contiguous, aligned `ndarray` in native byte order of exactly that dtype and rank.
-Invariant: nothing is dropped in silence: masks, units, byte order, precision and imaginary parts either survive
-or are an error that names the argument.
+Invariant: nothing is dropped in silence: masks, units, byte order, precision and imaginary parts
+either survive or are an error that names the argument.
 
 >>> from graphc.ir.types import f64
 >>> prepare(np.arange(3, dtype=">i4"), f64["n"], "x")
 array([0., 1., 2.])
 >>> prepare([1, 2j], f64["n"], "x")
 Traceback (most recent call last):
-graphc.errors.DTypeError: argument x: dtype complex128 is not supported: use float64, float32, int64, int32 or bool
+graphc.errors.DTypeError: argument x: dtype complex128 is not supported: use float64, float32,
+int64, int32 or bool
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def as_plain_array(value: Any, what: str) -> np.ndarray:
     """An ndarray with a dtype that numbers can have, in native byte order."""
     if isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
         raise DTypeError(
-            f"{what} is a {type(value).__name__}, whose meaning would be lost: pass numpy.asarray(x), or x.filled(...)"
+            f"{what} is a {type(value).__name__}, whose meaning would be lost: pass "
+            "numpy.asarray(x), or x.filled(...)"
         )
     try:
         array = np.asarray(value)
@@ -61,7 +64,8 @@ def check_shape(shape: tuple[int, ...], ty: TensorType, name: str) -> None:
     """Rank and static sizes; sizes that have names are checked together, at the call."""
     if len(shape) != ty.rank:
         raise SignatureError(
-            f"argument {name} is {ty}, of rank {ty.rank}; got the shape {shape}, of rank {len(shape)}"
+            f"argument {name} is {ty}, of rank {ty.rank}; got the shape {shape}, of rank "
+            f"{len(shape)}"
         )
     if any(isinstance(s, int) and s != n for s, n in zip(ty.shape, shape)):
         raise ShapeError(f"argument {name} is {ty}, got the shape {shape}")
@@ -124,7 +128,8 @@ def bind_sizes(
                 first, where = sizes.setdefault(s.text, (n, name))
                 if first != n:
                     raise ShapeError(
-                        f"argument {name} is {ty}, got the shape {shape}: size {s} is {first} in argument {where}"
+                        f"argument {name} is {ty}, got the shape {shape}: size {s} is {first} in "
+                        f"argument {where}"
                     )
     found = {s: n for s, (n, _) in sizes.items()}
     for ty, shape, name in zip(types, shapes, names):

@@ -30,11 +30,11 @@ from graphc.dsl.trace import Traced
 from graphc.dsl.tree import flatten_like, unflatten
 from graphc.errors import DifferentiationError, SignatureError
 from graphc.ir import graph as ir
-from graphc.ir.types import Size, TensorType, evaluate, product
+from graphc.ir.types import Size, TensorType, evaluate, f64, product
 from graphc.lower.plan import Plan
 from graphc.pipeline import NAMES, STAGES, Options, run_stages
 from graphc.runtime.arguments import as_result, bind_sizes, prepare
-from graphc.runtime.kernel import Kernel, compile_graph
+from graphc.runtime.kernel import LAYOUTS, Kernel, compile_graph
 
 
 def compile(  # noqa: A001  the public name, as in `re.compile`
@@ -112,6 +112,7 @@ class Compiled:
         self.wrt: tuple[str, ...] = (wrt,) if isinstance(wrt, str) else tuple(wrt)
         self._leaves = [self._leaves_of(name) for name in self.wrt]
         self.options = options
+        self._checked: set[tuple[tuple[int, ...], ...]] = set()
 
     def __repr__(self) -> str:
         return f"<graphc.compile of {self.__name__}{self.__signature__}, wrt={self.wrt}>"
@@ -163,11 +164,36 @@ class Compiled:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     def _arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
+        """The arrays that kernels read: as given where they fit, else converted, or an error that says why not."""
+        if not kwargs and self._plain is not None and len(args) == len(self._plain):
+            arrays = [_as_given(x, ty, name) for x, (ty, name) in zip(args, self._plain)]
+            shapes = tuple([a.shape for a in arrays])
+            if shapes not in self._checked:
+                self._check(arrays)
+            return [*arrays, *self.traced.captured]
+        return self._converted(args, kwargs)
+
+    @cached_property
+    def _plain(self) -> list[tuple[TensorType, str]] | None:
+        """Type and name of each parameter where all are arrays, not trees."""
+        inputs = self.traced.arguments
+        if any(child.kind != "leaf" for child in self.traced.in_tree.children):
+            return None
+        return [(n.type, n["name"]) for n in inputs]
+
+    def _check(self, arrays: Sequence[np.ndarray]) -> None:
+        inputs = self.traced.arguments
+        bind_sizes([n.type for n in inputs], [a.shape for a in arrays], [n["name"] for n in inputs])
+        if len(self._checked) >= LAYOUTS:
+            self._checked.clear()
+        self._checked.add(tuple(a.shape for a in arrays))
+
+    def _converted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
         leaves = self.declared._leaves(args, kwargs)
         inputs = self.traced.arguments
         names = [n["name"] for n in inputs]
         arrays = [prepare(x, n.type, name) for x, n, name in zip(leaves, inputs, names, strict=True)]
-        bind_sizes([n.type for n in inputs], [a.shape for a in arrays], names)
+        self._check(arrays)
         return [*arrays, *self.traced.captured]
 
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
@@ -258,6 +284,19 @@ class Compiled:
         from graphc.aot.library import save
 
         return save(self, path)
+
+
+_SCALAR = TensorType(f64)
+
+
+def _as_given(x: Any, ty: TensorType, name: str) -> np.ndarray:
+    if type(x) is np.ndarray and x.dtype is ty.dtype.numpy and x.ndim == len(ty.shape):
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x
+    elif type(x) in (float, np.float64) and ty == _SCALAR:
+        return np.array(x)
+    return prepare(x, ty, name)
 
 
 def _check_out(name: str, target: Any, result: np.ndarray) -> None:

@@ -8,8 +8,9 @@ Invariant: sizes are checked before anything runs; a failed run leaves its input
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,27 @@ from graphc.runtime.jit import Library
 _ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
 
+Shapes = tuple[tuple[int, ...], ...]
+LAYOUTS = 256  # shapes whose layouts are remembered
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a call with some shapes needs: outputs, bytes of the arena, named sizes, the type of its slots."""
+
+    outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    arena: int
+    sizes: tuple[int, ...]
+    slots: Any
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """Stands for an array where only its shape is asked for."""
+
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A compiled graph. It keeps its machine code alive."""
@@ -34,30 +56,40 @@ class Kernel:
     program: Program
     library: Library
 
+    _choosing: list[Node] = field(init=False, repr=False)
+    _entry: Callable[..., int] = field(init=False, repr=False)
+    _layouts: dict[Shapes, Layout] = field(init=False, repr=False, default_factory=dict)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "_choosing", _choosing(self.graph))
         object.__setattr__(self, "_entry", _ENTRY_TYPE(self.library.address(ENTRY)))
 
-    def run(self, arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for inputs of the right dtype and layout; an IndexError where an index is out of bounds."""
-        sizes = sizes_of(self.graph, arrays)
-        for node in self._choosing:  # type: ignore[attr-defined]
-            _check_choice(self.graph, node, sizes)
-        outputs = list(out) if out is not None else self._allocate(sizes)
-        arena = np.empty(self.arena_bytes(sizes) + 64, np.uint8)
-        slots = (ctypes.c_int64 * (HEADER_SLOTS + len(arrays) + len(outputs) + len(self.program.sizes)))()
-        slots[2] = (arena.ctypes.data + 63) & -64
-        pointers = [a.ctypes.data for a in (*arrays, *outputs)]
-        slots[HEADER_SLOTS : HEADER_SLOTS + len(pointers)] = pointers
-        for i, name in enumerate(self.program.sizes, start=HEADER_SLOTS + len(pointers)):
-            slots[i] = sizes[name]
-        if self._entry(ctypes.addressof(slots)):  # type: ignore[attr-defined]
+        shapes = tuple([a.shape for a in arrays])
+        layout = self._layouts.get(shapes) or self._layout(shapes)
+        outputs = [np.empty(shape, dtype) for shape, dtype in layout.outputs]
+        arena = np.empty(layout.arena, np.uint8)
+        pointers = [a.__array_interface__["data"][0] for a in (*arrays, *outputs)]
+        start = (arena.__array_interface__["data"][0] + 63) & -64
+        slots = layout.slots(0, 0, start, *pointers, *layout.sizes)
+        if self._entry(slots):
             raise IndexOutOfBounds(f"index {slots[0]} is out of bounds for an axis of size {slots[1]}")
         return outputs
 
-    def _allocate(self, sizes: Mapping[str, int]) -> list[np.ndarray]:
+    def _layout(self, shapes: Shapes) -> Layout:
+        """What a call with these shapes needs; sizes are checked here, once for all calls alike."""
+        sizes = sizes_of(self.graph, [_Shaped(s) for s in shapes])
+        for node in self._choosing:
+            _check_choice(self.graph, node, sizes)
         buffers = self.program.of_role("output")
-        return [np.empty([evaluate(s, sizes) for s in b.type.shape], b.type.dtype.numpy) for b in buffers]
+        outputs = tuple((tuple(evaluate(s, sizes) for s in b.type.shape), b.type.dtype.numpy) for b in buffers)
+        values = tuple(sizes[name] for name in self.program.sizes)
+        slots = ctypes.c_int64 * (HEADER_SLOTS + len(shapes) + len(outputs) + len(values))
+        if len(self._layouts) >= LAYOUTS:
+            self._layouts.clear()
+        layout = self._layouts[shapes] = Layout(outputs, self.arena_bytes(sizes) + 64, values, slots)
+        return layout
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
         return evaluate(self.program.arena or 0, sizes)

@@ -67,7 +67,9 @@ def test_scalars_on_the_left(form):
 @pytest.mark.parametrize("a", [2, 2.5, True])
 @pytest.mark.parametrize("b", [3, 1.5, False])
 def test_python_scalars_stay_weak(a, b):
-    """Arithmetic of Python arguments gives a Python number's traced form, which takes a float32's dtype."""
+    """Arithmetic of Python arguments gives a Python number's traced form, which takes a float32's
+    dtype.
+    """
     x = np.float32([1, 2])
     for f in (operator.add, operator.mul, operator.sub):
         same(run(lambda a, b, x: x * f(a, b), a, b, x), x * f(a, b))

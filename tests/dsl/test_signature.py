@@ -69,7 +69,8 @@ def test_classes():
 @pytest.mark.parametrize(("text", "message"), [
     ("def function(x): ...", r"parameter x of function has no type: annotate it"),
     ("def function(x: str): ...", "is annotated with <class 'str'>: use a type such as"),
-    ("def function(x: 'nothing[3]'): ...", "an annotation of function cannot be read: name 'nothing' is not defined"),
+    ("def function(x: 'nothing[3]'): "
+     "...", "an annotation of function cannot be read: name 'nothing' is not defined"),
     ("def function(*x: f64): ...", "a graph has a fixed count of parameters, not"),
     ("def function(x: 'f64[\"2n\"]'): ...", "cannot be read"),
     ("def function(x: 'f64[-1]'): ...", "is not a size"),

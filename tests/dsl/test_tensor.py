@@ -63,7 +63,8 @@ def test_the_message_of_an_if():
         traced(function, np.float64(1.0))
     line = function.__code__.co_firstlineno
     assert str(caught.value).split("\n") == [
-        "a traced bool[] was read as a Python bool (by if, while, and, or, not, or a chained comparison) at "
+        "a traced bool[] was read as a Python bool (by if, while, and, or, not, or a chained "
+        "comparison) at "
         f"test_tensor.py:{line + 2}: a traced value has no numbers until the graph runs",
         f"  value  %4 = gt(%2, 3.0)   test_tensor.py:{line + 2}",
         "  instead: graphc.where(condition, x, y), the operators & | ~, or a condition on shapes",
@@ -137,7 +138,8 @@ def test_methods(name):
 PROTOCOLS = {
     "ufunc": lambda x: np.tanh(x @ np.ones(3)), "two": lambda x: np.add(x, 1), "reduce": lambda x: np.add.reduce(x),
     "reduce axis": lambda x: np.maximum.reduce(x, axis=1), "outer": lambda x: np.multiply.outer(x[0], x[1]), "dtype": lambda x: np.add(x, 1, dtype=np.float32),
-    "mean": lambda x: np.mean(x, axis=0), "average of stack": lambda x: np.mean(np.stack([x, 2 * x]), axis=0), "amax": lambda x: np.amax(x),
+    "mean": lambda x: np.mean(x, axis=0), "average of "
+                                          "stack": lambda x: np.mean(np.stack([x, 2 * x]), axis=0), "amax": lambda x: np.amax(x),
     "around": lambda x: np.around(x), "where": lambda x: np.where(x > 2, x, 0.0), "result_type": lambda x: x.astype(np.result_type(x, np.float32)),
     "invert": lambda x: np.invert(x > 2), "bitwise": lambda x: np.bitwise_and(x > 2, x < 4), "sum defaults": lambda x: np.sum(x, out=None),
     "einsum": lambda x: np.einsum("ij,kj->ik", x, x), "clip": lambda x: np.clip(x, 1.0, 2.0), "logical": lambda x: np.logical_and(x, 1),
@@ -150,10 +152,12 @@ def test_numpys_own_functions(name):
 
 
 @pytest.mark.parametrize(("function", "message"), [
-    (lambda x: np.fft.fft(x), r"numpy.fft.fft of a traced value at test_tensor.py:\d+: graphc has no such function"),
+    (lambda x: np.fft.fft(x), r"numpy.fft.fft of a traced value at test_tensor.py:\d+: graphc has "
+                              r"no such function"),
     (lambda x: np.hypot(x, x), "numpy.hypot of a traced value"),
     (lambda x: np.add.accumulate(x), "numpy.add.accumulate of a traced value"),
-    (lambda x: np.add(x, x, out=np.zeros((2, 3))), "numpy.add of a traced value .*: the argument 'out' is not supported"),
+    (lambda x: np.add(x, x, out=np.zeros((2, 3))), "numpy.add of a traced value .*: the argument "
+                                                   "'out' is not supported"),
     (lambda x: np.add(x, x, where=x > 1), "the argument 'where' is not supported"),
     (lambda x: np.sum(x, where=X > 1), "the argument 'where' is not supported"),
     (lambda x: np.sum(x, initial=2.0), "unexpected keyword argument 'initial'"),

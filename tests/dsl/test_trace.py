@@ -88,7 +88,8 @@ def test_leaked_values():
     traced(lambda x: leaked.append(x * 2) or x, X)
     with pytest.raises(
         TraceError,
-        match=r"(?s)a traced value of 'function' is used at test_trace.py:\d+ after its trace has ended",
+        match=r"(?s)a traced value of 'function' is used at test_trace.py:\d+ after its trace has "
+        r"ended",
     ):
         leaked[0] + 1
     with pytest.raises(TraceError, match="after its trace has ended"):

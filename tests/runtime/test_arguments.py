@@ -75,7 +75,8 @@ BAD = [
         X[0],
         f32[3],
         DTypeError,
-        r"argument x is f32\[3\], got float64, which f32 does not hold exactly: convert it with .astype\('float32'\)",
+        r"argument x is f32\[3\], got float64, which f32 does not hold exactly: convert it with "
+        r".astype\('float32'\)",
     ),
     (X[0], i64[3], DTypeError, "which i64 does not hold exactly"),
     (np.zeros(1, np.uint64), i64[1], DTypeError, "got uint64"),
