@@ -1,6 +1,6 @@
 """graphc: a graph compiler. NumPy-style code in, machine code for the value and its gradient out.
 
-Every public name is listed here; what a name needs is loaded on its first use, so that the import is quick.
+Every public name is listed here; what it needs is loaded on its first use: the import is quick.
 
 >>> import graphc
 >>> graphc.f64["n", 3]
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# ruff: noqa: F401  names for type checkers alone
 if TYPE_CHECKING:
     from graphc.dsl.declare import Graph, graph
     from graphc.dsl.functions import *  # noqa: F403
@@ -55,8 +56,8 @@ _NAMES = {
     "graphc.dsl.gate": "Gate",
     "graphc.dsl.tensor": "Tensor",
     "graphc.dsl.transform": "grad hvp jit jvp value_and_grad vjp",
-    "graphc.errors": "CompileError DTypeError DifferentiationError FormatError GateError GraphcError IndexOutOfBounds "
-    "RewriteError ShapeError SignatureError TraceError VerifyError",
+    "graphc.errors": "CompileError DTypeError DifferentiationError FormatError GateError "
+    "GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError VerifyError",
     "graphc.ir.types": "bool_ f32 f64 i32 i64",
     "graphc.runtime.compiled": "compile",
 }

@@ -131,6 +131,7 @@ class _KernelWriter:
         self.sums: dict[str, _Sum] = {}
         self.symbols: dict[str, str] = {}
         self.pointers: dict[str, str] = {}
+        self.offsets: dict[object, str] = {}  # parts of sizes that the entry block computes
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
         self.block: Any = None  # the loop in blocks whose rows are being written
         self.preloaded: dict[tuple[Load, str], str] = {}  # vectors of written-out loops, by statement and iteration
@@ -167,7 +168,8 @@ class _KernelWriter:
         if "arena" not in self.pointers:
             self.pointers["arena"] = self._slot(2, "ptr")
         assert b.offset is not None
-        return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {self.size(b.offset)}")
+        offset = self.fn.size(b.offset, self.symbols, self.offsets)
+        return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
 
     def size(self, size: Size) -> str:
         return self.fn.size(size, self.symbols)

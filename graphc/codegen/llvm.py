@@ -179,13 +179,16 @@ class Function:
 
     # -- sizes --------------------------------------------------------------------------------------------------
 
-    def size(self, size: Size, names: dict[str, str]) -> str:
-        """The number of a size as an i64; `names` gives the registers of its symbols."""
+    def size(self, size: Size, names: dict[str, str], memo: dict[object, str] | None = None) -> str:
+        """The number of a size as an i64; `names` gives the registers of its symbols.
+
+        `memo` remembers the parts that are no names, for sizes that are all computed in one block.
+        """
         if isinstance(size, int):
             return str(size)
         total = ""
         for monomial, c in size.terms:
-            factors = [self._atom(a, names) for a in monomial]
+            factors = [self._atom(a, names, memo) for a in monomial]
             if c != 1 or not factors:
                 factors.append(str(c))
             term = factors[0]
@@ -194,16 +197,25 @@ class Function:
             total = term if not total else self.do(f"add i64 {total}, {term}")
         return total
 
-    def _atom(self, atom: object, names: dict[str, str]) -> str:
+    def _atom(self, atom: object, names: dict[str, str], memo: dict[object, str] | None) -> str:
         if isinstance(atom, str):
             return names[atom]
+        if memo is None:
+            return self._function(atom, names, None)
+        if atom not in memo:
+            memo[atom] = self._function(atom, names, memo)
+        return memo[atom]
+
+    def _function(self, atom: object, names: dict[str, str], memo: dict[object, str] | None) -> str:
         op, *rest = atom  # type: ignore[misc]
-        a, b = (self.size(s, names) for s in rest)
+        a, b = (self.size(s, names, memo) for s in rest)
         if op == "bits":
             name = self.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
             zeros = self.do(f"call i64 @{name}(i64 {a}, i1 false)")
             return self.do(f"sub i64 64, {zeros}")
         if op == "floordiv":
+            if b.isdigit() and int(b).bit_count() == 1:
+                return self.do(f"ashr i64 {a}, {int(b).bit_length() - 1}")
             quotient = self.do(f"sdiv i64 {a}, {b}")
             inexact = self.do(f"icmp ne i64 {self.do(f'mul i64 {quotient}, {b}')}, {a}")
             negative = self.do(f"icmp slt i64 {self.do(f'xor i64 {a}, {b}')}, 0")

@@ -23,15 +23,16 @@ from graphc.ir.types import Dim, DType, TensorType, bool_, f64, i64
 
 Record = gates.Elementwise
 _OF_BOOL = {
-    "add": gates.logical_or, "mul": gates.logical_and, "maximum": gates.logical_or, "minimum": gates.logical_and,
-}  # fmt: skip
+    "add": gates.logical_or,
+    "mul": gates.logical_and,
+    "maximum": gates.logical_or,
+    "minimum": gates.logical_and,
+}
 _HALF_FREE = ("div", "isnan", "isfinite", "isinf")  # of bools, these are not float16 in NumPy
 
 
 def find_recorder(values: Sequence[Any]) -> Recorder | None:
-    """The recorder of the first traced value, also one step inside of lists and tuples; else the
-    running trace.
-    """
+    """The recorder of the first traced value, in lists and tuples too; else the running trace."""
     for v in values:
         if isinstance(v, Tensor):
             return v.recorder
@@ -87,9 +88,7 @@ _OUTSIDE = {
 
 
 def compare(gate: Record, x: Any, y: Any) -> Tensor:
-    """A comparison; with a Python integer outside of the dtype's range its result is known, as in
-    NumPy.
-    """
+    """A comparison; with a Python integer outside of the dtype's range the result is known."""
     if type(y) is not int or not isinstance(x, Tensor) or not x.value.dtype.is_int or x.weak:
         return operate(gate, x, y)
     info = np.iinfo(x.dtype)
@@ -130,10 +129,11 @@ def _typed(recorder: Recorder, gate: Record, operands: Sequence[Operand]) -> tup
 
 
 _INSTEAD = {
-    "sub": "use ^ or numpy.logical_xor", "neg": "use ~ or numpy.logical_not",
-    "floor_divide": "use graphc.numpy.floor(x / "
-                    "y)", "remainder": "use x - y * graphc.numpy.floor(x / y)",
-}  # fmt: skip
+    "sub": "use ^ or numpy.logical_xor",
+    "neg": "use ~ or numpy.logical_not",
+    "floor_divide": "use graphc.numpy.floor(x / y)",
+    "remainder": "use x - y * graphc.numpy.floor(x / y)",
+}
 
 
 def undefined(recorder: Recorder, what: str, dtype: DType, values: Sequence[Value]) -> DTypeError:

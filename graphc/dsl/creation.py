@@ -66,11 +66,8 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     recorder = find_recorder(())
     size = start if stop is None else stop
     if recorder is None or not isinstance(size, Dim):
-        values = (
-            np.arange(start, stop, step, _numpy_dtype(dtype))
-            if stop is not None
-            else np.arange(start, dtype=_numpy_dtype(dtype))
-        )
+        bounds: Any = (start,) if stop is None else (start, stop, step)
+        values = np.arange(*bounds, dtype=_numpy_dtype(dtype))
         if recorder is None:
             return values
         return _counted(values)

@@ -102,7 +102,7 @@ class Declared(_Callable, Generic[P, R]):
         _check_sizes(self.__name__, self.names, self.types)
 
     @cached_property
-    def traced(self) -> Traced:  # type: ignore[override]
+    def traced(self) -> Traced:
         return trace(self._function, self.types, self.names, self.__name__)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -220,4 +220,5 @@ class Graph(_Callable):
         return self._call(args, kwargs)
 
     def __repr__(self) -> str:
-        return f"<graphc.Graph {self.__name__}({', '.join(self._inputs)}) -> {', '.join(self._outputs)}>"
+        inputs, outputs = ", ".join(self._inputs), ", ".join(self._outputs)
+        return f"<graphc.Graph {self.__name__}({inputs}) -> {outputs}>"

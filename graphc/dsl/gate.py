@@ -110,9 +110,7 @@ class Gate:
     def _traced_backward(
         self, forward: Traced, out: TensorType, types: Types, names: Sequence[str]
     ) -> Traced:
-        """The backward, whose results are the cotangents of the float operands, captured ones
-        included.
-        """
+        """The backward: its results are the cotangents of float operands, captured ones too."""
 
         def cotangents(ct: Tensor, *operands: Tensor) -> tuple[Any, ...]:
             found = self.backward(ct, *operands)
@@ -141,16 +139,15 @@ class Gate:
             return Tensor(operand.value.zeros_like())
         ct = _summed(lifted(given), operand)
         if ct.shape != operand.shape:
-            what = f"gate {self.__name__}: backward gives {ct.type} for the operand {name} of {operand.type}"
+            what = f"gate {self.__name__}: backward gives {ct.type} for the operand {name}"
+            what = f"{what} of {operand.type}"
             sizes = next(((s, t) for s, t in zip(ct.shape, operand.shape) if s != t), (0, 0))
             raise mismatch(operand.recorder, what, {"given": ct.value}, *sizes)
         return Tensor(ct.value.cast(operand.value.dtype))
 
 
 def _summed(ct: Tensor, operand: Tensor) -> Tensor:
-    """A cotangent of the broadcast shape, summed over the axes along which the operand was
-    repeated.
-    """
+    """A cotangent of the broadcast shape, summed over the axes along which x was repeated."""
     value, offset = ct.value, ct.ndim - operand.ndim
     if offset < 0 or any(s not in (1, t) for s, t in zip(operand.shape, ct.shape[offset:])):
         return ct
@@ -163,9 +160,7 @@ def _summed(ct: Tensor, operand: Tensor) -> Tensor:
 
 
 def _or_nothing(function: Any) -> Any:
-    """A gate with integer operands alone has no cotangents; its backward then has one that nothing
-    reads.
-    """
+    """A gate of integers alone has no cotangents; its backward then has one that nothing reads."""
     return lambda ct, *operands: function(ct, *operands) or (ct,)
 
 
@@ -193,9 +188,7 @@ def _hidden(traced: Traced) -> tuple[Node, ...]:
 
 
 def _attrs(label: str, forward: Traced, backward: Traced | None) -> dict[str, Any]:
-    """Both graphs over one list of operands: the user's, those captured forward, those captured
-    backward.
-    """
+    """Both graphs over one list of operands: the user's, captured forward, captured backward."""
     if backward is None:
         return {"label": label, "forward": forward.graph, "backward": None}
     theirs = _nominal("backward", _hidden(backward))

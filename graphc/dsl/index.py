@@ -47,9 +47,7 @@ def get(x: Tensor, index: Any) -> Tensor:
 
 
 def _expanded(x: Tensor, index: tuple[Any, ...]) -> list[Any]:
-    """Ellipsis spelled out, masks as indices, and index arrays (and indices to check at the call)
-    as tensors.
-    """
+    """Ellipsis spelled out, masks as indices, and what `take` has to check as tensors."""
     parts: list[Any] = []
     for p in index:
         parts.extend(_as_parts(x, p))
@@ -105,9 +103,7 @@ def _no_mask() -> Any:
 
 
 def _checked(x: Tensor, p: Any, axis: int) -> Any:
-    """Indices that are known are checked now; what only the call knows becomes a tensor, for `take`
-    to check.
-    """
+    """Known indices are checked now; what only the call knows becomes a tensor, for `take`."""
     if isinstance(p, Dim):
         return Tensor(x.recorder.size(p))
     if isinstance(p, int) and isinstance(x.shape[axis], Dim):
@@ -125,7 +121,7 @@ def _checked(x: Tensor, p: Any, axis: int) -> Any:
     return p if isinstance(p, int) else lifted(p)
 
 
-# -- slices ---------------------------------------------------------------------------------------------------
+# -- slices ---------------------------------------------------------------------------------------
 
 
 def _along(p: int | slice, n: Size) -> tuple[Size, Size, int]:
@@ -179,9 +175,7 @@ def _forward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
 
 
 def _backward(p: slice, n: Size, step: int) -> tuple[Size, Size, int]:
-    """From the end down: `above` elements stand at or before the start, `below` at or before the
-    stop.
-    """
+    """From the end down: `above` elements stand up to the start, `below` up to the stop."""
     above: Size = n
     if p.start is not None:
         above = (
@@ -217,13 +211,11 @@ def _with_new(value: Value, axes: Sequence[int]) -> Value:
     return value.builder.apply("expand_dims", value, axes=tuple(axes)) if axes else value
 
 
-# -- arrays of indices ----------------------------------------------------------------------------------------
+# -- arrays of indices ----------------------------------------------------------------------------
 
 
 def _with_arrays(x: Tensor, parts: list[Any]) -> Tensor:
-    """Slices first; then the indexed axes, brought side by side and flattened, are taken from at
-    once.
-    """
+    """Slices first; then one take from the indexed axes, side by side and flattened."""
     arrays = [p if isinstance(p, Tensor) or not isinstance(p, int) else p for p in parts]
     advanced = [i for i, p in enumerate(arrays) if isinstance(p, (int, Tensor))]
     together = advanced[-1] - advanced[0] + 1 == len(advanced)
@@ -255,9 +247,7 @@ def _taken(x: Tensor, axes: list[int], indices: list[Tensor], front: int) -> Ten
 
 
 def _linear(indices: list[Tensor], sizes: list[Size], total: Size) -> Tensor:
-    """One index into the flattened axes; `total`, which is out of bounds, where one index is out of
-    its own.
-    """
+    """One index into the flattened axes; `total`, too large, where any is out of bounds."""
     from graphc.dsl.functions import logical_and, where
 
     linear: Any = None

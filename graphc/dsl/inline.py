@@ -1,5 +1,4 @@
-"""Inlining: a declared graph's nodes over operands of another trace, its named sizes replaced by
-theirs.
+"""Inlining: a declared graph's nodes over another trace's operands and sizes.
 
 In:   a `Traced` with sizes such as n, and values whose sizes are numbers, other names, or n again.
 Out:  its outputs over those values.
@@ -75,7 +74,8 @@ def _sizes(
                 and declared.text.isidentifier()
                 and env.setdefault(declared.text, size) != size
             ):
-                text = f"{traced.name}: argument {name} is {node.type}, got {x.type}; {declared} is {env[declared.text]} before"
+                text = f"{traced.name}: argument {name} is {node.type}, got {x.type}"
+                text = f"{text}; {declared} is {env[declared.text]} before"
                 raise mismatch(recorder, text, {"got": x.value}, env[declared.text], size)
     return env
 
@@ -84,8 +84,9 @@ def _fitted(recorder: Recorder, x: Tensor, node: Node, env: Sizes, name: str) ->
     """An operand in the declared dtype, its shape checked."""
     for declared, size in zip(node.type.shape, x.shape):
         if replaced(declared, env) != size:
-            text = f"argument {name} is {node.type}, got {x.type}: sizes {replaced(declared, env)} and {size}"
-            raise mismatch(recorder, text, {"got": x.value}, replaced(declared, env), size)
+            wanted = replaced(declared, env)
+            text = f"argument {name} is {node.type}, got {x.type}: sizes {wanted} and {size}"
+            raise mismatch(recorder, text, {"got": x.value}, wanted, size)
     if not _holds(node.type, x):
         raise DTypeError(
             f"argument {name} is {node.type}, got {x.type} at {place_text(user_place())}: convert "

@@ -1,5 +1,4 @@
-"""Elementwise functions: the gates of the registry under their public names, and what is written in
-them.
+"""Elementwise functions: the registry's gates under public names, and what is written in them.
 
 >>> import numpy as np
 >>> tanh.__doc__
@@ -145,9 +144,7 @@ def round_(x: Any, decimals: int = 0) -> Any:
 
 @public("condition", "x", "y")
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
-    """x where the condition holds, else y; the cotangent is selected, so the other branch cannot
-    spoil it.
-    """
+    """x where the condition holds, else y; the gradient of the other branch cannot spoil it."""
     if x is None or y is None:
         lifted(condition)._unknown("where(condition) without x and y", "where(condition, x, y)")
     return apply_gate(gates.where, (condition, x, y), {})

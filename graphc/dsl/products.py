@@ -75,9 +75,7 @@ def matmul(x: Any, y: Any) -> Any:
 
 
 def _batch(x: Value, own: tuple[Size, ...], other: tuple[Size, ...]) -> tuple[Value, str]:
-    """The letters of the leading axes, without those of size 1 that the other operand has in
-    another size.
-    """
+    """The letters of the leading axes, without axes of size 1 that the other operand stretches."""
     letters, dropped = "", []
     for i, size in enumerate(own):
         back = len(own) - i
@@ -127,7 +125,7 @@ def outer(x: Any, y: Any) -> Any:
 
 @public("x", "y")
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
-    """The sum of products over the last `axes` axes of x and the first of y, or over paired axes."""
+    """The sum of products over the last `axes` axes of x and first of y, or over paired axes."""
     recorder, a, b = _promoted(x, y)
     if isinstance(axes, int):
         pairs = list(zip(range(a.type.rank - axes, a.type.rank), range(axes)))
@@ -146,14 +144,12 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     )
 
 
-# -- einsum ---------------------------------------------------------------------------------------------------
+# -- einsum ---------------------------------------------------------------------------------------
 
 
 @public("x", "y")
 def einsum(spec: str, x: Any, y: Any = None) -> Any:
-    """Einstein's summation over one or two operands: "ij,jk->ik". No letter twice in one operand,
-    no ellipsis.
-    """
+    """Einstein's summation, "ij,jk->ik", of one or two operands, each letter once in an operand."""
     operands, out = _parse_einsum(spec)
     if len(operands) != (1 if y is None else 2):
         raise ShapeError(

@@ -5,15 +5,15 @@ Out:  `Value`s that an elementwise gate takes: casts and broadcasts are nodes, n
       constants.
 Invariant: dtypes are NumPy's, for every pair of array, NumPy scalar and Python scalar.
 
->>> str(result_dtype(("f32", "~f64"))), str(result_dtype(("f32", "f64"))), str(result_dtype(("i32", "~f64")))
-('f32', 'f64', 'f64')
+>>> result_dtype(("f32", "~f64")), result_dtype(("f32", "f64")), result_dtype(("i32", "~f64"))
+(f32, f64, f64)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from graphc.ir.types import DTYPES, Dim, DType, Size, TensorType, bool_, f64, fr
 if TYPE_CHECKING:
     from graphc.dsl.tensor import Tensor
 
-Literal = Union[bool, int, float]
+Literal = bool | int | float
 LITERALS = (bool, int, float)
 _OF_LITERAL = {bool: bool_, int: i64, float: f64}
 _WEAK = {"~f64": 0.0, "~i64": 0, "~bool": False}
@@ -74,7 +74,7 @@ def operand(recorder: Recorder, value: Any) -> Operand:
 
 
 def _foreign(recorder: Recorder, value: Tensor) -> TraceError:
-    """The error for a value of another trace; of one that has ended, the recorder raises its own."""
+    """The error for a value of another trace; one that has ended raises its own."""
     other = value.recorder
     return TraceError(
         f"values of two traces, {other.name!r} and {recorder.name!r}, meet at "
@@ -150,9 +150,7 @@ def cannot_broadcast(
 def mismatch(
     recorder: Recorder, message: str, values: dict[str, Value], s: Size, t: Size
 ) -> ShapeError:
-    """A ShapeError that knows which two sizes differ, so that a trace with sizes of its own naming
-    can unify them.
-    """
+    """A ShapeError that knows which two sizes differ, so that a specialisation can unify them."""
     lines = [message, *recorder.describe(values), f"  at     {place_text(user_place())}"]
     error = ShapeError("\n".join(lines))
     error.sizes = (s, t)  # type: ignore[attr-defined]

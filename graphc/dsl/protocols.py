@@ -25,12 +25,20 @@ from graphc.dsl.tensor import Tensor
 from graphc.errors import DTypeError, TraceError
 
 _UFUNC_NAMES = {
-    "bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_xor": "logical_xor", "invert": "logical_not",
+    "bitwise_and": "logical_and",
+    "bitwise_or": "logical_or",
+    "bitwise_xor": "logical_xor",
+    "invert": "logical_not",
     "bitwise_invert": "logical_not",
-}  # fmt: skip
+}
 _REDUCTIONS = {
-    "add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any",
-}  # fmt: skip
+    "add": "sum",
+    "multiply": "prod",
+    "maximum": "max",
+    "minimum": "min",
+    "logical_and": "all",
+    "logical_or": "any",
+}
 _ALIASES = {"amax": "max", "amin": "min", "round_": "round", "around": "round", "vecdot": "vdot"}
 _SAFE = {"out": None, "where": True, "order": "K", "subok": True, "casting": "same_kind"}
 

@@ -22,9 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public(*arrays: str) -> Callable[[F], F]:
-    """Decorate a function whose parameters of these names are arrays; one named `arrays` is a list
-    of them.
-    """
+    """Decorate a function whose parameters of these names are arrays; `arrays` is a list."""
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)

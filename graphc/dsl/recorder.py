@@ -119,7 +119,8 @@ class Recorder(Builder):
         if node.op == "input":
             return str(node["name"])
         names = names_of(Graph("", tuple(self.inputs), (("", node),)))
-        return f"{names[node]} = {node.op}({', '.join(self._operand_text(a, names) for a in node.args)})"
+        operands = ", ".join(self._operand_text(a, names) for a in node.args)
+        return f"{names[node]} = {node.op}({operands})"
 
     def _operand_text(self, node: Node, names: dict[Node, str]) -> str:
         value = Value(self, node)

@@ -5,8 +5,9 @@ trace.
 
 >>> from graphc.dsl.trace import trace
 >>> from graphc.ir.types import f64
->>> print(str(trace(lambda x: sum_(x), (f64["n", 3],), ("x",)).graph).replace("  <", "#").split("#")[0].split("\\n")[1])
-  %1 = sum %x axis=1 order=lanes : f64[n]
+>>> graph = trace(lambda x: sum_(x), (f64["n", 3],), ("x",)).graph
+>>> [(n["axis"], n["order"]) for n in graph.nodes if n.op == "sum"]
+[(1, 'lanes'), (0, 'lanes')]
 """
 
 from __future__ import annotations
@@ -141,17 +142,17 @@ def _argument(x: Any, axis: int | None, keepdims: bool, op: str) -> Tensor:
 
 @public("x")
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """The first index of the largest, or of the first NaN; of the flattened array without an axis."""
+    """The first index of the largest, or of a NaN; of the flattened array without an axis."""
     return _argument(x, axis, keepdims, "argmax")
 
 
 @public("x")
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """The first index of the smallest, or of the first NaN; of the flattened array without an axis."""
+    """The first index of the smallest, or of a NaN; of the flattened array without an axis."""
     return _argument(x, axis, keepdims, "argmin")
 
 
-# -- moments --------------------------------------------------------------------------------------------------
+# -- moments --------------------------------------------------------------------------------------
 
 
 def as_float(x: Any) -> Tensor:
@@ -189,7 +190,7 @@ def var(x: Any, axis: Axis = None, dtype: Any = None, ddof: int = 0, keepdims: b
     return Tensor(_divided(total, size_max(product(x.shape[a] for a in axes) - ddof, 0)))
 
 
-# -- rows as distributions ------------------------------------------------------------------------------------
+# -- rows as distributions ------------------------------------------------------------------------
 
 
 @public("x")

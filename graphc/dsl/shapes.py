@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl.apply import find_recorder, lifted, need_recorder
-from graphc.dsl.promote import Operand, literal, mismatch, operand, result_dtype
+from graphc.dsl.apply import lifted, need_recorder
+from graphc.dsl.promote import fit, mismatch, operand, result_dtype
 from graphc.dsl.public import public
 from graphc.dsl.recorder import place_text, user_place
 from graphc.dsl.reductions import axes_of, one_axis
@@ -168,7 +168,7 @@ def squeeze(x: Any, axis: Any = None) -> Any:
     return Tensor(x.value.builder.apply("squeeze", x.value, axes=axes)) if axes else x
 
 
-# -- joining --------------------------------------------------------------------------------------------------
+# -- joining --------------------------------------------------------------------------------------
 
 
 def _common(arrays: Sequence[Any], what: str) -> list[Value]:
@@ -182,17 +182,7 @@ def _common(arrays: Sequence[Any], what: str) -> list[Value]:
             f"{what} of nothing at {place_text(user_place())}: give at least one array"
         )
     dtype = result_dtype(tuple(o.dtype.name for o in operands))
-    return [_as(o, dtype) for o in operands]
-
-
-def _as(given: Operand, dtype: Any) -> Value:
-    recorder = find_recorder(())
-    assert given.value is not None or recorder is not None
-    return (
-        literal(recorder, given.literal, TensorType(dtype))
-        if given.value is None
-        else given.value.cast(dtype)
-    )  # type: ignore[arg-type]
+    return [fit(recorder, o, TensorType(dtype, o.shape)) for o in operands]
 
 
 @public("arrays")
@@ -261,7 +251,7 @@ def _at_least_2d(x: Tensor) -> Tensor:
     return x if x.ndim >= 2 else x.reshape((1, x.size))
 
 
-# -- padding, order, selection --------------------------------------------------------------------------------
+# -- padding, order, selection --------------------------------------------------------------------
 
 
 @public("x")
@@ -282,12 +272,12 @@ def pad(
     if not any(w for pair in widths for w in pair):
         return x
     shape = tuple(s + before + after for s, (before, after) in zip(x.shape, widths))
+    starts = tuple(before for before, _ in widths)
+    fill = to_bits(x.value.dtype.numpy.type(constant_values).item(), x.value.dtype)
+    place = x.value.builder.apply
     return Tensor(
-        x.value.builder.apply(
-            "place", x.value, starts=tuple(before for before, _ in widths), steps=(1,) * x.ndim, shape=shape,
-            fill=to_bits(x.value.dtype.numpy.type(constant_values).item(), x.value.dtype),
-        )
-    )  # fmt: skip
+        place("place", x.value, starts=starts, steps=(1,) * x.ndim, shape=shape, fill=fill)
+    )
 
 
 @public("x")

@@ -35,8 +35,9 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 def name_of(function: Callable[..., Any]) -> str:
     """A name that a graph can have."""
-    name = getattr(function, "__name__", None) or getattr(
-        getattr(function, "func", None), "__name__", "function"
+    inner = getattr(function, "func", None)  # of a functools.partial
+    name: str = (
+        getattr(function, "__name__", None) or getattr(inner, "__name__", None) or "function"
     )
     return name if name.isidentifier() and name.isascii() else "function"
 
@@ -92,7 +93,7 @@ def _of_class(cls: type, what: str) -> Any:
     parts = {k: as_type(_evaluated(v, cls), f"{what}, field {k}") for k, v in fields.items()}
     if hasattr(cls, "_fields"):
         return cls(**parts)
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for k, v in parts.items():
         object.__setattr__(made, k, v)
     return made

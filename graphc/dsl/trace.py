@@ -116,7 +116,7 @@ def record(
 
 
 def definition_place(function: Callable[..., Any]) -> Origins:
-    """The line on which a user's function begins; for one of graphc's own, the line that calls it."""
+    """The line on which a user's function begins; for one of graphc's, the line that calls it."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None or code.co_filename.startswith(INSIDE):
         return user_place()

@@ -48,9 +48,7 @@ def kernel_for(graph: Graph) -> Runner:
 
 
 class Jit(Generic[P, R]):
-    """A function that compiles itself for the types it is called with. It keeps name, doc and
-    signature.
-    """
+    """A function that compiles itself for the types of a call; name, doc and signature stay."""
 
     _unbound: Any = None  # for a bound method's: the Jit in the class
 
@@ -68,7 +66,8 @@ class Jit(Generic[P, R]):
         self._families: dict[Call, Family] = {}
 
     def __repr__(self) -> str:
-        return f"<graphc.jit of {self._name}: {sum(len(f.static) + len(f.symbolic) for f in self._families.values())} variants>"
+        count = sum(len(f.static) + len(f.symbolic) for f in self._families.values())
+        return f"<graphc.jit of {self._name}: {count} variants>"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: compiled once for each instance, which its trace reads."""
@@ -150,11 +149,11 @@ def jit(function: Callable[P, R]) -> Jit[P, R]:
     return function if isinstance(function, Jit) else Jit(function)
 
 
-# -- reverse mode ---------------------------------------------------------------------------------------------
+# -- reverse mode ---------------------------------------------------------------------------------
 
 
 class _Arguments:
-    """Arguments of a nested transform: nominal inputs stand for them until the transform is done."""
+    """Arguments of a nested transform: nominal inputs stand for them until it is done."""
 
     def __init__(
         self, recorder: Recorder, what: str, values: Sequence[Any], names: Sequence[str]
@@ -333,9 +332,7 @@ def _scalar(recorder: Recorder, result: Any, what: str) -> Tensor:
 
 
 def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The value at `primals`, and a function from a cotangent like the value to a tuple of
-    cotangents like the primals.
-    """
+    """The value at `primals`, and a function from its cotangent to a tuple of the primals'."""
     if find_recorder(flatten(list(primals))[0]) is None:
         out = (
             jit(function)(*primals)
@@ -388,15 +385,13 @@ def _names(function: Callable[..., Any], count: int) -> list[str]:
     return [known[i] if i < len(known) else f"argument_{i}" for i in range(count)]
 
 
-# -- forward mode ---------------------------------------------------------------------------------------------
+# -- forward mode ---------------------------------------------------------------------------------
 
 
 def jvp(
     function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
 ) -> tuple[Any, Any]:
-    """The value at `primals`, and its derivative in the direction `tangents`; both are tuples of
-    arguments.
-    """
+    """The value at the tuple `primals`, and its derivative in the direction `tangents`."""
     primals, tangents = tuple(primals), tuple(tangents)
     if find_recorder(flatten([primals, tangents])[0]) is None:
         return _jitted(_pushed, function)(primals, tangents)
@@ -404,9 +399,7 @@ def jvp(
 
 
 def hvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The Hessian of a scalar function times a direction: a tuple like `primals`, or its one
-    element.
-    """
+    """The Hessian of a scalar function times a direction; like `primals`, or their one element."""
     primals, tangents = tuple(primals), tuple(tangents)
     gradient = grad(function, tuple(range(len(primals))))
     found = jvp(gradient, primals, tangents)[1]

@@ -132,14 +132,14 @@ def _build_dict(structure: Structure, parts: list[Any]) -> Any:
 
 def _build_dataclass(cls: type, parts: list[Any]) -> Any:
     """Fields are set as they are: a constructor might compute with them."""
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for f, value in zip(dataclasses.fields(cls), parts):
         object.__setattr__(made, f.name, value)
     return made
 
 
 def flatten_like(structure: Structure, tree: Any, name: str) -> list[Any]:
-    """The leaves of a tree that must have this structure; a SignatureError says where it has not."""
+    """The leaves of a tree of this structure; a SignatureError says where it has another."""
     leaves: list[Any] = []
 
     def visit(expected: Structure, x: Any, at: str) -> None:

@@ -208,7 +208,7 @@ def _monomial_key(monomial: Monomial) -> tuple[int, str]:
 
 
 def _terms_text(terms: tuple[tuple[Monomial, int], ...]) -> str:
-    parts = []
+    parts: list[str] = []
     for monomial, c in terms:
         factors = [_atom_text(a) for a in monomial]
         if abs(c) != 1 or not factors:

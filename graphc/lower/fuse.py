@@ -152,6 +152,7 @@ class Place:
     buffer: str
     depth: int
     shape: tuple[Size, ...]
+    axes: tuple[int, ...]  # the domain position of each of its axes
 
 
 class _Storage:
@@ -212,7 +213,7 @@ class _Storage:
         in_memory = [(r, a) for r, a in readers if not self.visible(task, r, a)]
         array = task.reduced is not None and task.reduced != len(task.domain) - 1
         if task.output:
-            self.places[task] = Place(self.outputs[task.output], 0, task.type.shape)
+            self.places[task] = Place(self.outputs[task.output], 0, task.type.shape, task.out_axes)
             return
         if not in_memory and not array and task.kind not in ("scatter", "memory", "contract"):
             return
@@ -220,10 +221,12 @@ class _Storage:
         if not in_memory and array:
             depth = len(self.scope(task))
         name = self._fresh(f"t{task.serial}")
-        shape = tuple(s for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth) if depth else task.type.shape
+        kept = [(s, p) for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth] if depth else []
+        shape = tuple(s for s, _ in kept) if depth else task.type.shape
+        axes = tuple(p for _, p in kept) if depth else task.out_axes
         ty = TensorType(task.type.dtype, shape)
         self.buffers[name] = Buffer(name, "temp", ty, scope=_variable(depth - 1) if depth else "")
-        self.places[task] = Place(name, depth, shape)
+        self.places[task] = Place(name, depth, shape, axes)
 
     def _shared(self, task: Task, reader: Task, access: Access) -> int:
         """How many loops a value and a later loop that reads it have in common."""

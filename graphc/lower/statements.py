@@ -29,7 +29,7 @@ from graphc.lower.loops import (
     Store,
     Scatter,
 )
-from graphc.lower.tasks import Access, Task
+from graphc.lower.tasks import UNIT, Access, Task
 
 INLINE = 8  # instructions up to which a gate's body is written in place of a call
 
@@ -61,7 +61,7 @@ class Writer:
 
     def kernel(self, group: Group) -> tuple[Statement, ...]:
         self.count = 0
-        body = _Body()
+        body = _Body(self._fills(group))
         self._group(group, body)
         return tuple(body.statements)
 
@@ -75,10 +75,6 @@ class Writer:
                 self._task(task, body)
             return
         finishing = [t for t in group.tasks if t.reduced == group.depth]
-        scattered = [t for t in group.tasks if t.kind == "scatter"] if group.depth == 0 else []
-        body.statements.extend(Fill(self.storage.places[t].buffer, 0) for t in scattered)
-        if group.depth == 0:
-            body.statements.extend(self._fills(group))
         accs = tuple(self._acc(t) for t in finishing)
         inner = _Body(outer=body)
         for g in group.groups:
@@ -89,9 +85,14 @@ class Writer:
             self._finished(task, body)
 
     def _fills(self, group: Group) -> list[Statement]:
-        """What surrounds the parts that this loop places into larger arrays."""
-        placed = [t for t in group.tasks if t.region is not None and t.node.op == "place"]
-        return [Fill(self.storage.places[t.region[0]].buffer, t.node["fill"]) for t in placed if t.region]
+        """What is in memory before parts are placed into it, or updates added to it."""
+        buffers = {}
+        for t in group.tasks:
+            if t.kind == "scatter":
+                buffers[self.storage.places[t].buffer] = 0
+            elif t.region is not None and t.node.op == "place":
+                buffers[self.storage.places[t.region[0]].buffer] = t.node["fill"]
+        return [Fill(buffer, bits) for buffer, bits in buffers.items()]
 
     def _acc(self, task: Task) -> Acc:
         name = self.accs[task] = self.name()
@@ -106,10 +107,9 @@ class Writer:
 
     def _at(self, place: Place, task: Task, before: int | None = None) -> Size:
         """The index of the task's own element in its memory (up to a domain position)."""
-        positions = [p for p in task.out_axes if p >= place.depth]
         index: Size = 0
-        for p, stride in zip(positions, row_major(place.shape), strict=True):
-            if before is None or p < before:
+        for p, stride in zip(place.axes, row_major(place.shape), strict=True):
+            if p != UNIT and (before is None or p < before):
                 index = index + stride * Dim.symbol(VARIABLES[p])
         return index
 
@@ -239,15 +239,7 @@ class Writer:
     def _take(self, task: Task, body: _Body) -> str:
         places, source = task.reads
         index = self._index(places, task.extra["size"], body)
-        axis = task.extra["axis"]
-        base = source.base
-        shape, positions = source.shape, list(range(len(source.shape)))
-        if isinstance(base, Task) and not source.reshaped:
-            place = self.storage.places[base]
-            if place.depth:
-                positions = [i for i, p in enumerate(base.out_axes) if p >= place.depth]
-                shape = place.shape
-        stride = row_major(shape)[positions.index(axis)] * task.extra["step"]
+        stride = row_major(source.shape)[task.extra["axis"]] * task.extra["step"]
         return self.read(source, body, ((index, stride),))
 
     def _scatter(self, task: Task, body: _Body) -> None:
@@ -261,8 +253,6 @@ class Writer:
                 p = a if a < axis else a + len(where) - 1
                 place = place + stride * Dim.symbol(VARIABLES[p])
         buffer = self.storage.places[task].buffer
-        if not task.domain:
-            body.statements.append(Fill(buffer, 0))
         body.statements.append(Scatter(buffer, place, ((index, strides[axis]),), value))
 
     def _contract(self, task: Task, body: _Body) -> None:

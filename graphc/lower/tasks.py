@@ -10,7 +10,7 @@ operand's memory under another shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
 from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
@@ -19,6 +19,9 @@ from graphc.gates.movement import Along, IndexMap, Movement
 from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType
+
+
+UNIT = -1  # no position: an axis of size 1 has no loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Task:
     node: Node
     kind: str  # elementwise, copy, reduce, fma, contract, take, scatter
     domain: tuple[Size, ...]
-    out_axes: tuple[int, ...]  # the domain position of each axis of the result
+    out_axes: tuple[int, ...]  # the domain position of each axis of the result; UNIT where its size is 1
     reads: tuple[Access, ...]
     type: TensorType  # of the value
     region: tuple[Task, IndexMap] | None = None  # a copy into a part of another task's memory
@@ -108,6 +111,7 @@ class _Collector:
         return {"take": self._take, "scatter_add": self._scatter}.get(node.op)
 
     def _add(self, task: Task) -> Task:
+        _drop_units(task)
         task.serial = len(self.tasks)
         self.tasks.append(task)
         return task
@@ -203,6 +207,8 @@ class _Collector:
         if gathered is None:  # the axis was split or merged by a view: read a copy
             source = Access(self._copy(x), outer, x.type.shape)
             gathered = (axis, 1)
+        # An index is known only at run time: the source is read from memory, never from a register.
+        source = replace(source, reshaped=True)
         self.of[node] = self._add(
             Task(node, "take", node.type.shape, tuple(range(rank)), (places, source), node.type,
                  extra={"axis": gathered[0], "step": gathered[1], "size": x.type.shape[axis]})
@@ -244,6 +250,26 @@ class _Collector:
             part = Task(node, "copy", a.type.shape, tuple(range(rank)), (read,), node.type, region=(target, where))
             parts.append(self._add(part))
         self.of[node] = self._add(target)  # after its parts, which it needs
+
+
+def _drop_units(task: Task) -> None:
+    """Axes of size 1 need no loop: their index is 0. (A scatter's domain keeps them: it is read by position.)"""
+    if task.kind == "scatter" or 1 not in task.domain:
+        return
+    kept = [p for p, s in enumerate(task.domain) if s != 1 or p == task.reduced]
+    new = {p: i for i, p in enumerate(kept)}
+
+    def moved(along: IndexMap) -> IndexMap:
+        return tuple(
+            e if e.axis is None else Along(new[e.axis], e.start, e.step) if e.axis in new else Along(None, e.start)
+            for e in along
+        )
+
+    task.domain = tuple(task.domain[p] for p in kept)
+    task.out_axes = tuple(new.get(p, UNIT) for p in task.out_axes)
+    task.reads = tuple(replace(a, map=moved(a.map)) for a in task.reads)
+    if task.region is not None:
+        task.region = (task.region[0], moved(task.region[1]))
 
 
 def _array_constant(node: Node) -> bool:

@@ -1,7 +1,7 @@
 """graphc.numpy: NumPy's names over traced values and arrays.
 
 In:   traced values, arrays, numbers.
-Out:  inside of a trace a traced value; outside, the function compiles itself and gives NumPy arrays.
+Out:  inside of a trace a traced value; outside, it compiles itself and gives NumPy arrays.
 Invariant: a name here has NumPy's meaning: shapes, dtypes (NEP 50), NaN and integer arithmetic.
 
 >>> import graphc.numpy as gnp

@@ -6,13 +6,12 @@ Out:  a C-contiguous, aligned `ndarray` in native byte order of exactly that dty
 Invariant: nothing is dropped in silence: masks, units, byte order, precision and imaginary parts
 either survive or are an error that names the argument.
 
->>> from graphc.ir.types import f64
+>>> from graphc.ir.types import f64, i64
 >>> prepare(np.arange(3, dtype=">i4"), f64["n"], "x")
 array([0., 1., 2.])
->>> prepare([1, 2j], f64["n"], "x")
+>>> prepare(0.5, i64[()], "k")
 Traceback (most recent call last):
-graphc.errors.DTypeError: argument x: dtype complex128 is not supported: use float64, float32,
-int64, int32 or bool
+graphc.errors.DTypeError: argument k is i64[], got the Python float 0.5
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def as_result(array: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class Given:
-    """An argument of a function without annotations: its array, and whether it was a Python number."""
+    """An argument of a function without annotations, and whether it was a Python number."""
 
     array: np.ndarray
     dtype: DType

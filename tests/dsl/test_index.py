@@ -63,7 +63,7 @@ def test_slices_of_named_sizes(n, step):
     for start in BOUNDS:
         for stop in BOUNDS:
             index = slice(start, stop, step)
-            same(run(lambda x: x[index], x, symbolic=True), x[index])
+            same(run(lambda x, index=index: x[index], x, symbolic=True), x[index])
 
 
 def test_slices_by_named_sizes():

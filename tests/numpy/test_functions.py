@@ -134,7 +134,7 @@ def test_distributions(axis):
         x = sample(shape)
         for name in ("softmax", "log_softmax", "logsumexp"):
             expected = getattr(sp, name)(x, axis=axis)
-            same(run(lambda x: getattr(graphc, name)(x, axis=axis), x), expected)
+            same(run(lambda x, name=name: getattr(graphc, name)(x, axis=axis), x), expected)
 
 
 def test_logsumexp_keeps_dims_and_minus_infinity():

@@ -1,0 +1,150 @@
+"""What a workload's time is made of: the call, memory, transcendental gates, matrix products.
+
+Each part is predicted from something measured on this machine: the same graph on two rows of data,
+a copy of as many bytes, each gate alone on data in cache, a matrix product of the compiler's own
+kernel. How often a gate is called is counted in the loop IR. The largest part is what limits the
+workload; where none is large, it is everything else that the loops do.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+import graphc
+from bench.cases import Case
+from graphc.gates.gate import registry
+from graphc.ir.types import DType, evaluate, f64
+from graphc.lower.loops import Contract, Let, Program, walk
+
+LARGE = 0.4  # a part from which on it is named as the limit
+
+
+def limited_by(case: Case, kernels: Any, seconds: float, copy: float, size: int) -> str:
+    """One sentence on what the time of value and gradient is spent on."""
+    program = kernels.plan.program
+    parts = [
+        _call(case, kernels, seconds),
+        (
+            copy / seconds,
+            f"memory: {_bytes(size)} in and out, at {copy / seconds:.0%} of copy speed",
+        ),
+        _gates(program, case.n, seconds),
+        _products(program, case.n, seconds),
+    ]
+    share, sentence = max(parts)
+    if share >= LARGE:
+        return sentence
+    return f"other work in the loops; {_known(parts)}"
+
+
+def _known(parts: list[tuple[float, str]]) -> str:
+    names = ("the call", "memory", "gates", "matrix products")
+    known = [f"{name} {share:.0%}" for name, (share, _) in zip(names, parts) if share >= 0.05]
+    return f"known are {', '.join(known)}" if known else "none of the known parts is large"
+
+
+def _call(case: Case, kernels: Any, seconds: float) -> tuple[float, str]:
+    args = case.data(np.random.default_rng(0), 2)
+    least = median(lambda: kernels.value_and_grad(*args))
+    return least / seconds, f"the call: {least * 1e6:.0f} of {seconds * 1e6:.0f} us, whatever n"
+
+
+def _gates(program: Program, n: int, seconds: float) -> tuple[float, str]:
+    counts = gate_calls(program, n)
+    costs = {key: count * gate_seconds(*key) for key, count in counts.items()}
+    total, calls = sum(costs.values()), sum(counts.values())
+    if not calls:
+        return 0.0, ""
+    names = ", ".join(dict.fromkeys(name for name, _ in sorted(costs, key=costs.get, reverse=True)))
+    each = total / calls * 1e9
+    share = min(total / seconds, 1.0)
+    return share, f"{names}: {calls:,} calls at {each:.2f} ns are {share:.0%} of the time"
+
+
+def _products(program: Program, n: int, seconds: float) -> tuple[float, str]:
+    flops = product_flops(program, n)
+    if not flops:
+        return 0.0, ""
+    peak = product_speed()
+    share = min(flops / peak / seconds, 1.0)
+    return share, (
+        f"matrix products: {flops / 1e6:.1f} MFLOP are {share:.0%} of the time "
+        f"at the kernel's best, {peak / 1e9:.0f} GFLOP/s"
+    )
+
+
+# -- counting -------------------------------------------------------------------------------------
+
+
+def gate_calls(program: Program, n: int) -> Counter[tuple[str, DType]]:
+    """How often each gate that is a function of its own is called, by name and dtype."""
+    counts: Counter[tuple[str, DType]] = Counter()
+    for kernel in program.kernels:
+        for s, loops in walk(kernel.body):
+            if isinstance(s, Let) and s.op == "call":
+                counts[str(s.attr), s.dtype] += prod(evaluate(f.size, {"n": n}) for f in loops)
+    return counts
+
+
+def product_flops(program: Program, n: int) -> int:
+    """Operations in matrix products that are calls."""
+    return sum(
+        2 * prod(evaluate(size, {"n": n}) for _, size in s.sizes)
+        for kernel in program.kernels
+        for s, _ in walk(kernel.body)
+        if isinstance(s, Contract)
+    )
+
+
+# -- measuring ------------------------------------------------------------------------------------
+
+
+@cache
+def gate_seconds(name: str, dtype: DType) -> float:
+    """Seconds per element of a gate alone, on data in cache, without the call."""
+    gate = registry()[name]
+    g = graphc.Graph(name)
+    operands = [g.input(f"x{i}", dtype["n"]) for i in range(len(gate.params))]
+    g.output("y", gate(*operands))
+    kernel = graphc.compile(g)
+    low, high = getattr(gate, "domain", (-4.0, 4.0))
+    times = {}
+    for n in (64, 16384):
+        data = [
+            np.random.default_rng(0).uniform(low, high, n).astype(dtype.numpy) for _ in operands
+        ]
+        times[n] = median(lambda data=data: kernel(*data))
+    return max(times[16384] - times[64], 0.0) / (16384 - 64)
+
+
+@cache
+def product_speed() -> float:
+    """FLOP/s of a matrix product in cache, in the compiler's own kernel."""
+
+    @graphc.graph
+    def product(a: f64["n", 256], b: f64[256, 256]):
+        return a @ b
+
+    kernel = graphc.compile(product, deterministic=True)
+    a, b = np.random.default_rng(0).normal(size=(2, 256, 256))
+    return 2 * 256**3 / median(lambda: kernel(a, b))
+
+
+def median(f: Callable[[], Any], seconds: float = 0.1) -> float:
+    f()
+    samples = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        f()
+        samples.append(time.perf_counter() - began)
+    return float(np.median(samples))
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
