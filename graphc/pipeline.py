@@ -29,7 +29,9 @@ class Options:
     """How to compile; part of every key."""
 
     wrt: tuple[str, ...] = ()  # inputs whose gradients are outputs, too
-    seeds: str = "one"  # "one": the cotangent of a scalar output is 1; "input": cotangents are inputs
+    seeds: str = (
+        "one"  # "one": the cotangent of a scalar output is 1; "input": cotangents are inputs
+    )
     deterministic: bool = False
     skip: frozenset[str] = frozenset()  # optional passes left out
     isa: str = "host"
@@ -105,7 +107,11 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 def run_stages(
-    item: Any, options: Options, observer: Observer | None = None, first: str = "trace", last: str = "jit"
+    item: Any,
+    options: Options,
+    observer: Observer | None = None,
+    first: str = "trace",
+    last: str = "jit",
 ) -> Any:
     """Run the stages from `first` to `last` on what the stage before `first` gave."""
     for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:

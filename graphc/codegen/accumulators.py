@@ -79,7 +79,16 @@ def horizontal(fn: Function, monoid: str, dtype: DType, value: str, width: int) 
     return value
 
 
-def push(fn: Function, levels: str, leaf: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1") -> None:
+def push(
+    fn: Function,
+    levels: str,
+    leaf: str,
+    t: str,
+    monoid: str,
+    dtype: DType,
+    width: int,
+    stride: str = "1",
+) -> None:
     """Enter leaf number t into a counter: while the bit is set, take the vector that waits at that level."""
     ty = register(dtype, width)
     before, head, inside, after = fn.block, fn.label("carry"), fn.label("merge"), fn.label("wait")
@@ -88,7 +97,9 @@ def push(fn: Function, levels: str, leaf: str, t: str, monoid: str, dtype: DType
     value, next_value = fn.phi(ty, (leaf, before))
     bits, next_bits = fn.phi("i64", (t, before))
     place, next_place = fn.phi("i64", ("0", before))
-    address = fn.do(f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {place}")
+    address = fn.do(
+        f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {place}"
+    )
     fn.branch(fn.do(f"trunc i64 {bits} to i1"), inside, after)
     fn.open_block(inside)
     waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
@@ -100,7 +111,9 @@ def push(fn: Function, levels: str, leaf: str, t: str, monoid: str, dtype: DType
     fn.say(f"store {ty} {value}, ptr {address}, align {dtype.itemsize}")
 
 
-def collapse(fn: Function, levels: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1") -> str:
+def collapse(
+    fn: Function, levels: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1"
+) -> str:
     """What is left in a counter after t leaves, folded smallest first."""
     ty = register(dtype, width)
     before, head, inside, after = fn.block, fn.label("left"), fn.label("fold"), fn.label("folded")
@@ -113,7 +126,9 @@ def collapse(fn: Function, levels: str, t: str, monoid: str, dtype: DType, width
     count = fn.module.intrinsic("llvm.cttz.i64", "i64", ("i64", "i1"))
     level = fn.do(f"call i64 @{count}(i64 {bits}, i1 true)")
     offset = level if stride == "1" else fn.do(f"mul i64 {level}, {stride}")
-    address = fn.do(f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {offset}")
+    address = fn.do(
+        f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {offset}"
+    )
     waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
     next_total(combine(fn, monoid, dtype, waiting, total, width), inside)
     next_bits(fn.do(f"and i64 {bits}, {fn.do(f'sub i64 {bits}, 1')}"), inside)
@@ -129,7 +144,10 @@ def counter(fn: Function, monoid: str, dtype: DType, leaves: Sequence[str], widt
     while len(level) > 1:
         if len(level) % 2:
             waiting.append(level.pop())
-        level = [combine(fn, monoid, dtype, a, b, width) for a, b in zip(level[::2], level[1::2], strict=True)]
+        level = [
+            combine(fn, monoid, dtype, a, b, width)
+            for a, b in zip(level[::2], level[1::2], strict=True)
+        ]
     total, *larger = [*waiting, level[0]]
     for part in larger:
         total = combine(fn, monoid, dtype, part, total, width)
@@ -151,7 +169,9 @@ def fill(module: Module, dtype: DType) -> str:
         whole = fn.do("and i64 %n, -8")
 
         def eight(i: str, _: object) -> list[str]:
-            fn.say(f"store {wide} {value}, ptr {fn.do(f'getelementptr {ty}, ptr %p, i64 {i}')}, align {dtype.itemsize}")
+            fn.say(
+                f"store {wide} {value}, ptr {fn.do(f'getelementptr {ty}, ptr %p, i64 {i}')}, align {dtype.itemsize}"
+            )
             return []
 
         def one(i: str, _: object) -> list[str]:
@@ -171,7 +191,12 @@ def tree_push(module: Module, monoid: str, dtype: DType) -> str:
     name = f"gc.push.{monoid}.{dtype.name}"
 
     def make() -> None:
-        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")])
+        fn = Function(
+            module,
+            name,
+            "void",
+            [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")],
+        )
 
         def step(width: int) -> object:
             def body(i: str, _: object) -> list[str]:
@@ -180,7 +205,9 @@ def tree_push(module: Module, monoid: str, dtype: DType) -> str:
                 value = fn.do(f"load {ty}, ptr {at}, align {dtype.itemsize}")
                 levels = fn.do(f"getelementptr {MEMORY[dtype.name]}, ptr %tree, i64 {i}")
                 push(fn, levels, value, "%t", monoid, dtype, width, stride="%stride")
-                fn.say(f"store {ty} {identity(monoid, dtype, width)}, ptr {at}, align {dtype.itemsize}")
+                fn.say(
+                    f"store {ty} {identity(monoid, dtype, width)}, ptr {at}, align {dtype.itemsize}"
+                )
                 return []
 
             return body
@@ -195,7 +222,12 @@ def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
     name = f"gc.finish.{monoid}.{dtype.name}"
 
     def make() -> None:
-        fn = Function(module, name, "void", [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")])
+        fn = Function(
+            module,
+            name,
+            "void",
+            [("ptr", "leaf"), ("ptr", "tree"), ("i64", "n"), ("i64", "t"), ("i64", "stride")],
+        )
 
         def step(width: int) -> object:
             def body(i: str, _: object) -> list[str]:

@@ -16,7 +16,21 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.kernels import Kept, _KernelWriter, _Known, _Sum, _used, _VectorLoop
 from graphc.codegen.llvm import MEMORY, register, vector
 from graphc.ir.types import Dim, DType, Size, TensorType, i64
-from graphc.lower.loops import Acc, Add, Buffer, For, Index, Iota, Let, Load, Scatter, Statement, Store, coefficient, without
+from graphc.lower.loops import (
+    Acc,
+    Add,
+    Buffer,
+    For,
+    Index,
+    Iota,
+    Let,
+    Load,
+    Scatter,
+    Statement,
+    Store,
+    coefficient,
+    without,
+)
 from graphc.lower.plan import tree_name, tree_stride
 from graphc.lower.schedule import BLOCK_ROWS
 
@@ -74,7 +88,9 @@ class BlockLoop:
         def block(start: str, _: object) -> list[str]:
             writer.symbols[START] = start
             left = fn.do(f"sub i64 {n}, {start}")
-            count = fn.do(f"select i1 {fn.do(f'icmp slt i64 {left}, {BLOCK_ROWS}')}, i64 {left}, i64 {BLOCK_ROWS}")
+            count = fn.do(
+                f"select i1 {fn.do(f'icmp slt i64 {left}, {BLOCK_ROWS}')}, i64 {left}, i64 {BLOCK_ROWS}"
+            )
             writer.symbols["_count"] = count
             for part in parts:
                 {"lanes": self._lanes, "row": self._rows, "sums": self._sums}[part.kind](part)
@@ -93,9 +109,9 @@ class BlockLoop:
         varying: list[Statement] = []
         inner = {name for name, _ in defined(self.loop.body)}
         for s in self.loop.body:
-            fixed = (isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0) or (
-                isinstance(s, Let) and all(a in known or a not in inner for a in s.args)
-            )
+            fixed = (
+                isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0
+            ) or (isinstance(s, Let) and all(a in known or a not in inner for a in s.args))
             if fixed:
                 same.append(s)
                 known.add(s.name)  # type: ignore[union-attr]
@@ -110,7 +126,9 @@ class BlockLoop:
             for name, dtype in defined(part.statements):
                 if name in others or (part.kind == "row" and name in used(part.statements)):
                     buffer = f"stack{name[1:]}"
-                    self.writer.local[buffer] = Buffer(buffer, "temp", TensorType(dtype, (BLOCK_ROWS,)))
+                    self.writer.local[buffer] = Buffer(
+                        buffer, "temp", TensorType(dtype, (BLOCK_ROWS,))
+                    )
                     self.writer.pointers[buffer] = self.fn.alloca(MEMORY[dtype.name], BLOCK_ROWS)
                     self.slots[name] = buffer
 
@@ -120,11 +138,17 @@ class BlockLoop:
 
     def _incoming(self, part: _Part) -> list[Statement]:
         made = {name for name, _ in defined(part.statements)}
-        names = [n for n in dict.fromkeys(used(part.statements)) if n in self.slots and n not in made]
+        names = [
+            n for n in dict.fromkeys(used(part.statements)) if n in self.slots and n not in made
+        ]
         return [Load(n, self.slots[n], self._at(), self._dtype(n)) for n in names]
 
     def _outgoing(self, part: _Part) -> list[Statement]:
-        return [Store(self.slots[n], self._at(), n) for n, _ in defined(part.statements) if n in self.slots]
+        return [
+            Store(self.slots[n], self._at(), n)
+            for n, _ in defined(part.statements)
+            if n in self.slots
+        ]
 
     def _dtype(self, name: str) -> DType:
         return self.writer.local[self.slots[name]].type.dtype
@@ -190,8 +214,16 @@ class BlockLoop:
             if not isinstance(inner, For):
                 continue
             loop = _VectorLoop(self.writer, inner)
-            fixed = [s for s in inner.body if isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0]
-            fixed = [s for s in fixed if coefficient(s.index, inner.var) == 1 and not self.writer.buffer(s.buffer).scope]
+            fixed = [
+                s
+                for s in inner.body
+                if isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0
+            ]
+            fixed = [
+                s
+                for s in fixed
+                if coefficient(s.index, inner.var) == 1 and not self.writer.buffer(s.buffer).scope
+            ]
             if loop._short() and len(fixed) * -(-int(str(inner.size)) // loop.width) <= PRELOADED:
                 for s in fixed:
                     loop.preload(s)
@@ -244,8 +276,12 @@ class BlockLoop:
         if acc.order == "lanes":
             lanes = accs.lanes_of(acc.dtype)
             per_leaf = accs.LEAF * lanes
-            count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {per_leaf - 1}')}, {per_leaf.bit_length() - 1}")
-            total = accs.collapse(fn, self.kept[acc.name].levels, count, acc.monoid, acc.dtype, lanes)
+            count = fn.do(
+                f"lshr i64 {fn.do(f'add i64 {n}, {per_leaf - 1}')}, {per_leaf.bit_length() - 1}"
+            )
+            total = accs.collapse(
+                fn, self.kept[acc.name].levels, count, acc.monoid, acc.dtype, lanes
+            )
             total = accs.horizontal(fn, acc.monoid, acc.dtype, total, lanes)
             total = writer.sum_of_none(acc, total, n)
         else:
@@ -302,12 +338,20 @@ class _ColumnSums:
     def _leaves(self, first: str, end: str, starts: list[int], masks: list[str]) -> None:
         """Whole leaves, which begin as the identity and go into the counters."""
         fn = self.fn
-        identities = [(register(a.dtype, self.width), accs.identity(a.monoid, a.dtype, self.width)) for _ in starts for a in self.accs]
+        identities = [
+            (register(a.dtype, self.width), accs.identity(a.monoid, a.dtype, self.width))
+            for _ in starts
+            for a in self.accs
+        ]
 
         def leaf(i: str, _: object) -> list[str]:
             following = fn.do(f"add i64 {i}, {self.leaf}")
-            stop = fn.do(f"select i1 {fn.do(f'icmp slt i64 {following}, {end}')}, i64 {following}, i64 {end}")
-            sums = fn.loop(i, stop, 1, identities, lambda row, values: self._row(row, values, starts, masks))
+            stop = fn.do(
+                f"select i1 {fn.do(f'icmp slt i64 {following}, {end}')}, i64 {following}, i64 {end}"
+            )
+            sums = fn.loop(
+                i, stop, 1, identities, lambda row, values: self._row(row, values, starts, masks)
+            )
             t = fn.do(f"lshr i64 {i}, {self.leaf.bit_length() - 1}")
             for position, total in enumerate(sums):
                 acc = self.accs[position % len(self.accs)]
@@ -319,11 +363,19 @@ class _ColumnSums:
     def _part_of_leaf(self, first: str, end: str, starts: list[int], masks: list[str]) -> None:
         """A leaf longer than a block waits in the array between blocks."""
         fn = self.fn
-        places = [(a, self._column(a, start), mask) for start, mask in zip(starts, masks, strict=True) for a in self.accs]
+        places = [
+            (a, self._column(a, start), mask)
+            for start, mask in zip(starts, masks, strict=True)
+            for a in self.accs
+        ]
         loop = _VectorLoop(self.writer, replace(self.inner, accs=()))
         loop.width = self.width
-        before = [(register(a.dtype, self.width), loop._load(at, a.dtype, mask)) for a, at, mask in places]
-        after = fn.loop(first, end, 1, before, lambda row, values: self._row(row, values, starts, masks))
+        before = [
+            (register(a.dtype, self.width), loop._load(at, a.dtype, mask)) for a, at, mask in places
+        ]
+        after = fn.loop(
+            first, end, 1, before, lambda row, values: self._row(row, values, starts, masks)
+        )
         for (a, at, mask), value in zip(places, after, strict=True):
             loop._store(at, _Known(value, a.dtype, self.width), mask)
 
@@ -356,7 +408,9 @@ class _ColumnSums:
         writer.known = outer
         return state
 
-    def _statement(self, loop: _VectorLoop, s: Statement, mask: str, state: list[str], group: int) -> None:
+    def _statement(
+        self, loop: _VectorLoop, s: Statement, mask: str, state: list[str], group: int
+    ) -> None:
         writer, fn = self.writer, self.fn
         for name in _used(s):
             loop._spread(name)
@@ -372,20 +426,31 @@ class _ColumnSums:
                 if step != 1:
                     offsets = loop._lane_steps(writer.size(step))
                     ty = MEMORY[s.dtype.name]
-                    address = "many " + fn.do(f"getelementptr {ty}, ptr {address}, {vector('i64', self.width)} {offsets}")
-                writer.known[s.name] = _Known(loop._load(address, s.dtype, mask), s.dtype, self.width)
+                    address = "many " + fn.do(
+                        f"getelementptr {ty}, ptr {address}, {vector('i64', self.width)} {offsets}"
+                    )
+                writer.known[s.name] = _Known(
+                    loop._load(address, s.dtype, mask), s.dtype, self.width
+                )
         elif isinstance(s, Let):
             writer._let(s, self.width)
         elif isinstance(s, Iota):
-            first = writer.size(without(s.value, self.inner.var) + coefficient(s.value, self.inner.var) * Dim.symbol(self.inner.var))
+            first = writer.size(
+                without(s.value, self.inner.var)
+                + coefficient(s.value, self.inner.var) * Dim.symbol(self.inner.var)
+            )
             steps = loop._lane_steps(writer.size(coefficient(s.value, self.inner.var)))
             ty = vector("i64", self.width)
             value = fn.do(f"add {ty} {fn.spread_type(first, 'i64', self.width)}, {steps}")
             writer.known[s.name] = _Known(value, i64, self.width)
         elif isinstance(s, Add):
-            position = group * len(self.accs) + next(k for k, a in enumerate(self.accs) if a.name == s.acc)
+            position = group * len(self.accs) + next(
+                k for k, a in enumerate(self.accs) if a.name == s.acc
+            )
             acc = self.accs[position % len(self.accs)]
-            state[position] = writer._folded(acc, state[position], [writer.known[v].register for v in s.values], self.width)
+            state[position] = writer._folded(
+                acc, state[position], [writer.known[v].register for v in s.values], self.width
+            )
 
 
 def _parts(body: Sequence[Statement], arrays: Mapping[str, Acc]) -> list[_Part]:
@@ -406,11 +471,17 @@ def _parts(body: Sequence[Statement], arrays: Mapping[str, Acc]) -> list[_Part]:
 def _is_sum(inner: For, arrays: Mapping[str, Acc]) -> bool:
     """Does an inner loop do nothing but add to arrays that share an order?"""
     adds = [s for s in inner.body if isinstance(s, Add)]
-    plain = all(isinstance(s, (Let, Iota, Add)) or (isinstance(s, Load) and not s.at) for s in inner.body)
+    plain = all(
+        isinstance(s, (Let, Iota, Add)) or (isinstance(s, Load) and not s.at) for s in inner.body
+    )
     if not adds or not plain or inner.accs or not isinstance(inner.size, int):
         return False
     orders = {arrays[s.acc].order if s.acc in arrays else "any" for s in adds}
-    return len(orders) == 1 and "any" not in orders and all(coefficient(s.index, inner.var) == 1 for s in adds)
+    return (
+        len(orders) == 1
+        and "any" not in orders
+        and all(coefficient(s.index, inner.var) == 1 for s in adds)
+    )
 
 
 def _summed(parts: Sequence[_Part]) -> set[str]:

@@ -34,7 +34,12 @@ class Part:
 
 
 def emit_library(
-    interface: Interface, value: Program, gradient: Program | None, captured: Mapping[str, np.ndarray], info: str, isa: str
+    interface: Interface,
+    value: Program,
+    gradient: Program | None,
+    captured: Mapping[str, np.ndarray],
+    info: str,
+    isa: str,
 ) -> str:
     """The text of the module. `captured` are the arrays that the function brought along."""
     parts = [Part(interface.name, "gc.v.", value)]
@@ -42,8 +47,13 @@ def emit_library(
         parts.append(Part(f"{interface.name}_value_and_grad", "gc.g.", gradient))
     texts = [_renamed(emit(p.program, isa, RUN), p.prefix) for p in parts]
     module = Module()
-    module.globals.append(f"@{interface.name}_graphc_info = constant {_bytes(info.encode() + bytes(1))}, align 1")
-    module.globals.extend(f"@gc.{name} = internal constant {_bytes(x.tobytes())}, align 64" for name, x in captured.items())
+    module.globals.append(
+        f"@{interface.name}_graphc_info = constant {_bytes(info.encode() + bytes(1))}, align 1"
+    )
+    module.globals.extend(
+        f"@gc.{name} = internal constant {_bytes(x.tobytes())}, align 64"
+        for name, x in captured.items()
+    )
     for part in parts:
         _Entry(module, interface, part, frozenset(captured)).write()
     _workspace(module, interface, [p.program.arena or 0 for p in parts])
@@ -75,7 +85,9 @@ def _bytes(data: bytes) -> str:
 class _Entry:
     """Writes NAME or NAME_value_and_grad."""
 
-    def __init__(self, module: Module, interface: Interface, part: Part, captured: frozenset[str]) -> None:
+    def __init__(
+        self, module: Module, interface: Interface, part: Part, captured: frozenset[str]
+    ) -> None:
         self.interface, self.part, self.captured = interface, part, captured
         self.fn = Function(module, part.entry, "i32", [("ptr", "args")], linkage="")
         self.sizes: dict[str, str] = {}
@@ -86,7 +98,9 @@ class _Entry:
         fn.branch(fn.do("icmp eq ptr %args, null"), refused, given)
         fn.open_block(given)
         self.sizes = _load_sizes(fn, self.interface)
-        pointers = {f: fn.do(f"load ptr, ptr {_address(fn, self.interface, f)}") for f in self._pointers()}
+        pointers = {
+            f: fn.do(f"load ptr, ptr {_address(fn, self.interface, f)}") for f in self._pointers()
+        }
         fn.branch(self._is_wrong(pointers), refused, valid)
         fn.open_block(refused)
         fn.say(f"ret i32 {INVALID}")
@@ -136,7 +150,9 @@ class _Entry:
         return slots
 
     def _store(self, slots: str, place: int, value: str) -> None:
-        self.fn.say(f"store {value}, ptr {self.fn.do(f'getelementptr i64, ptr {slots}, i64 {place}')}")
+        self.fn.say(
+            f"store {value}, ptr {self.fn.do(f'getelementptr i64, ptr {slots}, i64 {place}')}"
+        )
 
     def _aligned(self, pointer: str) -> str:
         """The first address from `pointer` on that is a multiple of 64."""
@@ -151,7 +167,10 @@ def _address(fn: Function, interface: Interface, field: Field) -> str:
 
 
 def _load_sizes(fn: Function, interface: Interface) -> dict[str, str]:
-    return {f.of: fn.do(f"load i64, ptr {_address(fn, interface, f)}") for f in interface.of_role("size")}
+    return {
+        f.of: fn.do(f"load i64, ptr {_address(fn, interface, f)}")
+        for f in interface.of_role("size")
+    }
 
 
 def _workspace(module: Module, interface: Interface, arenas: Sequence[Size]) -> None:

@@ -108,7 +108,9 @@ class _Gemm:
     def _panel(self, j: str, _: object) -> list[str]:
         fn = self.fn
         left = fn.do(f"sub i64 %N, {j}")
-        self.count = fn.do(f"select i1 {fn.do(f'icmp slt i64 {left}, {self.across}')}, i64 {left}, i64 {self.across}")
+        self.count = fn.do(
+            f"select i1 {fn.do(f'icmp slt i64 {left}, {self.across}')}, i64 {left}, i64 {self.across}"
+        )
         self._pack(j)
         whole = fn.do(f"and i64 %M, {-ROWS}")
         fn.loop("0", whole, ROWS, [], lambda i, _: self._tile(i, j, ROWS))
@@ -119,7 +121,9 @@ class _Gemm:
         """Columns j.. of b, row after row, filled with zeros to the width of a panel."""
         fn = self.fn
         first = self._at("%b", (j, "%bn"))
-        direct = fn.do(f"and i1 {fn.do('icmp eq i64 %bn, 1')}, {fn.do(f'icmp eq i64 {self.count}, {self.across}')}")
+        direct = fn.do(
+            f"and i1 {fn.do('icmp eq i64 %bn, 1')}, {fn.do(f'icmp eq i64 {self.count}, {self.across}')}"
+        )
         vectors, scalars, after = fn.label("packv"), fn.label("packs"), fn.label("packed")
         fn.branch(direct, vectors, scalars)
         fn.open_block(vectors)
@@ -128,7 +132,9 @@ class _Gemm:
         fn.open_block(scalars)
         total = fn.do(f"mul i64 %K, {self.across}")
         zero = "0x0000000000000000" if self.dtype.is_float else "0"
-        fn.say(f"call void @{accs.fill(fn.module, self.dtype)}(ptr %panel, i64 {total}, {self.one} {zero})")
+        fn.say(
+            f"call void @{accs.fill(fn.module, self.dtype)}(ptr %panel, i64 {total}, {self.one} {zero})"
+        )
         fn.loop("0", self.count, 1, [], lambda jj, _: self._pack_column(first, jj))
         fn.jump(after)
         fn.open_block(after)
@@ -137,8 +143,12 @@ class _Gemm:
         fn = self.fn
         source, target = self._at(first, (k, "%bk")), self._at("%panel", (k, str(self.across)))
         for v in range(VECTORS):
-            value = fn.do(f"load {self.wide}, ptr {self._at(source, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}")
-            fn.say(f"store {self.wide} {value}, ptr {self._at(target, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}")
+            value = fn.do(
+                f"load {self.wide}, ptr {self._at(source, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
+            )
+            fn.say(
+                f"store {self.wide} {value}, ptr {self._at(target, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
+            )
         return []
 
     def _pack_column(self, first: str, jj: str) -> list[str]:
@@ -184,7 +194,9 @@ class _Gemm:
         def step(k: str, sums: list[str]) -> list[str]:
             packed = self._at("%panel", (k, str(self.across)))
             columns = [
-                fn.do(f"load {self.wide}, ptr {self._at(packed, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}")
+                fn.do(
+                    f"load {self.wide}, ptr {self._at(packed, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
+                )
                 for v in range(VECTORS)
             ]
             after = []
@@ -217,12 +229,16 @@ class _Gemm:
             end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {next_k}, %K')}, i64 {next_k}, i64 %K")
             self._to_leaf(self._block(i, k, end, rows))
             t = fn.do(f"lshr i64 {k}, {BLOCK.bit_length() - 1}")
-            fn.say(f"call void @{push}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})")
+            fn.say(
+                f"call void @{push}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})"
+            )
             return []
 
         fn.loop("0", "%K", BLOCK, [], block)
         t = fn.do(f"lshr i64 {fn.do(f'add i64 %K, {BLOCK - 1}')}, {BLOCK.bit_length() - 1}")
-        fn.say(f"call void @{finish}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})")
+        fn.say(
+            f"call void @{finish}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})"
+        )
 
     def _write_tile(self, i: str, j: str, rows: int) -> None:
         """From the leaf to c: whole vectors under a mask where columns lie side by side, else one by one."""
@@ -252,8 +268,12 @@ class _Gemm:
     def _write_vectors(self, first: str, rows: int) -> None:
         fn, lanes = self.fn, self.lanes
         ones = vector("i1", lanes)
-        suffix = f"v{lanes}{REGISTER[self.dtype.name].replace('double', 'f64').replace('float', 'f32')}"
-        store = fn.module.intrinsic(f"llvm.masked.store.{suffix}.p0", "void", (self.wide, "ptr", "i32", ones))
+        suffix = (
+            f"v{lanes}{REGISTER[self.dtype.name].replace('double', 'f64').replace('float', 'f32')}"
+        )
+        store = fn.module.intrinsic(
+            f"llvm.masked.store.{suffix}.p0", "void", (self.wide, "ptr", "i32", ones)
+        )
         for v in range(VECTORS):
             left = fn.spread_type(fn.do(f"sub i64 {self.count}, {v * lanes}"), "i64", lanes)
             mask = fn.do(f"icmp slt <{lanes} x i64> {fn.iota(lanes)}, {left}")
@@ -261,4 +281,6 @@ class _Gemm:
                 at = fn.do(f"getelementptr {self.wide}, ptr {self.leaf}, i64 {r * VECTORS + v}")
                 value = fn.do(f"load {self.wide}, ptr {at}")
                 target = self._at(first, (str(r), "%cm"), (str(v), str(lanes)))
-                fn.say(f"call void @{store}({self.wide} {value}, ptr {target}, i32 {self.dtype.itemsize}, {ones} {mask})")
+                fn.say(
+                    f"call void @{store}({self.wide} {value}, ptr {target}, i32 {self.dtype.itemsize}, {ones} {mask})"
+                )

@@ -124,7 +124,9 @@ class _Sum:
 class _KernelWriter:
     """Writes one kernel function."""
 
-    def __init__(self, program: Program, module: Module, slots: dict[str, int], kernel: Kernel, name: str) -> None:
+    def __init__(
+        self, program: Program, module: Module, slots: dict[str, int], kernel: Kernel, name: str
+    ) -> None:
         self.program, self.module, self.slots, self.kernel = program, module, slots, kernel
         self.fn = Function(module, name, "i32", [("ptr", "args")])
         self.known: dict[str, _Known] = {}
@@ -134,7 +136,9 @@ class _KernelWriter:
         self.offsets: dict[object, str] = {}  # parts of sizes that the entry block computes
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
         self.block: Any = None  # the loop in blocks whose rows are being written
-        self.preloaded: dict[tuple[Load, str], str] = {}  # vectors of written-out loops, by statement and iteration
+        self.preloaded: dict[
+            tuple[Load, str], str
+        ] = {}  # vectors of written-out loops, by statement and iteration
 
     def buffer(self, name: str) -> Buffer:
         return self.local[name] if name in self.local else self.program.buffer(name)
@@ -150,7 +154,9 @@ class _KernelWriter:
     # -- addresses ------------------------------------------------------------------------------------------------
 
     def _slot(self, slot: int, ty: str) -> str:
-        return self.fn.do(f"load {ty}, ptr {self.fn.do(f'getelementptr i64, ptr %args, i64 {slot}')}")
+        return self.fn.do(
+            f"load {ty}, ptr {self.fn.do(f'getelementptr i64, ptr %args, i64 {slot}')}"
+        )
 
     def pointer(self, name: str) -> str:
         """The first element of a buffer."""
@@ -169,6 +175,10 @@ class _KernelWriter:
             self.pointers["arena"] = self._slot(2, "ptr")
         assert b.offset is not None
         offset = self.fn.size(b.offset, self.symbols, self.offsets)
+        if offset.startswith("%"):
+            offset = self.fn.do(
+                f"freeze i64 {offset}"
+            )  # a plain number to LLVM's analysis of loops, else slow
         return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
 
     def size(self, size: Size) -> str:
@@ -177,7 +187,11 @@ class _KernelWriter:
     def address(self, buffer: str, index: Size) -> str:
         ty = MEMORY[self.buffer(buffer).type.dtype.name]
         base = self.pointer(buffer)
-        return base if index == 0 else self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {self.size(index)}")
+        return (
+            base
+            if index == 0
+            else self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {self.size(index)}")
+        )
 
     # -- scalar statements ------------------------------------------------------------------------------------------
 
@@ -199,7 +213,9 @@ class _KernelWriter:
             case Store():
                 self._store(self.address(s.buffer, s.index), s.value)
             case Index():
-                self.known[s.name] = _Known(self._index(self.known[s.value].register, s.size, 1, ""), i64, 1)
+                self.known[s.name] = _Known(
+                    self._index(self.known[s.value].register, s.size, 1, ""), i64, 1
+                )
             case Add():
                 self._add(s)
             case Scatter():
@@ -222,7 +238,9 @@ class _KernelWriter:
     def _let(self, s: Let, width: int) -> None:
         args = [self.known[a] for a in s.args]
         ins = Instruction(s.op, (), s.dtype, s.attr)
-        made = emit_instruction(self.fn, ins, [a.register for a in args], [a.dtype for a in args], width)
+        made = emit_instruction(
+            self.fn, ins, [a.register for a in args], [a.dtype for a in args], width
+        )
         self.known[s.name] = _Known(made, s.dtype, width)
 
     def _gathered(self, buffer: str, index: Size, at: Sequence[tuple[str, Size]]) -> str:
@@ -276,7 +294,9 @@ class _KernelWriter:
         v = self.known[s.value]
         before = self._load(address, v.dtype)
         total = accs.combine(self.fn, "sum", v.dtype, before, v.register, 1)
-        self.fn.say(f"store {MEMORY[v.dtype.name]} {total}, ptr {address}, align {v.dtype.itemsize}")
+        self.fn.say(
+            f"store {MEMORY[v.dtype.name]} {total}, ptr {address}, align {v.dtype.itemsize}"
+        )
 
     def _fill(self, s: Fill) -> None:
         b = self.buffer(s.buffer)
@@ -306,7 +326,9 @@ class _KernelWriter:
                 self._end_of_iteration(s, i)
             return [s.value for s in carried]
 
-        types = [(register(s.acc.dtype, 1), accs.identity(s.acc.monoid, s.acc.dtype)) for s in carried]
+        types = [
+            (register(s.acc.dtype, 1), accs.identity(s.acc.monoid, s.acc.dtype)) for s in carried
+        ]
         last = self.fn.loop("0", n, 1, types, body)
         for s, v in zip(carried, last, strict=True):
             s.value = v
@@ -326,14 +348,18 @@ class _KernelWriter:
             lanes = accs.lanes_of(acc.dtype)
             ty = register(acc.dtype, lanes)
             state.levels = self.fn.alloca(ty, accs.LEVELS)
-            state.stages = [self.fn.alloca(ty, accs.LEAF) for _ in range(2 if acc.monoid == "fma" else 1)]
+            state.stages = [
+                self.fn.alloca(ty, accs.LEAF) for _ in range(2 if acc.monoid == "fma" else 1)
+            ]
         return state
 
     def _add(self, s: Add) -> None:
         state = self.sums[s.acc]
         acc, values = state.acc, [self.known[v].register for v in s.values]
         if state.kind == "stage":
-            slot = self.fn.do(f"and i64 {state.iteration}, {accs.LEAF * accs.lanes_of(acc.dtype) - 1}")
+            slot = self.fn.do(
+                f"and i64 {state.iteration}, {accs.LEAF * accs.lanes_of(acc.dtype) - 1}"
+            )
             for stage, v in zip(state.stages, values, strict=True):
                 at = self.fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {stage}, i64 {slot}")
                 self.fn.say(f"store {MEMORY[acc.dtype.name]} {v}, ptr {at}")
@@ -372,7 +398,9 @@ class _KernelWriter:
         name = make(self.module, acc.monoid, acc.dtype)
         tree = self.pointer(f"{acc.into}.tree")
         count, stride = self.size(acc.size), self.size(tree_stride(acc.size))
-        self.fn.say(f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})")
+        self.fn.say(
+            f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})"
+        )
 
     def _push_stage(self, state: _Sum, t: str, remaining: str) -> None:
         """Fold the staged elements into a leaf; of a partial one, only the first `remaining`."""
@@ -428,7 +456,9 @@ class _KernelWriter:
         if acc.monoid not in ("sum", "fma") or not acc.dtype.is_float or (n.isdigit() and int(n)):
             return total
         ty = REGISTER[acc.dtype.name]
-        return self.fn.do(f"select i1 {self.fn.do(f'icmp eq i64 {n}, 0')}, {ty} 0x0000000000000000, {ty} {total}")
+        return self.fn.do(
+            f"select i1 {self.fn.do(f'icmp eq i64 {n}, 0')}, {ty} 0x0000000000000000, {ty} {total}"
+        )
 
 
 @dataclass
@@ -445,7 +475,9 @@ class _VectorLoop:
     In a block of a larger loop it begins at the size that `start` names, and its accumulators are `kept`.
     """
 
-    def __init__(self, kernel: _KernelWriter, loop: For, start: str = "", kept: dict[str, Kept] | None = None) -> None:
+    def __init__(
+        self, kernel: _KernelWriter, loop: For, start: str = "", kept: dict[str, Kept] | None = None
+    ) -> None:
         self.kernel, self.loop, self.fn = kernel, loop, kernel.fn
         self.start, self.kept = start, kept
         self.lanes = [a for a in loop.accs if a.order == "lanes"]
@@ -485,12 +517,18 @@ class _VectorLoop:
         kernel, fn, width = self.kernel, self.fn, self.width
         levels = [fn.alloca(register(a.dtype, width), self._levels()) for a in self.lanes]
         single = n.isdigit() and int(n) <= self._step()  # one leaf: no counter
-        values, leaves = self._run(n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single)
+        values, leaves = self._run(
+            n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single
+        )
         found = {}
         for acc, value in zip(self.others, values, strict=True):
-            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1)
+            found[acc.name] = _Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
+            )
         for i, acc in enumerate(self.lanes):
-            total = leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self._step())
+            total = (
+                leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self._step())
+            )
             total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
             found[acc.name] = _Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
         return found
@@ -501,14 +539,18 @@ class _VectorLoop:
         fn, width = self.fn, self.width
         slots = [(register(a.dtype, width), self.kept[a.name].slot) for a in self.others]
         before = [fn.do(f"load {ty}, ptr {slot}") for ty, slot in slots]
-        after, _ = self._run(n, before, [self.kept[a.name].levels for a in self.lanes], single=False)
+        after, _ = self._run(
+            n, before, [self.kept[a.name].levels for a in self.lanes], single=False
+        )
         for (ty, slot), value in zip(slots, after, strict=True):
             fn.say(f"store {ty} {value}, ptr {slot}")
 
     def _step(self) -> int:
         return self.width * (accs.LEAF if self.lanes else 1)
 
-    def _run(self, n: str, values: list[str], levels: list[str], single: bool) -> tuple[list[str], list[str]]:
+    def _run(
+        self, n: str, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
         """Whole vectors or leaves, then the rest under a mask."""
         step = self._step()
         main = str(int(n) // step * step) if n.isdigit() else self.fn.do(f"and i64 {n}, {-step}")
@@ -542,10 +584,14 @@ class _VectorLoop:
             leaves.append(now[len(values) :])
         found = {}
         for acc, value in zip(self.others, values, strict=True):
-            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1)
+            found[acc.name] = _Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
+            )
         for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
             total = accs.counter(fn, acc.monoid, acc.dtype, parts, width)
-            found[acc.name] = _Known(accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1)
+            found[acc.name] = _Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1
+            )
         return found
 
     def preload(self, s: Load) -> None:
@@ -554,7 +600,9 @@ class _VectorLoop:
         ty, n = MEMORY[s.dtype.name], int(str(self.loop.size))
         for i in range(0, n, self.width):
             address = self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {i}")
-            self.kernel.preloaded[s, str(i)] = self._load(address, s.dtype, self._constant_mask(n - i))
+            self.kernel.preloaded[s, str(i)] = self._load(
+                address, s.dtype, self._constant_mask(n - i)
+            )
 
     def _constant_mask(self, left: int) -> str:
         if left >= self.width:
@@ -571,7 +619,9 @@ class _VectorLoop:
         return accs.collapse(fn, levels, count, acc.monoid, acc.dtype, self.width)
 
     def _carried(self, accumulators: Sequence[Acc], values: Sequence[str]) -> list[tuple[str, str]]:
-        return [(register(a.dtype, self.width), v) for a, v in zip(accumulators, values, strict=True)]
+        return [
+            (register(a.dtype, self.width), v) for a, v in zip(accumulators, values, strict=True)
+        ]
 
     def _identities(self) -> list[str]:
         return [accs.identity(a.monoid, a.dtype, self.width) for a in self.lanes]
@@ -582,7 +632,13 @@ class _VectorLoop:
         """Whole vectors; with sums in lanes, whole leaves."""
         fn = self.fn
         if not self.lanes:
-            return fn.loop("0", main, step, self._carried(self.others, values), lambda i, v: self._iteration(i, v, "")), []
+            return fn.loop(
+                "0",
+                main,
+                step,
+                self._carried(self.others, values),
+                lambda i, v: self._iteration(i, v, ""),
+            ), []
         kept: list[str] = []
 
         def leaf(i: str, before: list[str]) -> list[str]:
@@ -632,7 +688,11 @@ class _VectorLoop:
         for position, s in enumerate(self.loop.body):
             if isinstance(s, (Load, Store, Scatter)):
                 self._prepare_access(position, s.buffer, s.index, s)
-            elif isinstance(s, Add) and kernel.sums.get(s.acc) is not None and kernel.sums[s.acc].kind == "array":
+            elif (
+                isinstance(s, Add)
+                and kernel.sums.get(s.acc) is not None
+                and kernel.sums[s.acc].kind == "array"
+            ):
                 acc = kernel.sums[s.acc].acc
                 self._prepare_access(position, acc.into, acc.index + s.index, s)
             elif isinstance(s, Iota):
@@ -651,12 +711,18 @@ class _VectorLoop:
         self.steps[position] = kernel.size(step)
         if isinstance(s, Load) and step == 0 and not s.at:
             value = kernel._load(self.bases[position], s.dtype)
-            kernel.known[s.name] = _Known(self.fn.spread(value, s.dtype, self.width), s.dtype, self.width)
+            kernel.known[s.name] = _Known(
+                self.fn.spread(value, s.dtype, self.width), s.dtype, self.width
+            )
 
     def _first(self, index: Size) -> Size:
         """An index at the loop's first iteration."""
         first = without(index, self.loop.var)
-        return first + coefficient(index, self.loop.var) * Dim.symbol(self.start) if self.start else first
+        return (
+            first + coefficient(index, self.loop.var) * Dim.symbol(self.start)
+            if self.start
+            else first
+        )
 
     def _spread(self, name: str) -> None:
         value = self.kernel.known[name]
@@ -673,7 +739,9 @@ class _VectorLoop:
             self._statement(position, s, i, mask, state)
         return list(state.values())
 
-    def _statement(self, position: int, s: Statement, i: str, mask: str, state: dict[str, str]) -> None:
+    def _statement(
+        self, position: int, s: Statement, i: str, mask: str, state: dict[str, str]
+    ) -> None:
         kernel, width = self.kernel, self.width
         match s:
             case Let():
@@ -685,16 +753,31 @@ class _VectorLoop:
                     kernel.known[s.name] = _Known(kernel.preloaded[s, i], s.dtype, width)
                 elif self.steps[position] != "0" or s.at:
                     address = self._addresses(position, s.at, i)
-                    if kernel.block is not None and i.isdigit() and int(i) // width % 2 == 0 and not s.at:
+                    if (
+                        kernel.block is not None
+                        and i.isdigit()
+                        and int(i) // width % 2 == 0
+                        and not s.at
+                    ):
                         kernel.block.prefetch(s, address)
-                    kernel.known[s.name] = _Known(self._load(address, s.dtype, mask), s.dtype, width)
+                    kernel.known[s.name] = _Known(
+                        self._load(address, s.dtype, mask), s.dtype, width
+                    )
             case Store():
                 self._store(self._addresses(position, (), i), kernel.known[s.value], mask)
             case Index():
                 index = kernel._index(kernel.known[s.value].register, s.size, width, mask)
                 kernel.known[s.name] = _Known(index, i64, width)
             case Scatter():
-                self._read_modify_write(position, s.at, i, mask, kernel.known[s.value].dtype, "sum", [kernel.known[s.value].register])
+                self._read_modify_write(
+                    position,
+                    s.at,
+                    i,
+                    mask,
+                    kernel.known[s.value].dtype,
+                    "sum",
+                    [kernel.known[s.value].register],
+                )
             case Add() if s.acc in state:
                 state[s.acc] = self._folded(s, state[s.acc], mask)
             case Add():
@@ -707,14 +790,23 @@ class _VectorLoop:
     def _folded(self, s: Add, before: str, mask: str) -> str:
         kernel = self.kernel
         acc = next(a for a in self.loop.accs if a.name == s.acc)
-        total = kernel._folded(acc, before, [kernel.known[v].register for v in s.values], self.width)
+        total = kernel._folded(
+            acc, before, [kernel.known[v].register for v in s.values], self.width
+        )
         if not mask:
             return total
         ty = register(acc.dtype, self.width)
         return self.fn.do(f"select <{self.width} x i1> {mask}, {ty} {total}, {ty} {before}")
 
     def _read_modify_write(
-        self, position: int, at: Sequence, i: str, mask: str, dtype: DType, monoid: str, operands: Sequence[str]
+        self,
+        position: int,
+        at: Sequence,
+        i: str,
+        mask: str,
+        dtype: DType,
+        monoid: str,
+        operands: Sequence[str],
     ) -> None:
         address = self._addresses(position, at, i)
         before = self._load(address, dtype, mask)
@@ -728,7 +820,9 @@ class _VectorLoop:
         """start + step * iteration in each lane."""
         fn, width, step = self.fn, self.width, self.steps[position]
         first = fn.do(f"add i64 {self.bases[position]}, {fn.do(f'mul i64 {i}, {step}')}")
-        return fn.do(f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self._lane_steps(step)}")
+        return fn.do(
+            f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self._lane_steps(step)}"
+        )
 
     def _lane_steps(self, step: str) -> str:
         fn, width = self.fn, self.width
@@ -743,12 +837,16 @@ class _VectorLoop:
         if not at and step == "1":
             return fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {i}")
         first = fn.do(f"mul i64 {i}, {step}")
-        offsets = fn.do(f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self._lane_steps(step)}")
+        offsets = fn.do(
+            f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self._lane_steps(step)}"
+        )
         for value, stride in at:
             wide = fn.spread_type(self.kernel.size(stride), "i64", width)
             scaled = fn.do(f"mul <{width} x i64> {self.kernel.known[value].register}, {wide}")
             offsets = fn.do(f"add <{width} x i64> {offsets}, {scaled}")
-        return "many " + fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}")
+        return "many " + fn.do(
+            f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}"
+        )
 
     def _memory_type(self, position: int) -> str:
         s = self.loop.body[position]
@@ -761,13 +859,21 @@ class _VectorLoop:
         many, ones = address.startswith("many "), vector("i1", width)
         zero = "zeroinitializer"
         if many:
-            name = fn.module.intrinsic(f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0", ty, (f"<{width} x ptr>", "i32", ones, ty))
+            name = fn.module.intrinsic(
+                f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0",
+                ty,
+                (f"<{width} x ptr>", "i32", ones, ty),
+            )
             raw = fn.do(
                 f"call {ty} @{name}(<{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'}, {ty} {zero})"
             )
         elif mask:
-            name = fn.module.intrinsic(f"llvm.masked.load.{_over(dtype, width)}.p0", ty, ("ptr", "i32", ones, ty))
-            raw = fn.do(f"call {ty} @{name}(ptr {address}, i32 {dtype.itemsize}, {ones} {mask}, {ty} {zero})")
+            name = fn.module.intrinsic(
+                f"llvm.masked.load.{_over(dtype, width)}.p0", ty, ("ptr", "i32", ones, ty)
+            )
+            raw = fn.do(
+                f"call {ty} @{name}(ptr {address}, i32 {dtype.itemsize}, {ones} {mask}, {ty} {zero})"
+            )
         else:
             raw = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
         return fn.do(f"icmp ne {ty} {raw}, zeroinitializer") if dtype is bool_ else raw
@@ -777,13 +883,21 @@ class _VectorLoop:
         ty, ones = vector(MEMORY[dtype.name], width), vector("i1", width)
         text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
         if address.startswith("many "):
-            name = fn.module.intrinsic(f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0", "void", (ty, f"<{width} x ptr>", "i32", ones))
+            name = fn.module.intrinsic(
+                f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0",
+                "void",
+                (ty, f"<{width} x ptr>", "i32", ones),
+            )
             fn.say(
                 f"call void @{name}({ty} {text}, <{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'})"
             )
         elif mask:
-            name = fn.module.intrinsic(f"llvm.masked.store.{_over(dtype, width)}.p0", "void", (ty, "ptr", "i32", ones))
-            fn.say(f"call void @{name}({ty} {text}, ptr {address}, i32 {dtype.itemsize}, {ones} {mask})")
+            name = fn.module.intrinsic(
+                f"llvm.masked.store.{_over(dtype, width)}.p0", "void", (ty, "ptr", "i32", ones)
+            )
+            fn.say(
+                f"call void @{name}({ty} {text}, ptr {address}, i32 {dtype.itemsize}, {ones} {mask})"
+            )
         else:
             fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
 
@@ -807,5 +921,3 @@ def _used(s: Statement) -> tuple[str, ...]:
         case Scatter():
             return (s.value, *(v for v, _ in s.at))
     return ()
-
-

@@ -74,9 +74,18 @@ class Module:
 class Function:
     """The lines of one function. Registers and labels have fresh names."""
 
-    def __init__(self, module: Module, name: str, result: str, params: Sequence[tuple[str, str]], linkage: str = "internal ") -> None:
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        result: str,
+        params: Sequence[tuple[str, str]],
+        linkage: str = "internal ",
+    ) -> None:
         self.module = module
-        self.head = f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)}) #0 {{"
+        self.head = (
+            f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)}) #0 {{"
+        )
         self.entry: list[str] = []  # allocas and sizes that every block may use
         self.lines: list[str] = []
         self.count = 0
@@ -149,12 +158,24 @@ class Function:
         self.jump(after)
         self.open_block(after)
 
-    def loop(self, start: str, limit: str, step: int | str, carried: Sequence[tuple[str, str]], body: Callable) -> list[str]:
+    def loop(
+        self,
+        start: str,
+        limit: str,
+        step: int | str,
+        carried: Sequence[tuple[str, str]],
+        body: Callable,
+    ) -> list[str]:
         """for (i = start; i < limit; i += step): body(i, values) gives the next values; the last values are returned.
 
         `carried` is (type, first value) of each.
         """
-        before, head, inside, after = self.block, self.label("head"), self.label("body"), self.label("done")
+        before, head, inside, after = (
+            self.block,
+            self.label("head"),
+            self.label("body"),
+            self.label("done"),
+        )
         self.jump(head)
         self.open_block(head)
         i, next_i = self.phi("i64", (start, before))
@@ -238,7 +259,9 @@ class Function:
             return splat(value, ty, width)
         wide = vector(ty, width)
         one = self.do(f"insertelement {wide} poison, {ty} {value}, i64 0")
-        return self.do(f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer")
+        return self.do(
+            f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer"
+        )
 
     def iota(self, width: int) -> str:
         return "<" + ", ".join(f"i64 {i}" for i in range(width)) + ">"
@@ -262,11 +285,18 @@ class Function:
 # -- machine operations -------------------------------------------------------------------------------------------
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INTRINSIC = {"fma": "llvm.fma", "sqrt": "llvm.sqrt", "rint": "llvm.roundeven", "floor": "llvm.floor"}
+_INTRINSIC = {
+    "fma": "llvm.fma",
+    "sqrt": "llvm.sqrt",
+    "rint": "llvm.roundeven",
+    "floor": "llvm.floor",
+}
 _COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
 
 
-def emit_instruction(fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int) -> str:
+def emit_instruction(
+    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+) -> str:
     """One instruction of the scalar language, on scalars or vectors of one width."""
     dtype = ins.dtype
     ty = register(dtype, width)
@@ -326,7 +356,9 @@ def _shift(op: str) -> Callable[..., str]:
         shifted = fn.do(f"{op} {ty} {args[0]}, {count_}")
         if op == "ashr":
             return shifted
-        return fn.do(f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}")
+        return fn.do(
+            f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}"
+        )
 
     return emit
 
@@ -374,7 +406,9 @@ _OTHERS: dict[str, Callable[..., str]] = {
 }  # fmt: skip
 
 
-def _rare(fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int) -> str:
+def _rare(
+    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+) -> str:
     """A branch that is taken when any lane wants the gate."""
     ty = register(ins.dtype, width)
     condition, default, *operands = args
@@ -390,7 +424,9 @@ def _rare(fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[
     return merged
 
 
-def emit_call(fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int) -> str:
+def emit_call(
+    fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int
+) -> str:
     """A call of a gate's body, which is added to the module once for each width and dtypes."""
     name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
     fn.module.once(name, lambda: emit_body(fn.module, name, gate, tuple(dtypes), width))
@@ -407,10 +443,24 @@ def emit_body(module: Module, name: str, gate: str, dtypes: tuple[DType, ...], w
     values = [f"%x{i}" for i in range(len(dtypes))]
     types = list(dtypes)
     for ins in graph.code:
-        values.append(emit_instruction(fn, ins, [values[a] for a in ins.args], [types[a] for a in ins.args], width))
+        values.append(
+            emit_instruction(
+                fn, ins, [values[a] for a in ins.args], [types[a] for a in ins.args], width
+            )
+        )
         types.append(ins.dtype)
     fn.say(f"ret {register(graph.dtype, width)} {values[graph.result]}")
     fn.close()
 
 
-__all__ = ["MEMORY", "REGISTER", "Function", "Module", "emit_call", "emit_instruction", "register", "splat", "vector"]
+__all__ = [
+    "MEMORY",
+    "REGISTER",
+    "Function",
+    "Module",
+    "emit_call",
+    "emit_instruction",
+    "register",
+    "splat",
+    "vector",
+]

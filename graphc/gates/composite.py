@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import DTypeError, GateError, ShapeError
-from graphc.gates.elementwise import eq, exp, isfinite, isnan, log, logical_or, mul0, reciprocal, where
+from graphc.gates.elementwise import (
+    eq,
+    exp,
+    isfinite,
+    isnan,
+    log,
+    logical_or,
+    mul0,
+    reciprocal,
+    where,
+)
 from graphc.gates.gate import Attrs, Gate, caller, register
 from graphc.ir.types import TensorType, i64
 
@@ -28,7 +38,9 @@ class Composite(Gate):
 
     typed: Callable[[Sequence[TensorType], Attrs], TensorType] | None = None
     forward: Callable[..., Value] | None = None  # (*values, **attrs) -> value
-    backward: Callable[..., tuple[Value | None, ...]] | None = None  # (ct, out, *values, **attrs) -> cotangents
+    backward: Callable[..., tuple[Value | None, ...]] | None = (
+        None  # (ct, out, *values, **attrs) -> cotangents
+    )
     jacobian: str = "of its parts"
 
     kind: ClassVar[str] = "composite"
@@ -49,11 +61,15 @@ class Composite(Gate):
     def has_backward(self, node: Node) -> bool:
         return self.backward is not None
 
-    def cotangents(self, node: Node, values: Sequence[Value], out: Value, ct: Value) -> Sequence[Value | None]:
+    def cotangents(
+        self, node: Node, values: Sequence[Value], out: Value, ct: Value
+    ) -> Sequence[Value | None]:
         assert self.backward is not None
         return self.backward(ct, out, *values, **dict(node.attrs))
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         return _run_expanded(self.expand, node, args, sizes)
 
     def tangent(
@@ -67,11 +83,16 @@ class Composite(Gate):
             for v, t in zip(values, tangents, strict=True)
             if v.dtype.is_float
         ]
-        return out.builder.apply("jacobian", *dense, out, *values, op=node.op, items=node.attrs, operands=len(values))
+        return out.builder.apply(
+            "jacobian", *dense, out, *values, op=node.op, items=node.attrs, operands=len(values)
+        )
 
 
 def _run_expanded(
-    expand: Callable[[Node, Sequence[Value]], Value], node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    expand: Callable[[Node, Sequence[Value]], Value],
+    node: Node,
+    args: Sequence[np.ndarray],
+    sizes: Mapping[str, int],
 ) -> np.ndarray:
     from graphc.ir.graph import Builder
     from graphc.ir.reference import run_graph
@@ -103,10 +124,14 @@ class Jacobian(Gate):
         cts = self.transpose(node, values, ct, ())[: len(tangents)]
         return transpose_linear(builder, cts, tangents, [ct], "")[0]
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         return _run_expanded(self.expand, node, args, sizes)
 
-    def parts(self, node: Node, values: Sequence[Value]) -> tuple[Sequence[Value], Value, Sequence[Value]]:
+    def parts(
+        self, node: Node, values: Sequence[Value]
+    ) -> tuple[Sequence[Value], Value, Sequence[Value]]:
         """Tangents, result and operands of the composite."""
         tangents = len(values) - node["operands"] - 1
         return values[:tangents], values[tangents], values[tangents + 1 :]
@@ -132,7 +157,9 @@ jacobian = register(
 
 
 def composite(name: str, doc: str, **fields: Any) -> Composite:
-    return register(Composite(name=name, doc=doc, params=("x",), attrs=("axis",), source=caller(), **fields))  # type: ignore[return-value]
+    return register(
+        Composite(name=name, doc=doc, params=("x",), attrs=("axis",), source=caller(), **fields)
+    )  # type: ignore[return-value]
 
 
 def _like_operand(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -145,7 +172,9 @@ def _without_axis(dtype: Any = None) -> Callable[[Sequence[TensorType], Attrs], 
     def typed(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         x, axis = types[0], attrs["axis"]
         if x.dtype.is_bool or not (dtype or x.dtype.is_float):
-            raise DTypeError(f"{'argmax and argmin are' if dtype else 'logsumexp is'} not defined on {x.dtype}")
+            raise DTypeError(
+                f"{'argmax and argmin are' if dtype else 'logsumexp is'} not defined on {x.dtype}"
+            )
         if x.shape[axis] == 0:
             raise ShapeError(f"nothing to choose from along axis {axis} of {x}")
         return TensorType(dtype or x.dtype, tuple(s for i, s in enumerate(x.shape) if i != axis))
@@ -203,7 +232,9 @@ def _argmax(x: Value, axis: int, op: str = "max") -> Value:
     found = eq(x, extreme)
     found = logical_or(found, isnan(x)) if x.dtype.is_float else found
     index = builder.apply("iota", axis=axis, shape=x.shape)
-    return builder.apply("min", where(found, index, index.constant(2**63 - 1)), axis=axis, order="any")
+    return builder.apply(
+        "min", where(found, index, index.constant(2**63 - 1)), axis=axis, order="any"
+    )
 
 
 logsumexp = composite(
@@ -239,7 +270,9 @@ class Call(Composite):
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         forward = attrs["forward"]
         if [n.type for n in forward.inputs] != list(types):
-            raise GateError(f"gate {attrs['label']} was traced on other types: {', '.join(map(str, types))}")
+            raise GateError(
+                f"gate {attrs['label']} was traced on other types: {', '.join(map(str, types))}"
+            )
         return forward.outputs[0][1].type
 
     def expand(self, node: Node, values: Sequence[Value]) -> Value:
@@ -249,7 +282,9 @@ class Call(Composite):
     def has_backward(self, node: Node) -> bool:
         return node["backward"] is not None
 
-    def cotangents(self, node: Node, values: Sequence[Value], out: Value, ct: Value) -> Sequence[Value | None]:
+    def cotangents(
+        self, node: Node, values: Sequence[Value], out: Value, ct: Value
+    ) -> Sequence[Value | None]:
         backward = node["backward"]
         inlined = ct.builder.inline(backward, [ct, *values])
         results = iter([inlined[n] for _, n in backward.outputs])

@@ -51,18 +51,31 @@ class Contraction(Gate):
         sizes: dict[str, Size] = {}
         for letters, t in ((letters_a, x), (letters_b, y)):
             if len(letters) != t.rank:
-                raise ShapeError(f"contract {attrs['spec']}: {t} has rank {t.rank}, not {len(letters)}")
+                raise ShapeError(
+                    f"contract {attrs['spec']}: {t} has rank {t.rank}, not {len(letters)}"
+                )
             for letter, s in zip(letters, t.shape, strict=True):
                 if sizes.setdefault(letter, s) != s:
-                    raise ShapeError(f"contract {attrs['spec']}: {x} with {y}: sizes {sizes[letter]} and {s} differ")
+                    raise ShapeError(
+                        f"contract {attrs['spec']}: {x} with {y}: sizes {sizes[letter]} and {s} differ"
+                    )
         return x.with_shape(sizes[letter] for letter in out)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         letters_a, letters_b, out = parse_spec(node["spec"])
         (k,) = contracted_letters(node["spec"])
-        extent = {c: n for letters, x in zip((letters_a, letters_b), args, strict=True) for c, n in zip(letters, x.shape, strict=True)}
+        extent = {
+            c: n
+            for letters, x in zip((letters_a, letters_b), args, strict=True)
+            for c, n in zip(letters, x.shape, strict=True)
+        }
         order = k + out
-        a, b = (_aligned(x, letters, order, extent) for x, letters in zip(args, (letters_a, letters_b), strict=True))
+        a, b = (
+            _aligned(x, letters, order, extent)
+            for x, letters in zip(args, (letters_a, letters_b), strict=True)
+        )
         return contract_reference(a, b, node["order"])
 
     def tangent(
@@ -105,7 +118,9 @@ def contract_reference(a: np.ndarray, b: np.ndarray, order: str) -> np.ndarray:
         return _counter(np.stack(blocks), np.add)
     lanes = VECTOR_BYTES // a.dtype.itemsize
     missing = -a.shape[0] % (LEAF * lanes)
-    fill = lambda x, v: np.concatenate([x, np.full((missing, *x.shape[1:]), v, x.dtype)]) if missing else x  # noqa: E731
+    fill = lambda x, v: (
+        np.concatenate([x, np.full((missing, *x.shape[1:]), v, x.dtype)]) if missing else x
+    )  # noqa: E731
     a, b = fill(a, -0.0), fill(b, 0.0)  # whose product -0.0 changes no sum
     a, b = (x.reshape(x.shape[0] // (LEAF * lanes), LEAF, lanes, *x.shape[1:]) for x in (a, b))
     total = _counter(_chain(np.moveaxis(a, 1, 0), np.moveaxis(b, 1, 0)), np.add)
@@ -170,7 +185,9 @@ def _through_transposes(x: Value, letters: str) -> tuple[Value, str]:
 
 def _placed(x: Value, letters: str, out: str, other: Value, other_letters: str) -> Value:
     """x with its axes in the order of the result, repeated along those that it lacks."""
-    sizes = dict(zip(other_letters, other.shape, strict=True)) | dict(zip(letters, x.shape, strict=True))
+    sizes = dict(zip(other_letters, other.shape, strict=True)) | dict(
+        zip(letters, x.shape, strict=True)
+    )
     x = x.transposed(tuple(letters.index(c) for c in out if c in letters))
     missing = tuple(i for i, c in enumerate(out) if c not in letters)
     if missing:
@@ -183,6 +200,6 @@ def _merged(x: Value, letters: str, summed: str) -> tuple[Value, str]:
     kept = "".join(c for c in letters if c not in summed)
     sizes = dict(zip(letters, x.shape, strict=True))
     x = x.transposed(tuple(letters.index(c) for c in summed + kept))
-    return x.reshape((product(sizes[c] for c in summed), *(sizes[c] for c in kept))), summed[0] + kept
-
-
+    return x.reshape((product(sizes[c] for c in summed), *(sizes[c] for c in kept))), summed[
+        0
+    ] + kept

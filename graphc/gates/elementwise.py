@@ -47,7 +47,9 @@ class Elementwise(Gate):
 
     body: Callable[..., Scalar] | None = None
     partials: Callable[..., tuple[Any, ...]] | None = None  # (out, *operands) -> diagonals
-    transposed: Callable[..., tuple[Any, ...]] | None = None  # (ct, *operands) -> cotangents, for linear gates
+    transposed: Callable[..., tuple[Any, ...]] | None = (
+        None  # (ct, *operands) -> cotangents, for linear gates
+    )
     sym: str | None = None
     accepts: str = "float"
     result: str = "same"  # "same", "bool", or "attr" (the attribute dtype)
@@ -95,9 +97,13 @@ class Elementwise(Gate):
         return found
 
     def node_body(self, node: Node) -> ScalarGraph:
-        return self.body_graph(tuple(a.type.dtype for a in node.args), dict(node.attrs).get("dtype"))
+        return self.body_graph(
+            tuple(a.type.dtype for a in node.args), dict(node.attrs).get("dtype")
+        )
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         from graphc.ir.reference import run_scalar
 
         return run_scalar(self.node_body(node), *args)
@@ -128,7 +134,13 @@ class Elementwise(Gate):
             for i, (v, t) in enumerate(zip(values, tangents, strict=True))
         ]
         if self.name in ("add", "sub") and None in tangents:  # spare the explicit zero
-            return tangents[0] if tangents[1] is None else tangents[1] if self.name == "add" else -tangents[1]  # type: ignore[operator]
+            return (
+                tangents[0]
+                if tangents[1] is None
+                else tangents[1]
+                if self.name == "add"
+                else -tangents[1]
+            )  # type: ignore[operator]
         return out_of(self, operands, dict(node.attrs))
 
     def transpose(
@@ -136,7 +148,10 @@ class Elementwise(Gate):
     ) -> Sequence[Value | None]:
         if self.transposed is None:
             return super().transpose(node, values, ct, linear)
-        return [c if wanted else None for c, wanted in zip(self.transposed(ct, *values), linear, strict=True)]
+        return [
+            c if wanted else None
+            for c, wanted in zip(self.transposed(ct, *values), linear, strict=True)
+        ]
 
 
 def out_of(g: Gate, operands: Sequence[Value], attrs: Attrs) -> Value:
@@ -152,14 +167,22 @@ def _times(t: Value, partial: Any) -> Value:
     return mul0(t, partial)
 
 
-def gate(name: str, doc: str, *, body: Callable[..., Scalar], attrs: tuple[str, ...] = (), **fields: Any) -> Elementwise:
+def gate(
+    name: str, doc: str, *, body: Callable[..., Scalar], attrs: tuple[str, ...] = (), **fields: Any
+) -> Elementwise:
     """Enter an elementwise gate; an incomplete record is an error at import."""
     source = caller()
     params = parameters_of(body)
     params = params[: len(params) - len(attrs)]
-    if fields.get("sym") is None and not fields.get("no_sym") and fields.get("ulp", 0.5) is not None:
+    if (
+        fields.get("sym") is None
+        and not fields.get("no_sym")
+        and fields.get("ulp", 0.5) is not None
+    ):
         raise GateError(f"{source}: gate {name!r} needs a sym model, or the reason why it has none")
-    record = Elementwise(name=name, doc=doc, params=params, attrs=attrs, source=source, body=body, **fields)
+    record = Elementwise(
+        name=name, doc=doc, params=params, attrs=attrs, source=source, body=body, **fields
+    )
     register(record)
     return record
 
@@ -273,29 +296,97 @@ where = gate(
     accepts="any", choice=True, ulp=None,
     transposed=lambda ct, c, x, y: (None, where(c, ct, ct.constant(0)), where(c, ct.constant(0), ct)),
 )  # fmt: skip
-lt = gate("lt", "x < y.", body=lambda x, y: order_bodies.less(x, y), accepts="any", result="bool", ulp=None)
-le = gate("le", "x <= y.", body=lambda x, y: order_bodies.less_equal(x, y), accepts="any", result="bool", ulp=None)
-eq = gate("eq", "x == y.", body=lambda x, y: order_bodies.equal(x, y), accepts="any", result="bool", ulp=None)
-ne = gate("ne", "x != y.", body=lambda x, y: ~order_bodies.equal(x, y), accepts="any", result="bool", ulp=None)
-gt = gate("gt", "x > y.", body=lambda x, y: order_bodies.less(y, x), accepts="any", result="bool", ulp=None)
-ge = gate("ge", "x >= y.", body=lambda x, y: order_bodies.less_equal(y, x), accepts="any", result="bool", ulp=None)
+lt = gate(
+    "lt",
+    "x < y.",
+    body=lambda x, y: order_bodies.less(x, y),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
+le = gate(
+    "le",
+    "x <= y.",
+    body=lambda x, y: order_bodies.less_equal(x, y),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
+eq = gate(
+    "eq",
+    "x == y.",
+    body=lambda x, y: order_bodies.equal(x, y),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
+ne = gate(
+    "ne",
+    "x != y.",
+    body=lambda x, y: ~order_bodies.equal(x, y),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
+gt = gate(
+    "gt",
+    "x > y.",
+    body=lambda x, y: order_bodies.less(y, x),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
+ge = gate(
+    "ge",
+    "x >= y.",
+    body=lambda x, y: order_bodies.less_equal(y, x),
+    accepts="any",
+    result="bool",
+    ulp=None,
+)
 logical_and = gate("logical_and", "Both.", body=lambda x, y: x & y, accepts="bool", ulp=None)
 logical_or = gate("logical_or", "Either.", body=lambda x, y: x | y, accepts="bool", ulp=None)
 logical_xor = gate("logical_xor", "Exactly one.", body=lambda x, y: x ^ y, accepts="bool", ulp=None)
 logical_not = gate("logical_not", "Not.", body=lambda x: ~x, accepts="bool", ulp=None)
 isnan = gate("isnan", "x is NaN.", body=s.is_nan, result="bool", ulp=None)
-isfinite = gate("isfinite", "x is neither NaN nor infinite.", body=lambda x: abs(x) < float("inf"), result="bool", ulp=None)
-isinf = gate("isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")), result="bool", ulp=None)
+isfinite = gate(
+    "isfinite",
+    "x is neither NaN nor infinite.",
+    body=lambda x: abs(x) < float("inf"),
+    result="bool",
+    ulp=None,
+)
+isinf = gate(
+    "isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")), result="bool", ulp=None
+)
 
 # -- rounding and casts -------------------------------------------------------------------------------------
 
-floor = gate("floor", "Largest integer not above x.", body=s.floor, sym="floor(x)", partials=lambda out, x: (None,))
-ceil = gate("ceil", "Smallest integer not below x.", body=lambda x: -s.floor(-x), sym="ceiling(x)", partials=lambda out, x: (None,))
+floor = gate(
+    "floor",
+    "Largest integer not above x.",
+    body=s.floor,
+    sym="floor(x)",
+    partials=lambda out, x: (None,),
+)
+ceil = gate(
+    "ceil",
+    "Smallest integer not below x.",
+    body=lambda x: -s.floor(-x),
+    sym="ceiling(x)",
+    partials=lambda out, x: (None,),
+)
 round_ = gate(
     "round", "Nearest integer, ties to even.", body=s.rint, no_sym="sympy has no ties-to-even rounding of reals",
     partials=lambda out, x: (None,),
 )  # fmt: skip
-trunc = gate("trunc", "The integer part.", body=order_bodies.trunc, sym="sign(x)*floor(Abs(x))", partials=lambda out, x: (None,))
+trunc = gate(
+    "trunc",
+    "The integer part.",
+    body=order_bodies.trunc,
+    sym="sign(x)*floor(Abs(x))",
+    partials=lambda out, x: (None,),
+)
 cast = gate(
     "cast", "To another dtype; float to integer truncates, saturates, and makes 0 of NaN.",
     body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x | x if x.dtype.is_bool else x,
@@ -321,8 +412,26 @@ log1p = gate(
     "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
     partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
 )  # fmt: skip
-sin = gate("sin", "Sine.", body=trig_bodies.sin, sym="sin(x)", partials=lambda out, x: (cos(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
-cos = gate("cos", "Cosine.", body=trig_bodies.cos, sym="cos(x)", partials=lambda out, x: (-sin(x),), domain=(-10, 10), edges=(0.0,), ulp=1.0)
+sin = gate(
+    "sin",
+    "Sine.",
+    body=trig_bodies.sin,
+    sym="sin(x)",
+    partials=lambda out, x: (cos(x),),
+    domain=(-10, 10),
+    edges=(0.0,),
+    ulp=1.0,
+)
+cos = gate(
+    "cos",
+    "Cosine.",
+    body=trig_bodies.cos,
+    sym="cos(x)",
+    partials=lambda out, x: (-sin(x),),
+    domain=(-10, 10),
+    edges=(0.0,),
+    ulp=1.0,
+)
 sin_huge = gate(
     "sin_huge", "Sine of a large argument, with as many bits of pi as it takes; `sin` branches here.",
     body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),), domain=(2e6, 3e6), ulp=1.0,

@@ -59,15 +59,21 @@ class Gate:
         """The result's type; a ShapeError or DTypeError where the operands do not fit."""
         raise NotImplementedError(self.name)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """The meaning, over arrays."""
         raise NotImplementedError(self.name)
 
-    def tangent(self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]) -> Value | None:
+    def tangent(
+        self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
+    ) -> Value | None:
         """The directional derivative, linear in the tangents; None where it is zero by structure."""
         raise NotImplementedError(self.name)
 
-    def transpose(self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]) -> Sequence[Value | None]:
+    def transpose(
+        self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
+    ) -> Sequence[Value | None]:
         """For a node that is linear in the operands marked so: the cotangent of each of those."""
         raise GateError(f"{self.name} is not linear and has no transpose")
 
@@ -95,7 +101,9 @@ def _load() -> None:
 def register(gate: Gate) -> Gate:
     """Enter a record; its completeness is checked here, at import."""
     if gate.name in _REGISTRY:
-        raise GateError(f"{gate.source}: gate {gate.name!r} is already defined at {_REGISTRY[gate.name].source}")
+        raise GateError(
+            f"{gate.source}: gate {gate.name!r} is already defined at {_REGISTRY[gate.name].source}"
+        )
     if not gate.doc:
         raise GateError(f"{gate.source}: gate {gate.name!r} needs a line of doc")
     _REGISTRY[gate.name] = gate

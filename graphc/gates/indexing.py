@@ -33,20 +33,29 @@ class Take(Gate):
             raise ShapeError(f"take: axis {axis} of {x}")
         return x.with_shape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         x, index = args
         return np.take(x, checked(index, x.shape[node["axis"]]), node["axis"])
 
     def tangent(
         self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
     ) -> Value | None:
-        return None if tangents[0] is None else out.builder.apply("take", tangents[0], values[1], axis=node["axis"])
+        return (
+            None
+            if tangents[0] is None
+            else out.builder.apply("take", tangents[0], values[1], axis=node["axis"])
+        )
 
     def transpose(
         self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
     ) -> Sequence[Value | None]:
         shape = node.args[0].type.shape
-        return [ct.builder.apply("scatter_add", ct, values[1], axis=node["axis"], shape=shape), None]
+        return [
+            ct.builder.apply("scatter_add", ct, values[1], axis=node["axis"], shape=shape),
+            None,
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +70,18 @@ class ScatterAdd(Gate):
         shape: tuple[Size, ...] = tuple(attrs["shape"])
         _check_index(self.name, index)
         if updates.dtype.is_bool:
-            raise DTypeError("scatter_add: updates are bool, which has no sum; cast them to an integer")
+            raise DTypeError(
+                "scatter_add: updates are bool, which has no sum; cast them to an integer"
+            )
         if updates.shape != (*shape[:axis], *index.shape, *shape[axis + 1 :]):
-            raise ShapeError(f"scatter_add: updates {updates} at {index} along axis {axis} of ({', '.join(map(str, shape))})")
+            raise ShapeError(
+                f"scatter_add: updates {updates} at {index} along axis {axis} of ({', '.join(map(str, shape))})"
+            )
         return updates.with_shape(shape)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         updates, index = args
         axis, shape = node["axis"], tuple(evaluate(s, sizes) for s in node["shape"])
         out = np.zeros(shape, updates.dtype)
@@ -106,7 +121,13 @@ def checked(index: np.ndarray, n: int) -> np.ndarray:
 
 
 take = register(
-    Take(name="take", doc="Elements at integer indices along an axis.", params=("x", "index"), attrs=("axis",), source=caller(1))
+    Take(
+        name="take",
+        doc="Elements at integer indices along an axis.",
+        params=("x", "index"),
+        attrs=("axis",),
+        source=caller(1),
+    )
 )
 scatter_add = register(
     ScatterAdd(

@@ -37,7 +37,10 @@ class Movement(Gate):
     """A linear gate that moves elements and computes nothing."""
 
     typed: Callable[[Sequence[TensorType], Attrs], TensorType] | None = None
-    meaning: Callable[[Node, Sequence[np.ndarray], tuple[int, ...], Mapping[str, int]], np.ndarray] | None = None
+    meaning: (
+        Callable[[Node, Sequence[np.ndarray], tuple[int, ...], Mapping[str, int]], np.ndarray]
+        | None
+    ) = None
     transposed: Callable[[Node, Value], Sequence[Value]] | None = None
     view: Callable[[Node], IndexMap] | None = None
 
@@ -48,7 +51,9 @@ class Movement(Gate):
         assert self.typed is not None
         return self.typed(types, attrs)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         assert self.meaning is not None
         return self.meaning(node, args, tuple(evaluate(s, sizes) for s in node.type.shape), sizes)
 
@@ -57,7 +62,9 @@ class Movement(Gate):
     ) -> Value | None:
         if all(t is None for t in tangents):
             return None
-        operands = [v.zeros_like() if t is None else t for v, t in zip(values, tangents, strict=True)]
+        operands = [
+            v.zeros_like() if t is None else t for v, t in zip(values, tangents, strict=True)
+        ]
         attrs = {**dict(node.attrs), **({"fill": 0} if node.op == "place" else {})}
         return operands[0].builder.apply(self.name, *operands, **attrs)
 
@@ -98,7 +105,8 @@ def _broadcast_transposed(node: Node, ct: Value) -> list[Value]:
 def _broadcast_view(node: Node) -> IndexMap:
     offset = node.type.rank - node.args[0].type.rank
     return tuple(
-        Along(offset + i) if s == node.type.shape[offset + i] else Along(None) for i, s in enumerate(node.args[0].type.shape)
+        Along(offset + i) if s == node.type.shape[offset + i] else Along(None)
+        for i, s in enumerate(node.args[0].type.shape)
     )
 
 
@@ -149,7 +157,10 @@ def _squeeze_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 
 def _squeeze_view(node: Node) -> IndexMap:
     rest = iter(range(node.type.rank))
-    return tuple(Along(None) if a in node["axes"] else Along(next(rest)) for a in range(node.args[0].type.rank))
+    return tuple(
+        Along(None) if a in node["axes"] else Along(next(rest))
+        for a in range(node.args[0].type.rank)
+    )
 
 
 squeeze = movement(
@@ -159,9 +170,14 @@ squeeze = movement(
 )  # fmt: skip
 
 
-def _index(starts: Sequence[Size], sizes: Sequence[int], steps: Sequence[int], env: Mapping[str, int]) -> tuple:
+def _index(
+    starts: Sequence[Size], sizes: Sequence[int], steps: Sequence[int], env: Mapping[str, int]
+) -> tuple:
     return np.ix_(
-        *(evaluate(start, env) + step * np.arange(n) for start, n, step in zip(starts, sizes, steps, strict=True))
+        *(
+            evaluate(start, env) + step * np.arange(n)
+            for start, n, step in zip(starts, sizes, steps, strict=True)
+        )
     )
 
 
@@ -180,7 +196,9 @@ slice_ = movement(
 
 def _reshape_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if types[0].size != product(attrs["shape"]):
-        raise ShapeError(f"reshape: {types[0]} to ({', '.join(map(str, attrs['shape']))}) changes the count of elements")
+        raise ShapeError(
+            f"reshape: {types[0]} to ({', '.join(map(str, attrs['shape']))}) changes the count of elements"
+        )
     return types[0].with_shape(attrs["shape"])
 
 
@@ -193,7 +211,9 @@ reshape = movement(
 # -- into a larger array --------------------------------------------------------------------------------------
 
 
-def _place(node: Node, args: Sequence[np.ndarray], shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+def _place(
+    node: Node, args: Sequence[np.ndarray], shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> np.ndarray:
     out = np.full(shape, from_bits(node["fill"], node.type.dtype), node.type.dtype.numpy)
     if shape:
         out[_index(node["starts"], args[0].shape, node["steps"], sizes)] = args[0]
@@ -214,10 +234,18 @@ place = movement(
 def _concat_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     axis, first = attrs["axis"], types[0]
     for t in types[1:]:
-        if t.dtype is not first.dtype or t.rank != first.rank or any(
-            a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != axis
+        if (
+            t.dtype is not first.dtype
+            or t.rank != first.rank
+            or any(
+                a != b
+                for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True))
+                if i != axis
+            )
         ):
-            raise ShapeError(f"concatenate along axis {axis}: {', '.join(map(str, types))} do not fit")
+            raise ShapeError(
+                f"concatenate along axis {axis}: {', '.join(map(str, types))} do not fit"
+            )
     total: Size = 0
     for t in types:
         total = total + t.shape[axis]
@@ -228,7 +256,11 @@ def _concat_transposed(node: Node, ct: Value) -> list[Value]:
     axis, start, parts = node["axis"], 0, []
     for a in node.args:
         starts = tuple(start if i == axis else 0 for i in range(node.type.rank))
-        parts.append(ct.builder.apply("slice", ct, starts=starts, steps=(1,) * node.type.rank, shape=a.type.shape))
+        parts.append(
+            ct.builder.apply(
+                "slice", ct, starts=starts, steps=(1,) * node.type.rank, shape=a.type.shape
+            )
+        )
         start = start + a.type.shape[axis]
     return parts
 

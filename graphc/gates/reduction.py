@@ -17,7 +17,18 @@ import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
 from graphc.gates.gate import Attrs, Gate, caller, register
-from graphc.gates.elementwise import _ACCEPTS, add, eq, logical_and, logical_or, maximum, minimum, mul, mul0, where
+from graphc.gates.elementwise import (
+    _ACCEPTS,
+    add,
+    eq,
+    logical_and,
+    logical_or,
+    maximum,
+    minimum,
+    mul,
+    mul0,
+    where,
+)
 from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -33,7 +44,9 @@ class Reduction(Gate):
 
     combine: Gate | None = None  # the monoid's elementwise gate
     identity: Callable[[DType], float | int | bool] | None = None
-    partial: Callable[[Value, Value, int], Value] | None = None  # (out along the axis, x, axis) -> diagonal
+    partial: Callable[[Value, Value, int], Value] | None = (
+        None  # (out along the axis, x, axis) -> diagonal
+    )
     accepts: str = "number"
     needs_elements: bool = False  # max and min of nothing are errors
     jacobian: str = "dense row"
@@ -54,10 +67,19 @@ class Reduction(Gate):
             raise ShapeError(f"{self.name} over axis {axis} of {x}: nothing to choose from")
         return x.with_shape(s for i, s in enumerate(x.shape) if i != axis)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         x, axis = args[0], node["axis"]
-        if self.needs_elements and x.shape[axis] == 0 and x.size == 0 and 0 not in np.delete(x.shape, axis):
-            raise ShapeError(f"{self.name} over axis {axis} of an array of shape {x.shape}: nothing to choose from")
+        if (
+            self.needs_elements
+            and x.shape[axis] == 0
+            and x.size == 0
+            and 0 not in np.delete(x.shape, axis)
+        ):
+            raise ShapeError(
+                f"{self.name} over axis {axis} of an array of shape {x.shape}: nothing to choose from"
+            )
         assert self.identity is not None and self.combine is not None
         dtype = node.args[0].type.dtype
         fold = _combine(self.combine, dtype)
@@ -124,7 +146,9 @@ def tree_reduce(
     return total[0]
 
 
-def _counter(leaves: np.ndarray, fold: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+def _counter(
+    leaves: np.ndarray, fold: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
     """A binary counter over all leaves at once: level by level, the odd one out waits for the end."""
     waiting = []
     while leaves.shape[0] > 1:
@@ -140,7 +164,11 @@ def _counter(leaves: np.ndarray, fold: Callable[[np.ndarray, np.ndarray], np.nda
 
 
 def reduction(name: str, doc: str, **fields: Any) -> Reduction:
-    return register(Reduction(name=name, doc=doc, params=("x",), attrs=("axis", "order"), source=caller(), **fields))  # type: ignore[return-value]
+    return register(
+        Reduction(
+            name=name, doc=doc, params=("x",), attrs=("axis", "order"), source=caller(), **fields
+        )
+    )  # type: ignore[return-value]
 
 
 def _share(out: Value, x: Value, axis: int) -> Value:
@@ -172,7 +200,9 @@ def _highest(dtype: DType) -> float | int:
 sum_ = reduction(
     "sum", "The sum along an axis.", combine=add, identity=lambda d: -0.0 if d.is_float else 0, jacobian="dense row of ones",
 )  # fmt: skip
-prod = reduction("prod", "The product along an axis.", combine=mul, identity=lambda d: 1, partial=_others)
+prod = reduction(
+    "prod", "The product along an axis.", combine=mul, identity=lambda d: 1, partial=_others
+)
 max_ = reduction(
     "max", "The largest along an axis; NaN if any is; ties share the gradient.", combine=maximum, identity=_lowest,
     partial=_share, needs_elements=True, jacobian="selection",
@@ -181,6 +211,19 @@ min_ = reduction(
     "min", "The smallest along an axis; NaN if any is; ties share the gradient.", combine=minimum, identity=_highest,
     partial=_share, needs_elements=True, jacobian="selection",
 )  # fmt: skip
-any_ = reduction("any", "Any true along an axis.", combine=logical_or, identity=lambda d: False, accepts="bool", jacobian="zero")
-all_ = reduction("all", "All true along an axis.", combine=logical_and, identity=lambda d: True, accepts="bool", jacobian="zero")
-
+any_ = reduction(
+    "any",
+    "Any true along an axis.",
+    combine=logical_or,
+    identity=lambda d: False,
+    accepts="bool",
+    jacobian="zero",
+)
+all_ = reduction(
+    "all",
+    "All true along an axis.",
+    combine=logical_and,
+    identity=lambda d: True,
+    accepts="bool",
+    jacobian="zero",
+)

@@ -29,7 +29,9 @@ class Source(Gate):
             raise GateError(f"{self.name} is made by a builder alone")
         return self.typed(attrs)
 
-    def reference(self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
+    def reference(
+        self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         assert self.meaning is not None
         return self.meaning(node, tuple(evaluate(s, sizes) for s in node.type.shape), sizes)
 
@@ -49,7 +51,9 @@ def _iota(node: Node, shape: tuple[int, ...], _: object) -> np.ndarray:
     return np.broadcast_to(along, shape)
 
 
-input_ = register(Source(name="input", doc="A value given at the call.", attrs=("name",), source=caller(1)))
+input_ = register(
+    Source(name="input", doc="A value given at the call.", attrs=("name",), source=caller(1))
+)
 constant = register(
     Source(
         name="constant", doc="A number everywhere, or a small array.", attrs=("data", "type"), source=caller(1),

@@ -40,7 +40,9 @@ class Node:
 
     __slots__ = ("__weakref__", "args", "attrs", "op", "serial", "type")
 
-    def __init__(self, op: str, args: tuple[Node, ...], attrs: tuple[tuple[str, Any], ...], ty: TensorType) -> None:
+    def __init__(
+        self, op: str, args: tuple[Node, ...], attrs: tuple[tuple[str, Any], ...], ty: TensorType
+    ) -> None:
         self.op, self.args, self.attrs, self.type = op, args, attrs, ty
         self.serial = next(_serial)
 
@@ -99,7 +101,17 @@ class Graph:
     @cached_property
     def sizes(self) -> tuple[str, ...]:
         """The named sizes of the inputs, sorted."""
-        return tuple(sorted({s for n in self.inputs for d in n.type.shape if isinstance(d, Dim) for s in d.symbols()}))
+        return tuple(
+            sorted(
+                {
+                    s
+                    for n in self.inputs
+                    for d in n.type.shape
+                    if isinstance(d, Dim)
+                    for s in d.symbols()
+                }
+            )
+        )
 
     def users(self) -> dict[Node, list[Node]]:
         users: dict[Node, list[Node]] = {n: [] for n in self.nodes}
@@ -191,7 +203,9 @@ class Builder:
     def made_by(self, what: str, origins: Origins | None) -> Iterator[None]:
         """Nodes made inside come from these places, through this part of graphc."""
         before = self.at
-        self.at = tuple(Origin(o.file, o.line, what or o.made_by) for o in origins) if origins else before
+        self.at = (
+            tuple(Origin(o.file, o.line, what or o.made_by) for o in origins) if origins else before
+        )
         try:
             yield
         finally:
@@ -211,7 +225,9 @@ class Builder:
         mapping = {n: v.node for n, v in zip(graph.inputs, operands, strict=True)}
         for node in graph.nodes:
             if node not in mapping:
-                mapping[node] = self.copy(node, tuple(mapping[a] for a in node.args), graph.origins.get(node))
+                mapping[node] = self.copy(
+                    node, tuple(mapping[a] for a in node.args), graph.origins.get(node)
+                )
         return {n: Value(self, m) for n, m in mapping.items()}
 
     def substitute(self, values: Sequence[Value], replaced: Mapping[Node, Value]) -> list[Value]:
@@ -220,16 +236,22 @@ class Builder:
         for node in reachable(v.node for v in values):
             if node not in mapping:
                 args = tuple(mapping[a] for a in node.args)
-                mapping[node] = node if args == node.args else self.copy(node, args, self.origins.get(node))
+                mapping[node] = (
+                    node if args == node.args else self.copy(node, args, self.origins.get(node))
+                )
         return [Value(self, mapping[v.node]) for v in values]
 
-    def graph(self, name: str, outputs: Mapping[str, Value], inputs: Sequence[Value] | None = None) -> Graph:
+    def graph(
+        self, name: str, outputs: Mapping[str, Value], inputs: Sequence[Value] | None = None
+    ) -> Graph:
         ins = tuple(self.inputs) if inputs is None else tuple(v.node for v in inputs)
         outs = tuple((n, v.node) for n, v in outputs.items())
         kept = reachable([*ins, *(n for _, n in outs)])
         for n in kept:
             if n.op == "input" and n not in ins:
-                raise GateError(f"graph {name} uses the input {n['name']!r}, which is not one of its own")
+                raise GateError(
+                    f"graph {name} uses the input {n['name']!r}, which is not one of its own"
+                )
         return Graph(name, ins, outs, {n: self.origins[n] for n in kept if n in self.origins})
 
 
@@ -272,7 +294,9 @@ class Value:
         return f"Value({self.node!r})"
 
     def apply_gate(self, gate: Gate, args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Value:
-        choice = getattr(gate, "choice", False)  # a choice's first operand is a bool, whatever the others are
+        choice = getattr(
+            gate, "choice", False
+        )  # a choice's first operand is a bool, whatever the others are
         like = next((a for a in args[choice:] if isinstance(a, Value)), self)
         nodes = tuple(a.node if isinstance(a, Value) else like.constant(a).node for a in args)
         return Value(self.builder, self.builder.add(gate.name, nodes, attrs))
@@ -348,7 +372,11 @@ class Value:
 
     def transposed(self, perm: Sequence[int]) -> Value:
         perm = tuple(perm)
-        return self if perm == tuple(range(len(perm))) else self.builder.apply("transpose", self, perm=perm)
+        return (
+            self
+            if perm == tuple(range(len(perm)))
+            else self.builder.apply("transpose", self, perm=perm)
+        )
 
 
 Operand = Union[Value, int, float, bool]
@@ -359,5 +387,3 @@ def sum_order(ty: TensorType, axis: int) -> str:
     if not ty.dtype.is_float:
         return "any"
     return "lanes" if axis == ty.rank - 1 else "rows"
-
-

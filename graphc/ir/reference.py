@@ -184,7 +184,9 @@ def sizes_of(graph: Graph, args: Sequence[Any]) -> dict[str, int]:
     for node, x in zip(graph.inputs, args, strict=True):
         for s, n in zip(node.type.shape, x.shape, strict=True):
             if isinstance(s, Dim) and s.text.isidentifier() and sizes.setdefault(s.text, n) != n:
-                raise ShapeError(f"input {node['name']}: size {s} is {n} here and {sizes[s.text]} before")
+                raise ShapeError(
+                    f"input {node['name']}: size {s} is {n} here and {sizes[s.text]} before"
+                )
     for node, x in zip(graph.inputs, args, strict=True):
         expected = tuple(evaluate(s, sizes) for s in node.type.shape)
         if expected != x.shape:
@@ -192,12 +194,18 @@ def sizes_of(graph: Graph, args: Sequence[Any]) -> dict[str, int]:
     return sizes
 
 
-def run_graph(graph: Graph, args: Sequence[Array], sizes: Mapping[str, int] | None = None) -> list[Array]:
+def run_graph(
+    graph: Graph, args: Sequence[Array], sizes: Mapping[str, int] | None = None
+) -> list[Array]:
     """The outputs of a graph, one gate after the other."""
-    arrays = [np.asarray(x, dtype=n.type.dtype.numpy) for n, x in zip(graph.inputs, args, strict=True)]
+    arrays = [
+        np.asarray(x, dtype=n.type.dtype.numpy) for n, x in zip(graph.inputs, args, strict=True)
+    ]
     sizes = sizes_of(graph, arrays) if sizes is None else sizes
     values: dict[Node, Array] = dict(zip(graph.inputs, arrays, strict=True))
     for node in graph.nodes:
         if node not in values:
-            values[node] = np.asarray(node.gate.reference(node, [values[a] for a in node.args], sizes))
+            values[node] = np.asarray(
+                node.gate.reference(node, [values[a] for a in node.args], sizes)
+            )
     return [np.array(values[n]) for n in graph.output_nodes]

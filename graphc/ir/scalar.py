@@ -54,8 +54,14 @@ MACHINE: dict[str, tuple[int, str]] = {
     "shl": (2, "shift left; 0 for counts outside of the width"),
     "lshr": (2, "shift right, filling zeros; 0 for counts outside of the width"),
     "ashr": (2, "shift right, filling the sign; all sign for counts outside of the width"),
-    "quot": (2, "integer quotient truncated to zero; 0 for a zero divisor, wrapping for INT_MIN / -1"),
-    "convert": (1, "to another dtype: nearest even; float to integer truncates, saturates, NaN gives 0"),
+    "quot": (
+        2,
+        "integer quotient truncated to zero; 0 for a zero divisor, wrapping for INT_MIN / -1",
+    ),
+    "convert": (
+        1,
+        "to another dtype: nearest even; float to integer truncates, saturates, NaN gives 0",
+    ),
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
     "const": (0, "raw bits"),
 }
@@ -151,7 +157,9 @@ class ScalarBuilder:
         self.code: list[Instruction] = []
         self._interned: dict[Instruction, int] = {}
 
-    def add(self, op: str, args: tuple[int, ...], dtype: DType, attr: int | str | None = None) -> Scalar:
+    def add(
+        self, op: str, args: tuple[int, ...], dtype: DType, attr: int | str | None = None
+    ) -> Scalar:
         ins = Instruction(op, args, dtype, attr)
         found = self._interned.get(ins)
         if found is None:
@@ -252,7 +260,9 @@ def _alike(*operands: Operand) -> tuple[Scalar, ...]:
     handles = [x for x in operands if isinstance(x, Scalar)]
     dtype = handles[0].dtype
     if any(h.dtype is not dtype for h in handles):
-        raise GateError(f"a body mixes dtypes: {', '.join(str(h.dtype) for h in handles)}; use convert")
+        raise GateError(
+            f"a body mixes dtypes: {', '.join(str(h.dtype) for h in handles)}; use convert"
+        )
     builder = handles[0].builder
     return tuple(x if isinstance(x, Scalar) else builder.constant(x, dtype) for x in operands)
 
@@ -340,7 +350,9 @@ def trace_scalar(name: str, body: Callable[..., Scalar], params: tuple[DType, ..
     builder = ScalarBuilder(params)
     result = body(*(Scalar(builder, i, d) for i, d in enumerate(params)))
     if not isinstance(result, Scalar):
-        raise GateError(f"the body of {name} returned {result!r}, not a value computed from its operands")
+        raise GateError(
+            f"the body of {name} returned {result!r}, not a value computed from its operands"
+        )
     return _without_dead(ScalarGraph(name, params, tuple(builder.code), result.index))
 
 

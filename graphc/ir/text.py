@@ -86,7 +86,10 @@ def node_text(node: Node, names: Mapping[Node, str], regions: Mapping[Graph, str
 def _data_text(node: Node) -> str:
     dtype, data = node.type.dtype, node["data"]
     step = dtype.itemsize
-    numbers = [bits_text(int.from_bytes(data[i : i + step], "little"), dtype) for i in range(0, len(data), step)]
+    numbers = [
+        bits_text(int.from_bytes(data[i : i + step], "little"), dtype)
+        for i in range(0, len(data), step)
+    ]
     return numbers[0] if len(numbers) == 1 else f"[{','.join(numbers)}]"
 
 
@@ -96,7 +99,9 @@ def print_graph(graph: Graph) -> str:
     pending = [(graph, False)]
     while pending:  # regions first, without recursion
         g, opened = pending.pop()
-        inner = [v for n in g.nodes for _, v in n.attrs if isinstance(v, Graph) and v not in regions]
+        inner = [
+            v for n in g.nodes for _, v in n.attrs if isinstance(v, Graph) and v not in regions
+        ]
         if inner and not opened:
             pending.append((g, True))
             pending.extend((v, False) for v in reversed(inner))
@@ -139,7 +144,9 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
-def _parse_flat(lines: list[str], start: int, regions: Mapping[str, Graph]) -> tuple[Graph, str | None, int]:
+def _parse_flat(
+    lines: list[str], start: int, regions: Mapping[str, Graph]
+) -> tuple[Graph, str | None, int]:
     header = _HEADER.match(lines[start])
     if not header:
         raise FormatError(f"line {start + 1}: {lines[start]!r} does not begin a graph")
@@ -184,7 +191,11 @@ def _parse_line(
     builder.at = (_parse_origin(origin, line),) if origin else ()
     args = tuple(_known(o, values, line).node for o in operands)
     try:
-        items = _parse_data(attrs, ty) if op == "constant" else dict(_parse_item(a, regions) for a in attrs.split())
+        items = (
+            _parse_data(attrs, ty)
+            if op == "constant"
+            else dict(_parse_item(a, regions) for a in attrs.split())
+        )
         node = builder.add(op, args, items)
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(f"line {line}: {text.strip()!r}: {error}") from error

@@ -48,7 +48,9 @@ class DType:
 
     @cached_property
     def numpy(self) -> np.dtype:
-        return np.dtype({"bool": "?", "f64": "f8", "f32": "f4", "i64": "i8", "i32": "i4"}[self.name])
+        return np.dtype(
+            {"bool": "?", "f64": "f8", "f32": "f4", "i64": "i8", "i32": "i4"}[self.name]
+        )
 
     @property
     def is_float(self) -> bool:
@@ -82,7 +84,9 @@ def from_numpy(dtype: object) -> DType:
     return found
 
 
-Atom = Union[str, tuple[str, "Size", "Size"]]  # a named size, or ("floordiv" | "max" | "min" | "bits", a, b)
+Atom = Union[
+    str, tuple[str, "Size", "Size"]
+]  # a named size, or ("floordiv" | "max" | "min" | "bits", a, b)
 Monomial = tuple[Atom, ...]
 
 
@@ -94,7 +98,9 @@ class Dim:
 
     __slots__ = ("_hash", "terms", "text")
     __array_ufunc__ = None  # arithmetic with arrays comes to the operators below
-    as_number: ClassVar[Callable[[Dim], Any] | None] = None  # the traced number of a size, set by the DSL
+    as_number: ClassVar[Callable[[Dim], Any] | None] = (
+        None  # the traced number of a size, set by the DSL
+    )
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
         self.terms: tuple[tuple[Monomial, int], ...] = tuple(
@@ -105,8 +111,15 @@ class Dim:
 
     @staticmethod
     def symbol(name: str) -> Dim:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in ("floordiv", "max", "min", "bits"):
-            raise ShapeError(f"{name!r} is not a name for a size: use letters, digits and underscores")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in (
+            "floordiv",
+            "max",
+            "min",
+            "bits",
+        ):
+            raise ShapeError(
+                f"{name!r} is not a name for a size: use letters, digits and underscores"
+            )
         return Dim({(name,): 1})
 
     def __eq__(self, other: object) -> bool:
@@ -152,13 +165,25 @@ class Dim:
         return self * -1
 
     def __sub__(self, other: Size) -> Size:
-        return self + (-1 * other) if isinstance(other, (int, np.integer, Dim)) else self._number() - other
+        return (
+            self + (-1 * other)
+            if isinstance(other, (int, np.integer, Dim))
+            else self._number() - other
+        )
 
     def __rsub__(self, other: Size) -> Size:
-        return (-1 * self) + other if isinstance(other, (int, np.integer, Dim)) else other - self._number()
+        return (
+            (-1 * self) + other
+            if isinstance(other, (int, np.integer, Dim))
+            else other - self._number()
+        )
 
     def __floordiv__(self, other: Size) -> Size:
-        return size_floordiv(self, other) if isinstance(other, (int, np.integer, Dim)) else self._number() // other
+        return (
+            size_floordiv(self, other)
+            if isinstance(other, (int, np.integer, Dim))
+            else self._number() // other
+        )
 
     def __truediv__(self, other: Any) -> Any:
         return self._number() / other
@@ -415,7 +440,9 @@ def parse_type(text: str) -> TensorType:
     match = re.fullmatch(r"\s*([a-z0-9]+)\[(.*)\]\s*", text)
     if not match or match.group(1) not in DTYPES:
         raise FormatError(f"{text!r} is not a type")
-    return TensorType(DTYPES[match.group(1)], tuple(parse_size(s) for s in split_top(match.group(2))))
+    return TensorType(
+        DTYPES[match.group(1)], tuple(parse_size(s) for s in split_top(match.group(2)))
+    )
 
 
 def split_top(text: str, separator: str = ",") -> list[str]:

@@ -40,7 +40,9 @@ def verify(graph: Graph) -> None:
 def _verify_flat(graph: Graph, outer_sizes: frozenset[str]) -> None:
     _check_names(graph)
     inputs, seen = frozenset(graph.inputs), set(graph.inputs)
-    sizes = _known_sizes(graph) | outer_sizes  # a region is inlined where its graph's sizes are known
+    sizes = (
+        _known_sizes(graph) | outer_sizes
+    )  # a region is inlined where its graph's sizes are known
     for node in graph.nodes:
         if node.op == "input":
             if node not in inputs:

@@ -46,7 +46,8 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     storage = _Storage(graph, tasks, top)
     writer = Writer(storage)
     kernels = tuple(
-        Kernel(f"k{i}", with_modes(writer.kernel(group)), _note(group)) for i, group in enumerate(top)
+        Kernel(f"k{i}", with_modes(writer.kernel(group)), _note(group))
+        for i, group in enumerate(top)
     )
     program = Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
     return program if "blocks" in skip else in_blocks(program)
@@ -58,12 +59,16 @@ def _check_limits(graph: Graph) -> None:
 
     for name in graph.sizes:
         if name.startswith("_"):
-            raise CompileError(f"graph {graph.name}: the size {name!r} begins with _, which is kept for loops: rename it")
+            raise CompileError(
+                f"graph {graph.name}: the size {name!r} begins with _, which is kept for loops: rename it"
+            )
     for node in graph.nodes:
         if node.type.rank > len(VARIABLES):
             origin = graph.origin(node)
             place = f" at {origin}" if origin else ""
-            raise CompileError(f"graph {graph.name}: {node.op}{place} has rank {node.type.rank}; at most {len(VARIABLES)} axes")
+            raise CompileError(
+                f"graph {graph.name}: {node.op}{place} has rank {node.type.rank}; at most {len(VARIABLES)} axes"
+            )
 
 
 def _note(group: Group) -> str:
@@ -117,7 +122,9 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
         for i in range(0, len(group), chunk):
             part = group[i : i + chunk]
             inner = _groups(part, depth + 1, fused) if kind[0] == "loop" else []
-            groups.append(Group(depth, kind[0], kind[1] if kind[0] == "loop" else None, part, inner))
+            groups.append(
+                Group(depth, kind[0], kind[1] if kind[0] == "loop" else None, part, inner)
+            )
     return groups
 
 
@@ -205,7 +212,9 @@ class _Storage:
         if made.reduced is not None and made.reduced != len(made.domain) - 1:
             return False  # an array accumulator: in memory
         scope = self.scope(made)
-        return self.kernel[made] == self.kernel[reader] and self.loops[reader][: len(scope)] == scope
+        return (
+            self.kernel[made] == self.kernel[reader] and self.loops[reader][: len(scope)] == scope
+        )
 
     def _place(self, task: Task, readers: list[tuple[Task, Access]]) -> None:
         if task.region is not None:
@@ -221,7 +230,11 @@ class _Storage:
         if not in_memory and array:
             depth = len(self.scope(task))
         name = self._fresh(f"t{task.serial}")
-        kept = [(s, p) for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth] if depth else []
+        kept = (
+            [(s, p) for s, p in zip(task.type.shape, task.out_axes, strict=True) if p >= depth]
+            if depth
+            else []
+        )
         shape = tuple(s for s, _ in kept) if depth else task.type.shape
         axes = tuple(p for _, p in kept) if depth else task.out_axes
         ty = TensorType(task.type.dtype, shape)
@@ -230,7 +243,11 @@ class _Storage:
 
     def _shared(self, task: Task, reader: Task, access: Access) -> int:
         """How many loops a value and a later loop that reads it have in common."""
-        if access.reshaped or task.kind in ("scatter", "memory", "contract") or self.kernel[task] != self.kernel[reader]:
+        if (
+            access.reshaped
+            or task.kind in ("scatter", "memory", "contract")
+            or self.kernel[task] != self.kernel[reader]
+        ):
             return 0
         common = 0
         for a, b in zip(self.scope(task), self.loops[reader], strict=False):

@@ -201,7 +201,9 @@ class Program:
         return print_program(self)
 
 
-def walk(body: tuple[Statement, ...], outer: tuple[For, ...] = ()) -> Iterator[tuple[Statement, tuple[For, ...]]]:
+def walk(
+    body: tuple[Statement, ...], outer: tuple[For, ...] = ()
+) -> Iterator[tuple[Statement, tuple[For, ...]]]:
     """Every statement with the loops around it, in order. Loops nest no deeper than ranks do."""
     for s in body:
         yield s, outer
@@ -311,7 +313,9 @@ def statement_text(s: Statement) -> str:
             return f"for {s.var} in {s.size} {s.mode}"
 
 
-_BUFFER = re.compile(r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$")
+_BUFFER = re.compile(
+    r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$"
+)
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
@@ -355,7 +359,8 @@ def _parse_buffer(line: str, position: int) -> Buffer:
     role, name, ty_text, data, scope, offset = match.groups()
     ty = parse_type(ty_text)
     raw = b"".join(
-        parse_bits(v, ty.dtype).to_bytes(ty.dtype.itemsize, "little") for v in (data.split(",") if data else ())
+        parse_bits(v, ty.dtype).to_bytes(ty.dtype.itemsize, "little")
+        for v in (data.split(",") if data else ())
     )
     return Buffer(name, role, ty, raw, scope or "", parse_size(offset) if offset else None)
 
@@ -387,7 +392,9 @@ def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
     while position < len(lines) and lines[position].strip().startswith("acc "):
         match = _ACC.match(lines[position].strip())
         if not match:
-            raise FormatError(f"line {position + 1}: {lines[position].strip()!r} is not an accumulator")
+            raise FormatError(
+                f"line {position + 1}: {lines[position].strip()!r} is not an accumulator"
+            )
         name, dtype, monoid, order, into, index, extent = match.groups()
         array = (into, parse_size(index), parse_size(extent)) if into else ("", 0, 1)
         accs.append(Acc(name, DTYPES[dtype], monoid, order, *array))

@@ -24,7 +24,9 @@ from graphc.lower.loops import (
     walk,
 )
 
-BLOCK_ROWS = 64  # whole leaves of every order but `chain`, and short rows of a block stay in the first cache
+BLOCK_ROWS = (
+    64  # whole leaves of every order but `chain`, and short rows of a block stay in the first cache
+)
 CACHE_BYTES = 256 * 1024  # that a block of rows may take
 
 
@@ -51,13 +53,18 @@ def in_blocks(program: Program) -> Program:
     """Top-level loops over short rows run in blocks; scratch of one row becomes scratch of a block's rows."""
     kernels, wider = [], set()
     for kernel in program.kernels:
-        body = tuple(replace(s, mode="blocks") if _worthwhile(program, s) else s for s in kernel.body)
+        body = tuple(
+            replace(s, mode="blocks") if _worthwhile(program, s) else s for s in kernel.body
+        )
         for s in body:
             if isinstance(s, For) and s.mode == "blocks":
                 wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
         kernels.append(Kernel(kernel.name, body, kernel.note))
     buffers = tuple(
-        replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape))) if b.name in wider else b for b in program.buffers
+        replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape)))
+        if b.name in wider
+        else b
+        for b in program.buffers
     )
     return replace(program, buffers=buffers, kernels=tuple(kernels))
 
@@ -73,8 +80,12 @@ def _worthwhile(program: Program, s: Statement) -> bool:
     inner = [t for t in s.body if isinstance(t, For)]
     if not inner or any(f.mode != "vector" for f in inner):
         return False
-    between = any(isinstance(t, (Let, Add)) and not (isinstance(t, Let) and t.op == "const") for t in s.body)
-    return (between or any(a.into for a in s.accs)) and _row_bytes(program, inner) * BLOCK_ROWS <= CACHE_BYTES
+    between = any(
+        isinstance(t, (Let, Add)) and not (isinstance(t, Let) and t.op == "const") for t in s.body
+    )
+    return (between or any(a.into for a in s.accs)) and _row_bytes(
+        program, inner
+    ) * BLOCK_ROWS <= CACHE_BYTES
 
 
 def _row_bytes(program: Program, inner: list[For]) -> int:

@@ -80,7 +80,9 @@ class Writer:
         for g in group.groups:
             self._group(g, inner)
         assert group.size is not None
-        body.statements.append(For(VARIABLES[group.depth], group.size, accs, tuple(inner.statements)))
+        body.statements.append(
+            For(VARIABLES[group.depth], group.size, accs, tuple(inner.statements))
+        )
         for task in finishing:
             self._finished(task, body)
 
@@ -98,12 +100,26 @@ class Writer:
         name = self.accs[task] = self.name()
         node, r = task.node, task.reduced
         assert r is not None
-        monoid = "fma" if task.kind == "fma" and task.type.dtype.is_float else "sum" if task.kind == "fma" else node.op
+        monoid = (
+            "fma"
+            if task.kind == "fma" and task.type.dtype.is_float
+            else "sum"
+            if task.kind == "fma"
+            else node.op
+        )
         if r == len(task.domain) - 1:
             return Acc(name, task.type.dtype, monoid, node["order"])
         place = self.storage.places[task]
         inner = product(task.domain[r + 1 :])
-        return Acc(name, task.type.dtype, monoid, node["order"], place.buffer, self._at(place, task, before=r), inner)
+        return Acc(
+            name,
+            task.type.dtype,
+            monoid,
+            node["order"],
+            place.buffer,
+            self._at(place, task, before=r),
+            inner,
+        )
 
     def _at(self, place: Place, task: Task, before: int | None = None) -> Size:
         """The index of the task's own element in its memory (up to a domain position)."""
@@ -158,7 +174,9 @@ class Writer:
         return self._once(("iota", value), body, lambda name: Iota(name, value))
 
     def constant(self, bits: int, dtype: DType, body: _Body) -> str:
-        return self._once(("const", bits, dtype), body, lambda name: Let(name, "const", (), dtype, bits))
+        return self._once(
+            ("const", bits, dtype), body, lambda name: Let(name, "const", (), dtype, bits)
+        )
 
     def _once(self, key: Any, body: _Body, make: Any) -> str:
         found = body.find(key)
@@ -206,7 +224,9 @@ class Writer:
         assert isinstance(gate, Elementwise)
         graph = gate.node_body(task.node)
         if len(graph.code) > INLINE:
-            return self._let(Instruction("call", (), task.type.dtype, gate.name), tuple(operands), body)
+            return self._let(
+                Instruction("call", (), task.type.dtype, gate.name), tuple(operands), body
+            )
         values = list(operands)
         for ins in graph.code:
             values.append(self._let(ins, tuple(values[a] for a in ins.args), body))
@@ -257,7 +277,10 @@ class Writer:
 
     def _contract(self, task: Task, body: _Body) -> None:
         a, b, out = parse_spec(task.node["spec"])
-        operands = [self._operand(access, letters) for access, letters in zip(task.reads, (a, b), strict=True)]
+        operands = [
+            self._operand(access, letters)
+            for access, letters in zip(task.reads, (a, b), strict=True)
+        ]
         place = self.storage.places[task]
         target = Operand(place.buffer, 0, tuple(zip(out, row_major(place.shape), strict=True)))
         sizes = tuple(task.extra["sizes"].items())
@@ -279,7 +302,11 @@ class Writer:
 
 
 def _position(entry: Any) -> Size:
-    return entry.start if entry.axis is None else entry.start + entry.step * Dim.symbol(VARIABLES[entry.axis])
+    return (
+        entry.start
+        if entry.axis is None
+        else entry.start + entry.step * Dim.symbol(VARIABLES[entry.axis])
+    )
 
 
 def _linear(along: IndexMap, shape: Sequence[Size]) -> Size:
@@ -287,4 +314,3 @@ def _linear(along: IndexMap, shape: Sequence[Size]) -> Size:
     for entry, stride in zip(along, row_major(shape), strict=True):
         index = index + stride * _position(entry)
     return index
-

@@ -30,7 +30,9 @@ class Access:
 
     base: Union[Task, Node]
     map: IndexMap
-    shape: tuple[Size, ...]  # of the memory that is read; differs from the base's own shape after a reshape
+    shape: tuple[
+        Size, ...
+    ]  # of the memory that is read; differs from the base's own shape after a reshape
     reshaped: bool = False
 
 
@@ -41,7 +43,9 @@ class Task:
     node: Node
     kind: str  # elementwise, copy, reduce, fma, contract, take, scatter
     domain: tuple[Size, ...]
-    out_axes: tuple[int, ...]  # the domain position of each axis of the result; UNIT where its size is 1
+    out_axes: tuple[
+        int, ...
+    ]  # the domain position of each axis of the result; UNIT where its size is 1
     reads: tuple[Access, ...]
     type: TensorType  # of the value
     region: tuple[Task, IndexMap] | None = None  # a copy into a part of another task's memory
@@ -146,13 +150,17 @@ class _Collector:
         """The node's elements in memory of their own."""
         rank = node.type.rank
         read = self.access(node, identity_map(rank))
-        return self._add(Task(node, "copy", node.type.shape, tuple(range(rank)), (read,), node.type))
+        return self._add(
+            Task(node, "copy", node.type.shape, tuple(range(rank)), (read,), node.type)
+        )
 
     def _elementwise(self, node: Node) -> None:
         along = identity_map(node.type.rank)
         reads = tuple(self.access(a, along) for a in node.args)
         self.of[node] = self._add(
-            Task(node, "elementwise", node.type.shape, tuple(range(node.type.rank)), reads, node.type)
+            Task(
+                node, "elementwise", node.type.shape, tuple(range(node.type.rank)), reads, node.type
+            )
         )
 
     def _reduce(self, node: Node) -> None:
@@ -200,7 +208,11 @@ class _Collector:
         rest = tuple(Along(i if i < axis else i + len(where) - 1) for i in range(x.type.rank))
         outer = tuple(Along(None) if i == axis else e for i, e in enumerate(rest))
         source = self.access(x, outer)
-        if not isinstance(source.base, Task) and source.base.op != "input" and not _array_constant(source.base):
+        if (
+            not isinstance(source.base, Task)
+            and source.base.op != "input"
+            and not _array_constant(source.base)
+        ):
             copy = self._copy(x)
             source = Access(copy, outer, x.type.shape)
         gathered = self._gathered_axis(x, axis, source)
@@ -231,7 +243,15 @@ class _Collector:
             self.access(index, tuple(Along(i) for i in where)),
         )
         self.of[node] = self._add(
-            Task(node, "scatter", updates.type.shape, (), reads, node.type, extra={"axis": axis, "where": where})
+            Task(
+                node,
+                "scatter",
+                updates.type.shape,
+                (),
+                reads,
+                node.type,
+                extra={"axis": axis, "where": where},
+            )
         )
 
     def _into(self, node: Node) -> None:
@@ -245,9 +265,20 @@ class _Collector:
                 where = tuple(Along(i, start if i == node["axis"] else 0) for i in range(rank))
                 start = start + a.type.shape[node["axis"]] if rank else start
             else:
-                where = tuple(Along(i, s, t) for i, (s, t) in enumerate(zip(node["starts"], node["steps"], strict=True)))
+                where = tuple(
+                    Along(i, s, t)
+                    for i, (s, t) in enumerate(zip(node["starts"], node["steps"], strict=True))
+                )
             read = self.access(a, identity_map(rank))
-            part = Task(node, "copy", a.type.shape, tuple(range(rank)), (read,), node.type, region=(target, where))
+            part = Task(
+                node,
+                "copy",
+                a.type.shape,
+                tuple(range(rank)),
+                (read,),
+                node.type,
+                region=(target, where),
+            )
             parts.append(self._add(part))
         self.of[node] = self._add(target)  # after its parts, which it needs
 
@@ -261,7 +292,11 @@ def _drop_units(task: Task) -> None:
 
     def moved(along: IndexMap) -> IndexMap:
         return tuple(
-            e if e.axis is None else Along(new[e.axis], e.start, e.step) if e.axis in new else Along(None, e.start)
+            e
+            if e.axis is None
+            else Along(new[e.axis], e.start, e.step)
+            if e.axis in new
+            else Along(None, e.start)
             for e in along
         )
 

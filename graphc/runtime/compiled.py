@@ -69,7 +69,10 @@ class Saved:
         return sum(a.nbytes for a in self.arrays)
 
     def __str__(self) -> str:
-        lines = [f"  {n}: {a.dtype}[{','.join(map(str, a.shape))}] {a.nbytes:,} bytes" for n, a in zip(self.names, self.arrays, strict=True)]
+        lines = [
+            f"  {n}: {a.dtype}[{','.join(map(str, a.shape))}] {a.nbytes:,} bytes"
+            for n, a in zip(self.names, self.arrays, strict=True)
+        ]
         ratio = self.dense_nbytes / max(self.nbytes, 1)
         head = f"saved {self.nbytes:,} bytes; dense Jacobians would take {self.dense_nbytes:,} ({ratio:,.0f} times as many)"
         return "\n".join([head, *lines])
@@ -84,12 +87,16 @@ class Stages(Mapping[str, str]):
     @cached_property
     def items_made(self) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        run_stages(self._graph, self._options, lambda name, item: made.__setitem__(name, item), last="emit")
+        run_stages(
+            self._graph, self._options, lambda name, item: made.__setitem__(name, item), last="emit"
+        )
         return made
 
     def __getitem__(self, name: str) -> str:
         if name not in NAMES[:-1]:
-            raise KeyError(f"{name!r} is not a stage with a text; there are {', '.join(NAMES[:-1])}")
+            raise KeyError(
+                f"{name!r} is not a stage with a text; there are {', '.join(NAMES[:-1])}"
+            )
         return STAGES[NAMES.index(name)].show(self.items_made[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -102,7 +109,9 @@ class Stages(Mapping[str, str]):
 class Compiled:
     """A graph as native functions. Each is compiled when it is first called."""
 
-    def __init__(self, declared: Declared | Graph, wrt: str | Sequence[str], options: Options) -> None:
+    def __init__(
+        self, declared: Declared | Graph, wrt: str | Sequence[str], options: Options
+    ) -> None:
         self.declared = declared
         self.__name__ = declared.__name__
         self.__doc__ = declared.__doc__
@@ -122,7 +131,9 @@ class Compiled:
         names = [n["name"] for n in self.traced.arguments]
         found = [n for n in names if n == name or n.startswith(f"{name}.")]
         if not found:
-            raise SignatureError(f"{self.__name__} has no parameter {name!r}; it has {', '.join(self.__signature__.parameters)}")
+            raise SignatureError(
+                f"{self.__name__} has no parameter {name!r}; it has {', '.join(self.__signature__.parameters)}"
+            )
         return found
 
     @property
@@ -131,7 +142,9 @@ class Compiled:
 
     def _differentiable(self, what: str) -> None:
         if not self.wrt:
-            raise DifferentiationError(f"{self.__name__}.{what} needs parameters to differentiate by: compile it with wrt=(...)")
+            raise DifferentiationError(
+                f"{self.__name__}.{what} needs parameters to differentiate by: compile it with wrt=(...)"
+            )
 
     # -- kernels ----------------------------------------------------------------------------------------------------
 
@@ -192,7 +205,9 @@ class Compiled:
         leaves = self.declared._leaves(args, kwargs)
         inputs = self.traced.arguments
         names = [n["name"] for n in inputs]
-        arrays = [prepare(x, n.type, name) for x, n, name in zip(leaves, inputs, names, strict=True)]
+        arrays = [
+            prepare(x, n.type, name) for x, n, name in zip(leaves, inputs, names, strict=True)
+        ]
         self._check(arrays)
         return [*arrays, *self.traced.captured]
 
@@ -208,7 +223,9 @@ class Compiled:
         kernel = self.value_kernel
         targets = flatten_like(self.traced.out_tree, out, "out")
         results = kernel.run(arrays)
-        for name, target, result in zip([n for n, _ in self.traced.graph.outputs], targets, results, strict=True):
+        for name, target, result in zip(
+            [n for n, _ in self.traced.graph.outputs], targets, results, strict=True
+        ):
             _check_out(name, target, result)
         for target, result in zip(targets, results, strict=True):
             target[...] = result
@@ -240,7 +257,11 @@ class Compiled:
         arrays = self._arrays(args, kwargs)
         kernel, _, joint = self._halves
         results = kernel.run(arrays)
-        sizes = bind_sizes([n.type for n in self.traced.graph.inputs], [a.shape for a in arrays], [n["name"] for n in self.traced.graph.inputs])
+        sizes = bind_sizes(
+            [n.type for n in self.traced.graph.inputs],
+            [a.shape for a in arrays],
+            [n["name"] for n in self.traced.graph.inputs],
+        )
         count = len(self.traced.graph.outputs)
         names = tuple(_what(n) for _, n in kernel.graph.outputs[count:])
         dense = evaluate(dense_bytes(self.traced.graph, self._wrt_inputs), sizes)
@@ -254,7 +275,11 @@ class Compiled:
         arrays = []
         for n in wanted:
             ty = TensorType(n.type.dtype, tuple(evaluate(s, saved.sizes) for s in n.type.shape))
-            arrays.append(prepare(cts[n["name"].removeprefix("ct_")], ty, f"ct of {n['name'].removeprefix('ct_')}"))
+            arrays.append(
+                prepare(
+                    cts[n["name"].removeprefix("ct_")], ty, f"ct of {n['name'].removeprefix('ct_')}"
+                )
+            )
         return self._gradients(kernel.run([*saved.arrays, *arrays]))
 
     def _cotangents(self, ct: Any) -> dict[str, Any]:
@@ -300,9 +325,19 @@ def _as_given(x: Any, ty: TensorType, name: str) -> np.ndarray:
 
 
 def _check_out(name: str, target: Any, result: np.ndarray) -> None:
-    if not isinstance(target, np.ndarray) or target.shape != result.shape or target.dtype != result.dtype:
-        got = f"{target.dtype}{list(target.shape)}" if isinstance(target, np.ndarray) else type(target).__name__
-        raise SignatureError(f"out for {name} must be an array {result.dtype}{list(result.shape)}, got {got}")
+    if (
+        not isinstance(target, np.ndarray)
+        or target.shape != result.shape
+        or target.dtype != result.dtype
+    ):
+        got = (
+            f"{target.dtype}{list(target.shape)}"
+            if isinstance(target, np.ndarray)
+            else type(target).__name__
+        )
+        raise SignatureError(
+            f"out for {name} must be an array {result.dtype}{list(result.shape)}, got {got}"
+        )
     if not target.flags.writeable:
         raise SignatureError(f"out for {name} is read-only")
     if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
@@ -322,5 +357,8 @@ def dense_bytes(graph: ir.Graph, wrt: Sequence[str]) -> Size:
         if operands and node.type.dtype.is_float:
             active.add(node)
             for a in operands:
-                total = total + product(node.type.shape) * product(a.type.shape) * node.type.dtype.itemsize
+                total = (
+                    total
+                    + product(node.type.shape) * product(a.type.shape) * node.type.dtype.itemsize
+                )
     return total

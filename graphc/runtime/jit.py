@@ -78,7 +78,12 @@ def machine(cpu: str, features: str, jit: bool, pic: bool = True) -> Any:
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(llvm.get_process_triple())
         return target.create_target_machine(
-            cpu=cpu, features=features, opt=2, reloc="pic" if pic else "default", codemodel="default", jit=jit
+            cpu=cpu,
+            features=features,
+            opt=2,
+            reloc="pic" if pic else "default",
+            codemodel="default",
+            jit=jit,
         )
 
 

@@ -74,7 +74,9 @@ class Kernel:
         start = (arena.__array_interface__["data"][0] + 63) & -64
         slots = layout.slots(0, 0, start, *pointers, *layout.sizes)
         if self._entry(slots):
-            raise IndexOutOfBounds(f"index {slots[0]} is out of bounds for an axis of size {slots[1]}")
+            raise IndexOutOfBounds(
+                f"index {slots[0]} is out of bounds for an axis of size {slots[1]}"
+            )
         return outputs
 
     def _layout(self, shapes: Shapes) -> Layout:
@@ -83,12 +85,16 @@ class Kernel:
         for node in self._choosing:
             _check_choice(self.graph, node, sizes)
         buffers = self.program.of_role("output")
-        outputs = tuple((tuple(evaluate(s, sizes) for s in b.type.shape), b.type.dtype.numpy) for b in buffers)
+        outputs = tuple(
+            (tuple(evaluate(s, sizes) for s in b.type.shape), b.type.dtype.numpy) for b in buffers
+        )
         values = tuple(sizes[name] for name in self.program.sizes)
         slots = ctypes.c_int64 * (HEADER_SLOTS + len(shapes) + len(outputs) + len(values))
         if len(self._layouts) >= LAYOUTS:
             self._layouts.clear()
-        layout = self._layouts[shapes] = Layout(outputs, self.arena_bytes(sizes) + 64, values, slots)
+        layout = self._layouts[shapes] = Layout(
+            outputs, self.arena_bytes(sizes) + 64, values, slots
+        )
         return layout
 
     def arena_bytes(self, sizes: Mapping[str, int]) -> int:
@@ -100,18 +106,26 @@ def _choosing(graph: Graph) -> list[Node]:
     return [
         n
         for n in graph.nodes
-        if isinstance(n.gate, Reduction) and n.gate.needs_elements and isinstance(n.args[0].type.shape[n["axis"]], Dim)
+        if isinstance(n.gate, Reduction)
+        and n.gate.needs_elements
+        and isinstance(n.args[0].type.shape[n["axis"]], Dim)
     ]
 
 
 def _check_choice(graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
-    if evaluate(node.args[0].type.shape[node["axis"]], sizes) == 0 and 0 not in [evaluate(s, sizes) for s in node.type.shape]:
+    if evaluate(node.args[0].type.shape[node["axis"]], sizes) == 0 and 0 not in [
+        evaluate(s, sizes) for s in node.type.shape
+    ]:
         origin = graph.origin(node)
         where = f" at {origin}" if origin else ""
-        raise ShapeError(f"{node.op}{where}: axis {node['axis']} of {node.args[0].type} is empty: nothing to choose from")
+        raise ShapeError(
+            f"{node.op}{where}: axis {node['axis']} of {node.args[0].type} is empty: nothing to choose from"
+        )
 
 
-def compile_graph(graph: Graph, options: Options | None = None, observer: Observer | None = None) -> Kernel:
+def compile_graph(
+    graph: Graph, options: Options | None = None, observer: Observer | None = None
+) -> Kernel:
     """Run a traced graph through every stage."""
     seen: dict[str, object] = {}
 
@@ -126,4 +140,3 @@ def compile_graph(graph: Graph, options: Options | None = None, observer: Observ
     final = seen["simplify"]
     assert isinstance(final, Graph)
     return Kernel(final, program, library)
-

@@ -57,4 +57,3 @@ def trunc(x: Scalar) -> Scalar:
     magnitude = s.floor(abs(x))
     sign_bit = bitcast(x) & -(2 ** (8 * x.dtype.itemsize - 1))
     return bitcast(bitcast(magnitude) | sign_bit)
-
