@@ -15,6 +15,7 @@ text. An observer sees every stage's output: dumps, timings, verification and `e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,15 @@ STAGES = (
 NAMES = tuple(stage.name for stage in STAGES)
 
 
+def _checker() -> Observer | None:
+    level = os.environ.get("GRAPHC_VERIFY", "")
+    if level not in ("1", "2"):
+        return None
+    from graphc.report.verification import Checker
+
+    return Checker(int(level))
+
+
 def run_stages(
     item: Any,
     options: Options,
@@ -113,9 +123,16 @@ def run_stages(
     first: str = "trace",
     last: str = "jit",
 ) -> Any:
-    """Run the stages from `first` to `last` on what the stage before `first` gave."""
+    """Run the stages from `first` to `last` on what the stage before `first` gave.
+
+    GRAPHC_VERIFY=1 checks what each stage gives; GRAPHC_VERIFY=2 also runs it, and names the first stage that
+    changed a value.
+    """
+    checker = _checker()
     for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:
         item = stage.run(item, options)
+        if checker is not None:
+            checker(stage.name, item)
         if observer is not None:
             observer(stage.name, item)
     return item

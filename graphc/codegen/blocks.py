@@ -290,12 +290,14 @@ class BlockLoop:
         writer.known[acc.name] = _Known(total, acc.dtype, 1)
 
     def _close_columns(self, acc: Acc, n: str) -> None:
-        """The array takes what its counters hold; nothing added gives 0."""
+        """The array takes what its counters hold; the sum of nothing is 0."""
         writer, fn = self.writer, self.fn
         leaf = accs.leaf_of(acc.order)
         count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {leaf - 1}')}, {leaf.bit_length() - 1}")
         state = writer.sums[acc.name]
         writer._tree("finish", state, count)
+        if acc.monoid == "prod":
+            return
         with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
             writer._fill_region(state.value, writer.size(acc.size), acc.dtype, "0x0000000000000000")
 

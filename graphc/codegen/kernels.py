@@ -757,7 +757,7 @@ class _VectorLoop:
                         kernel.block is not None
                         and i.isdigit()
                         and int(i) // width % 2 == 0
-                        and not s.at
+                        and not address.startswith("many ")
                     ):
                         kernel.block.prefetch(s, address)
                     kernel.known[s.name] = _Known(

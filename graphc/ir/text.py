@@ -37,10 +37,7 @@ _INT = (str, int)
 _INTS = (_tuple_text, _parse_tuple(int))
 _SIZES = (_tuple_text, _parse_tuple(parse_size))
 ATTRIBUTES: Mapping[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
-    "axis": _INT, "axes": _INTS, "dtype": (str, lambda t: DTYPES[t]), "fill": _INT, "items": (
-        lambda items: "{" + ",".join(_item_text(k, v, {}) for k, v in items) + "}",
-        lambda text: tuple(_parse_item(t, {}) for t in split_top(text[1:-1])),
-    ), "label": _WORD, "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS,
+    "axis": _INT, "axes": _INTS, "dtype": (str, lambda t: DTYPES[t]), "fill": _INT, "label": _WORD, "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS,
     "shape": _SIZES, "size": (str, parse_size), "spec": _WORD, "starts": _SIZES, "steps": _INTS,
 }  # fmt: skip
 
@@ -50,6 +47,8 @@ def _item_text(name: str, value: Any, regions: Mapping[Graph, str]) -> str:
         return f"{name}={regions[value]}"
     if value is None:
         return f"{name}=none"
+    if name == "items":  # the attributes of another gate
+        return f"items={{{','.join(_item_text(k, v, regions) for k, v in value)}}}"
     return f"{name}={ATTRIBUTES[name][0](value)}"
 
 
@@ -59,6 +58,8 @@ def _parse_item(text: str, regions: Mapping[str, Graph]) -> tuple[str, Any]:
         return name, regions[value]
     if value == "none":
         return name, None
+    if name == "items":
+        return name, tuple(_parse_item(t, regions) for t in split_top(value[1:-1]))
     if name not in ATTRIBUTES:
         raise FormatError(f"{name!r} is not an attribute")
     return name, ATTRIBUTES[name][1](value)
@@ -93,15 +94,20 @@ def _data_text(node: Node) -> str:
     return numbers[0] if len(numbers) == 1 else f"[{','.join(numbers)}]"
 
 
+def _regions_of(node: Node) -> list[Graph]:
+    """The graphs that a node carries, those in the attributes of another gate included."""
+    values = [v for _, v in node.attrs]
+    values += [v for name, items in node.attrs if name == "items" for _, v in items]
+    return [v for v in values if isinstance(v, Graph)]
+
+
 def print_graph(graph: Graph) -> str:
     texts: list[str] = []
     regions: dict[Graph, str] = {}
     pending = [(graph, False)]
     while pending:  # regions first, without recursion
         g, opened = pending.pop()
-        inner = [
-            v for n in g.nodes for _, v in n.attrs if isinstance(v, Graph) and v not in regions
-        ]
+        inner = [v for n in g.nodes for v in _regions_of(n) if v not in regions]
         if inner and not opened:
             pending.append((g, True))
             pending.extend((v, False) for v in reversed(inner))

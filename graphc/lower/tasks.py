@@ -288,6 +288,9 @@ def _drop_units(task: Task) -> None:
     if task.kind == "scatter" or 1 not in task.domain:
         return
     kept = [p for p, s in enumerate(task.domain) if s != 1 or p == task.reduced]
+    if task.reduced is not None and kept[-1] == task.reduced < len(task.domain) - 1:
+        if task.node["order"] in ("rows", "chain"):  # orders of arrays, be it an array of one element
+            kept.append(len(task.domain) - 1)
     new = {p: i for i, p in enumerate(kept)}
 
     def moved(along: IndexMap) -> IndexMap:

@@ -68,7 +68,7 @@ def test_save_and_load(tmp_path):
     path = kernels.save(tmp_path / "anything at all.so")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["anything at all.h", "anything at all.so"]
     loaded = graphc.load(path)
-    assert repr(loaded).endswith("network(x, labels, p)") and loaded.wrt == ("p",)
+    assert repr(loaded).endswith("network(x, labels, p)>") and loaded.wrt == ("p",)
     value, (gradient,) = loaded.value_and_grad(*arguments)
     assert list(gradient) == ["w", "b"] and isinstance(value, np.float64)
 

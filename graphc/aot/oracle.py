@@ -1,0 +1,462 @@
+"""The oracle: a graph in extended precision, with its derivative in one direction, by dual numbers.
+
+In:   a graph as traced, arrays for its inputs, and a direction for the float ones.
+Out:  for each output its value and its derivative, as object arrays of mpmath numbers.
+Invariant: nothing of code generation, bodies, partials or transforms takes part: an elementwise gate is its `sym`
+model, evaluated on dual numbers.
+
+Each elementary function is computed with as many digits more as its argument could cancel, so that `log(1 + x)`
+is right to the last digit at x = 1e-300.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64[()])
+>>> ((value, slope),) = run_dual(b.graph("f", {"y": x * x}), [np.array(3.0)], [np.array(1.0)])
+>>> print(value[()], slope[()])
+9.0 6.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import mpmath
+import numpy as np
+
+from graphc.errors import GateError
+from graphc.gates.contraction import parse_spec
+from graphc.gates.gate import registry
+from graphc.gates.indexing import checked
+from graphc.gates.movement import _index
+from graphc.ir.graph import Graph, Node, open_graph
+from graphc.ir.reference import sizes_of
+from graphc.ir.scalar import from_bits
+from graphc.ir.types import evaluate
+from graphc.passes.expand import expand, is_composite
+
+GUARD = 40  # bits beyond the digits asked for
+MOST_EXTRA = 2600  # bits: what the smallest and the largest double can cancel
+
+Dual = tuple[np.ndarray, "np.ndarray | None"]  # value; derivative, None where it is zero by structure
+
+
+def run_dual(
+    graph: Graph, inputs: Sequence[Any], tangents: Sequence[Any], digits: int = 40
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Values and derivatives of all outputs; a tangent of None is zero. Outputs that are no floats have none: zeros."""
+    machine = _Machine(digits)
+    arrays = [np.asarray(x, n.type.dtype.numpy) for n, x in zip(graph.inputs, inputs, strict=True)]
+    sizes = sizes_of(graph, arrays)
+    plain = _without_composites(graph)
+    known: dict[Node, Dual] = {}
+    for node, x, t in zip(plain.inputs, arrays, tangents, strict=True):
+        known[node] = (machine.lift(x), None if t is None else machine.lift(np.asarray(t, np.float64)))
+    for node in plain.nodes:
+        if node not in known:
+            value, slope = machine.node(node, [known[a] for a in node.args], sizes)
+            known[node] = np.asarray(value), None if slope is None else np.asarray(slope, object)
+    return [(v, machine.zeros(v.shape) if t is None else t) for v, t in (known[n] for n in plain.output_nodes)]
+
+
+def _without_composites(graph: Graph) -> Graph:
+    builder, fresh = open_graph(graph)
+    here = builder.inline(graph, [fresh[n] for n in graph.inputs])
+    outputs = expand(builder, [here[n] for n in graph.output_nodes], is_composite)
+    return builder.graph(graph.name, dict(zip([name for name, _ in graph.outputs], outputs, strict=True)))
+
+
+# -- numbers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _D:
+    """x + t * epsilon."""
+
+    m: _Machine
+    x: Any
+    t: Any
+
+    def __add__(self, o: Any) -> _D:
+        o = self.m.dual(o)
+        return _D(self.m, self.x + o.x, self.t + o.t)
+
+    def __neg__(self) -> _D:
+        return _D(self.m, -self.x, -self.t)
+
+    def __sub__(self, o: Any) -> _D:
+        return self + -self.m.dual(o)
+
+    def __rsub__(self, o: Any) -> _D:
+        return self.m.dual(o) - self
+
+    def __mul__(self, o: Any) -> _D:
+        o = self.m.dual(o)
+        return _D(self.m, self.x * o.x, self.m.times(self.t, o.x) + self.m.times(o.t, self.x))
+
+    def __truediv__(self, o: Any) -> _D:
+        o = self.m.dual(o)
+        q = self.m.quotient(self.x, o.x)
+        return _D(self.m, q, self.m.quotient_of(self.t, o.x) - self.m.times(self.m.quotient_of(o.t, o.x), q))
+
+    def __rtruediv__(self, o: Any) -> _D:
+        return self.m.dual(o) / self
+
+    def __pow__(self, o: Any) -> _D:
+        return self.m.power(self, self.m.dual(o))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+class _Machine:
+    """mpmath at one precision, on dual numbers and arrays of them."""
+
+    def __init__(self, digits: int) -> None:
+        self.context = mpmath.MPContext()
+        self.context.dps = digits
+        self.context.prec += GUARD
+        self.base = self.context.prec
+        self.zero, self.one = self.context.mpf(0), self.context.mpf(1)
+        self.nan, self.inf = self.context.mpf("nan"), self.context.mpf("inf")
+
+    def lift(self, x: np.ndarray) -> np.ndarray:
+        """Floats as mpmath numbers, exactly; other arrays as they are."""
+        if x.dtype.kind != "f":
+            return x
+        return self.array([self.context.mpf(float(v)) for v in x.reshape(-1)], x.shape)
+
+    def array(self, values: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+        out = np.empty(len(values), object)
+        out[:] = values
+        return out.reshape(shape)
+
+    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, self.zero, object)
+
+    # -- scalars ----------------------------------------------------------------------------------------------------
+
+    def dual(self, x: Any) -> _D:
+        return x if isinstance(x, _D) else _D(self, self.context.mpf(x), self.zero)
+
+    def times(self, t: Any, p: Any) -> Any:
+        """A derivative times a partial: 0 where the derivative is 0, whatever the partial is."""
+        return t if t == 0 else t * p
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        """a / b, with IEEE's values for a zero divisor (of a positive sign: mpmath has no -0)."""
+        if b != 0:
+            return a / b
+        return self.nan if a == 0 or a != a else self.inf if a > 0 else -self.inf
+
+    def quotient_of(self, t: Any, b: Any) -> Any:
+        return t if t == 0 else self.quotient(t, b)
+
+    def power(self, a: _D, b: _D) -> _D:
+        """a ** b; by a: b * a**(b-1), 0 for b = 0; by b: a**b * log(a), 0 for a = 0 and b > 0."""
+        x = self.raised(a.x, b.x)
+        by_a = self.zero if b.x == 0 else b.x * self.raised(a.x, b.x - 1)
+        by_b = self.zero if a.x == 0 and b.x > 0 else x * self.call("log", a.x)
+        return _D(self, x, self.times(a.t, by_a) + self.times(b.t, by_b))
+
+    def raised(self, a: Any, b: Any) -> Any:
+        if b == 0 or a == 1:
+            return self.one
+        if a == 0:
+            return self.zero if b > 0 else self.inf
+        return self.real(lambda: a**b)
+
+    def call(self, name: str, x: Any) -> Any:
+        return self.real(lambda: getattr(self.context, name)(x))
+
+    def real(self, compute: Callable[[], Any]) -> Any:
+        """A real result; NaN where the function has none, inf at a pole."""
+        try:
+            y = compute()
+        except ZeroDivisionError:
+            return self.inf
+        except (ValueError, OverflowError):
+            return self.nan
+        return self.nan if isinstance(y, self.context.mpc) else y
+
+    def smooth(self, name: str, slope: Callable[[Any, Any], Any]) -> Callable[[Any], _D]:
+        def apply(a: Any) -> _D:
+            a = self.dual(a)
+            y = self.call(name, a.x)
+            return _D(self, y, self.zero if a.t == 0 else a.t * slope(a.x, y))
+
+        return apply
+
+    def stepped(self, name: str) -> Callable[[Any], _D]:
+        return lambda a: _D(self, self.call(name, self.dual(a).x), self.zero)
+
+    def sign(self, a: Any) -> _D:
+        x = self.dual(a).x
+        return _D(self, x if x != x else self.context.mpf((x > 0) - (x < 0)), self.zero)
+
+    def extreme(self, larger: bool) -> Callable[[Any, Any], _D]:
+        """Max or Min: NaN if either is; ties share the derivative."""
+
+        def apply(a: Any, b: Any) -> _D:
+            a, b = self.dual(a), self.dual(b)
+            if a.x != a.x or b.x != b.x:
+                return _D(self, self.nan, self.nan)
+            if a.x == b.x:
+                return _D(self, a.x, (a.t + b.t) / 2)
+            return a if (a.x > b.x) == larger else b
+
+        return apply
+
+    @cached_property
+    def functions(self) -> dict[str, Any]:
+        """What a `sym` model may call."""
+        c = self.context
+        return {
+            "__builtins__": {},
+            "exp": self.smooth("exp", lambda x, y: y),
+            "log": self.smooth("log", lambda x, y: self.quotient(self.one, x)),
+            "sqrt": self.smooth("sqrt", lambda x, y: self.quotient(self.one, 2 * y)),
+            "sin": self.smooth("sin", lambda x, y: c.cos(x)),
+            "cos": self.smooth("cos", lambda x, y: -c.sin(x)),
+            "tanh": self.smooth("tanh", lambda x, y: 1 / c.cosh(x) ** 2),
+            "cosh": self.smooth("cosh", lambda x, y: c.sinh(x)),
+            "sinh": self.smooth("sinh", lambda x, y: c.cosh(x)),
+            "Abs": lambda a: self.dual(a) * self.sign(a),
+            "sign": self.sign,
+            "floor": self.stepped("floor"),
+            "ceiling": self.stepped("ceil"),
+            "Max": self.extreme(True),
+            "Min": self.extreme(False),
+            "round": self.stepped("nint"),
+        }
+
+    # -- gates ------------------------------------------------------------------------------------------------------
+
+    def node(self, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+        values = [v for v, _ in args]
+        if node.op in _LINEAR:
+            return self.linear(node, args, sizes)
+        if not node.type.dtype.is_float and all(not a.type.dtype.is_float for a in node.args):
+            return np.asarray(node.gate.reference(node, values, sizes)), None
+        special = _SPECIAL.get(node.op)
+        if special is not None:
+            return special(self, node, args, sizes)
+        if node.gate.kind == "elementwise":
+            return self.elementwise(node, args)
+        if node.gate.kind == "source":
+            return self.lift(np.array(node.gate.reference(node, [], sizes))), None
+        raise GateError(f"the oracle has no model of the gate {node.op}")
+
+    def linear(self, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+        """A gate that moves or adds elements: value and derivative alike."""
+        apply = _LINEAR[node.op]
+        value = apply(self, node, [v for v, _ in args], sizes, False)
+        if all(t is None for _, t in args):
+            return value, None
+        along = [self.zeros(v.shape) if t is None and a.type.dtype.is_float else v if t is None else t
+                 for a, (v, t) in zip(node.args, args, strict=True)]  # fmt: skip
+        return value, apply(self, node, along, sizes, True)
+
+    def elementwise(self, node: Node, args: Sequence[Dual]) -> Dual:
+        """A gate by its `sym` model, one element at a time."""
+        gate: Any = node.gate
+        model = compile_model(gate.sym or {"round": "round(x)"}[node.op])
+        names, shape = gate.params, args[0][0].shape
+        moving = any(t is not None for _, t in args)
+        columns = [(v.reshape(-1), self._flat(t, v.size)) for v, t in args]
+        values, slopes = [], []
+        cancels = any(f in model.co_names for f in ("exp", "log"))
+        for i in range(args[0][0].size):
+            operands = [_D(self, v[i], t[i]) for v, t in columns]
+            self.context.prec = self.base + (max(_extra(d.x) for d in operands) if cancels else 0)
+            kink = _at_kink(node.op, operands)
+            out = self.dual(kink or eval(model, self.functions, dict(zip(names, operands))))
+            values.append(out.x)
+            slopes.append(out.t)
+        self.context.prec = self.base
+        return self.array(values, shape), self.array(slopes, shape) if moving else None
+
+    def _flat(self, t: np.ndarray | None, size: int) -> np.ndarray:
+        return np.full(size, self.zero, object) if t is None else t.reshape(-1)
+
+
+@cache
+def compile_model(sym: str) -> Any:
+    """A `sym` model as code; models are part of graphc, never of a user."""
+    return compile(sym, "<sym>", "eval")
+
+
+def _extra(x: Any) -> int:
+    """Bits that 1 + x, or 1 + exp(x), may cancel."""
+    if x == 0 or not mpmath.isfinite(x):
+        return 0
+    small = max(0, -mpmath.mag(x)) * 2
+    large = int(3 * min(abs(x), 1200)) // 2
+    return min(max(small, large), MOST_EXTRA)
+
+
+def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
+    """What graphc documents where a model has a kink: relu' is 0 at 0, clip passes on its bounds."""
+    if op == "relu" and operands[0].x == 0:
+        return operands[0].m.dual(0)
+    if op == "clip":
+        x, low, high = operands
+        if low.x <= x.x <= high.x:
+            return x
+    return None
+
+
+# -- gates that are not elementwise functions -----------------------------------------------------------------------
+
+
+def _moved(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    return np.asarray(node.gate.reference(node, values, sizes))
+
+
+def _placed(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    shape = tuple(evaluate(s, sizes) for s in node.type.shape)
+    if not shape:
+        return values[0]
+    fill = 0 if tangent else from_bits(node["fill"], node.type.dtype)
+    out = np.full(shape, m.context.mpf(fill) if values[0].dtype == object else fill, values[0].dtype)
+    out[_index(node["starts"], values[0].shape, node["steps"], sizes)] = values[0]
+    return out
+
+
+def _taken(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    x, index = values
+    return np.asarray(np.take(x, checked(index, x.shape[node["axis"]]), node["axis"]))
+
+
+def _scattered(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    updates, index = values
+    axis, shape = node["axis"], tuple(evaluate(s, sizes) for s in node["shape"])
+    out = m.zeros(shape) if updates.dtype == object else np.zeros(shape, updates.dtype)
+    rows, places = np.moveaxis(out, axis, 0), checked(index, shape[axis]).reshape(-1)
+    parts = np.moveaxis(updates.reshape(*shape[:axis], places.size, *shape[axis + 1 :]), axis, 0)
+    for i, part in zip(places, parts, strict=True):
+        rows[i] = rows[i] + part
+    return out
+
+
+def _summed(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    if values[0].dtype != object:
+        return np.asarray(node.gate.reference(node, values, sizes))
+    return np.asarray(np.add.reduce(values[0], node["axis"], initial=m.zero), object)
+
+
+def _same(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+    return values[0]
+
+
+_LINEAR: dict[str, Callable[..., np.ndarray]] = {
+    **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice", "reshape", "concat"), _moved),
+    "place": _placed, "take": _taken, "scatter_add": _scattered, "sum": _summed,
+}  # fmt: skip
+
+
+def _contract(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    (a, ta), (b, tb) = args
+    letters_a, letters_b, out = parse_spec(node["spec"])
+    product = lambda x, y: _einsum(m, f"{letters_a},{letters_b}->{out}", x, y)  # noqa: E731
+    terms = [product(x, y) for x, y in ((ta, b), (a, tb)) if x is not None and y is not None]
+    return product(a, b), sum(terms[1:], terms[0]) if terms else None
+
+
+def _einsum(m: _Machine, spec: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum(spec, a, b) + m.zero, object)
+
+
+def _compare(op: Callable[[Any, Any], Any]) -> Callable[..., Dual]:
+    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+        (a, _), (b, _) = args
+        return np.asarray(op(a, b), bool).reshape(a.shape), None
+
+    return apply
+
+
+def _test(op: Callable[[Any], bool]) -> Callable[..., Dual]:
+    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+        a = args[0][0]
+        return np.array([op(v) for v in a.reshape(-1)], bool).reshape(a.shape), None
+
+    return apply
+
+
+def _where(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    (c, _), (a, ta), (b, tb) = args
+    value = np.where(c, a, b)
+    if ta is None and tb is None:
+        return value, None
+    zeros = m.zeros(value.shape)
+    return value, np.where(c, zeros if ta is None else ta, zeros if tb is None else tb)
+
+
+def _cast(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    (x, t), to, of = args[0], node["dtype"], node.args[0].type.dtype
+    if to.is_float:
+        whole = x if of.is_float else m.array([m.context.mpf(int(v)) for v in x.reshape(-1)], x.shape)
+        return whole, t
+    if to.is_bool:
+        return np.asarray(x != 0, bool).reshape(x.shape), None
+    info = np.iinfo(to.numpy)
+    clipped = [0 if v != v else int(min(max(v, info.min), info.max)) for v in x.reshape(-1)]
+    return np.array(clipped, to.numpy).reshape(x.shape), None
+
+
+def _stopped(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    return args[0][0], None
+
+
+def _prod(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    """A product along an axis, one factor after the other."""
+    (x, t), axis = args[0], node["axis"]
+    value: Any = np.full(np.delete(x.shape, axis).astype(int), m.one, object)
+    slope: Any = m.zeros(value.shape)
+    for i in range(x.shape[axis]):
+        factor = x.take(i, axis)
+        slope = slope * factor + (0 if t is None else value * t.take(i, axis))
+        value = value * factor
+    return np.asarray(value, object), None if t is None else np.asarray(slope, object)
+
+
+def _extremum(larger: bool) -> Callable[..., Dual]:
+    """max or min along an axis: NaN if any is; ties share the derivative evenly."""
+
+    def one(m: _Machine, row: np.ndarray, along: np.ndarray) -> tuple[Any, Any]:
+        if any(v != v for v in row) or not row.size:
+            empty = -m.inf if larger else m.inf
+            return (m.nan, m.nan) if row.size else (empty, m.zero)
+        best = max(row) if larger else min(row)
+        chosen = [t for v, t in zip(row, along, strict=True) if v == best]
+        return best, sum(chosen[1:], chosen[0]) / len(chosen)
+
+    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+        (x, t), axis = args[0], node["axis"]
+        rows = np.moveaxis(x, axis, -1)
+        along = np.moveaxis(m.zeros(x.shape) if t is None else t, axis, -1)
+        shape, n = rows.shape[:-1], rows.shape[-1]
+        count = int(np.prod(shape, dtype=int))
+        found = [one(m, r, a) for r, a in zip(rows.reshape(count, n), along.reshape(count, n), strict=True)]
+        value = m.array([v for v, _ in found], shape)
+        return value, None if t is None else m.array([s for _, s in found], shape)
+
+    return apply
+
+
+_SPECIAL: dict[str, Callable[..., Dual]] = {
+    "contract": _contract, "where": _where, "cast": _cast, "stop_gradient": _stopped, "prod": _prod,
+    "max": _extremum(True), "min": _extremum(False),
+    "lt": _compare(lambda a, b: a < b), "le": _compare(lambda a, b: a <= b), "eq": _compare(lambda a, b: a == b),
+    "ne": _compare(lambda a, b: a != b), "gt": _compare(lambda a, b: a > b), "ge": _compare(lambda a, b: a >= b),
+    "isnan": _test(lambda v: v != v), "isfinite": _test(mpmath.isfinite), "isinf": _test(mpmath.isinf),
+}  # fmt: skip
+
+
+def covered() -> list[str]:
+    """Gates that the oracle can evaluate on floats, for tests of its completeness."""
+    gates = registry().values()
+    return [g.name for g in gates if g.name in _LINEAR or g.name in _SPECIAL or getattr(g, "sym", None) or g.name == "round"]
