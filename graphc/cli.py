@@ -75,7 +75,7 @@ def _user_place(error: BaseException, graph: str | None) -> str:
     return f"{file}:{lines[-1]}: " if lines else ""
 
 
-# -- the commands and their options -------------------------------------------------------------------------------
+# -- the commands and their options ----------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,7 +136,7 @@ def _sizes(text: str) -> dict[str, int]:
     return {name: int(value) for name, _, value in pairs}
 
 
-# -- graphs in files ------------------------------------------------------------------------------------------------
+# -- graphs in files -------------------------------------------------------------------------------
 
 
 def load_graph(place: str) -> Any:
@@ -202,7 +202,7 @@ def _compiled(options: argparse.Namespace, **more: Any) -> Compiled:
     return compile(found, wrt, **more)
 
 
-# -- compile --------------------------------------------------------------------------------------------------------
+# -- compile ---------------------------------------------------------------------------------------
 
 
 def _compile(options: argparse.Namespace) -> None:
@@ -300,7 +300,7 @@ def _build(compiled: Compiled, options: argparse.Namespace) -> None:
         print(f"graphc: no shared library: {built.note}", file=sys.stderr)
 
 
-# -- explain, check, diff --------------------------------------------------------------------------------------------
+# -- explain, check, diff --------------------------------------------------------------------------
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -325,7 +325,7 @@ def _diff(options: argparse.Namespace) -> None:
     print(diff_stages(stages[options.first], stages[options.second]))
 
 
-# -- tables ---------------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

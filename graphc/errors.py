@@ -1,13 +1,13 @@
 """Every error graphc raises on purpose.
 
     GraphcError
-    ├── TraceError            a traced value was read as a Python bool, int or float, or left its trace
+    ├── TraceError            a traced value read as a Python bool, int or float, or outside its trace
     ├── ShapeError            sizes that do not fit           (also a ValueError)
     ├── DTypeError            dtypes that do not fit          (also a TypeError)
     ├── SignatureError        wrong count, name or structure of arguments (also a TypeError)
     ├── DifferentiationError  a gradient that does not exist  (also a TypeError)
     ├── GateError             a gate's record is incomplete or contradicts itself
-    ├── FormatError           text that does not parse back into a graph or program (also a ValueError)
+    ├── FormatError           text that is no graph, program or type  (also a ValueError)
     ├── VerifyError           a stage broke an invariant; a defect of graphc, never of the user
     ├── RewriteError          the simplifier's rules do not settle
     ├── CompileError          a graph cannot be compiled (a size over a limit, no linker, ...)

@@ -87,6 +87,7 @@ class Draft:
         self.builder = Builder()
         self.sizes = [dict(s) for s in sizes]
         self.special = special
+        self.elements = ELEMENTS
         self.values: dict[Node, list[np.ndarray]] = {}  # for each run
         self.pool: list[Value] = []
         self.wanted: set[tuple[str, str]] = set()  # pairs to prefer
@@ -131,7 +132,7 @@ class Draft:
         return v
 
     def _fits(self, ty):
-        return all(0 <= min(shape, default=0) and np.prod(shape) <= ELEMENTS for shape in map(self.shape_in(ty), self.sizes))
+        return all(0 <= min(shape, default=0) and np.prod(shape) <= self.elements for shape in map(self.shape_in(ty), self.sizes))
 
     def shape_in(self, ty):
         return lambda sizes: tuple(evaluate(s, sizes) for s in ty.shape)
@@ -602,6 +603,49 @@ def directed(chunk, index):
         if (p, c) in draft.wanted:
             draft.pair(p, c)
     return draft.case(f"g{chunk}_{index}", draft.outputs())
+
+
+LONG = (63, 64, 65, 70, 127, 128, 129, 200, 256, 257, 300)
+CALM = ("add", "sub", "mul", "maximum", "neg", "square", "tanh", "sigmoid", "exp", "where", "abs", "softplus", "div", "lt")
+
+
+def grown(seed):
+    """A graph as models are: long rows or columns, folded and put back along what they were folded from."""
+    rng = np.random.default_rng([seed, 3])
+    n, k = int(rng.choice(LONG)), int(rng.choice([1, 2, 3, 5, 8, 9, 20]))
+    rows = [{"n": n, "m": k}, {"n": int(rng.choice([1, 2, 5, 66])), "m": int(rng.choice([1, 3, 8]))}]
+    draft = Draft([seed, 4], sizes=rows, special=0.1)
+    draft.elements = 7000
+    draft.axes = draft.pick(([N, M], [N, k], [n, M], [n, k], [M, N], [N]))
+    x = draft.input(TensorType(draft.floats[0], (draft.axes[0], draft.axes[-1])[: draft.pick((1, 2, 2, 2))]))
+    for _ in range(int(rng.integers(8, 22))):
+        old = [v for v in draft.pool if v.dtype.is_float or draft.chance(0.2)]
+        x = x if draft.chance(0.5) else draft.pick(old or draft.pool)
+        x = draft.pick((_fold, _fold, _point, _point, _point, _move))(draft, x) or x
+    return draft.case(f"grown{seed}", draft.outputs())
+
+
+def _point(d, x):
+    return d.consume(d.pick(CALM), x)
+
+
+def _move(d, x):
+    return d.consume(d.pick(("transpose", "slice", "concat", "take", "scatter_add", "contract", "contract", "softmax", "place")), x)
+
+
+def _fold(d, x):
+    """A reduction, and often the result along the folded axis, met with what was folded."""
+    if not x.type.rank or x.dtype.is_bool:
+        return None
+    axis = int(d.rng.integers(x.type.rank))
+    op = d.pick(("sum", "sum", "max", "prod", "logsumexp", "argmax"))
+    order = sum_order(x.type, axis) if op in ("sum", "prod") else "any"
+    folded = d.add(op, x, axis=axis, **({} if op in ("logsumexp", "argmax") else {"order": order}))
+    if folded is None or d.chance(0.4):
+        return folded
+    narrow = d.add("expand_dims", folded, axes=(axis,))
+    wide = d.add("broadcast", narrow, shape=x.shape)
+    return wide and d.add(d.pick(("sub", "mul", "lt", "add")), *d.shuffled([x, wide])) or wide
 
 
 def pairs_in(graph):

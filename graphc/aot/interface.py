@@ -98,7 +98,7 @@ def interface_of(compiled: Compiled, name: str | None = None) -> Interface:
     return Interface(name, tuple(fields), parameters, wrt, compiled._single, traced.in_tree, traced.out_tree)
 
 
-# -- the header -------------------------------------------------------------------------------------------------
+# -- the header ------------------------------------------------------------------------------------
 
 
 def header(interface: Interface) -> str:
@@ -166,7 +166,7 @@ extern const char {name}_graphc_info[];
 """
 
 
-# -- the description --------------------------------------------------------------------------------------------
+# -- the description -------------------------------------------------------------------------------
 
 
 def to_json(interface: Interface, made_of: str) -> str:

@@ -73,7 +73,7 @@ class Loaded:
     def _structure(self, name: str) -> Structure:
         return self.interface.in_tree.children[self.interface.parameters.index(name)]
 
-    # -- one call ---------------------------------------------------------------------------------------------------
+    # -- one call ----------------------------------------------------------------------------------
 
     def _run(self, suffix: str, outputs: Sequence[Field], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
         arrays = self._arrays(args, kwargs)

@@ -69,7 +69,7 @@ def _without_composites(graph: Graph) -> Graph:
     return builder.graph(graph.name, dict(zip([name for name, _ in graph.outputs], outputs, strict=True)))
 
 
-# -- numbers --------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class _Machine:
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, self.zero, object)
 
-    # -- scalars ----------------------------------------------------------------------------------------------------
+    # -- scalars -----------------------------------------------------------------------------------
 
     def dual(self, x: Any) -> _D:
         return x if isinstance(x, _D) else _D(self, self.context.mpf(x), self.zero)
@@ -233,7 +233,7 @@ class _Machine:
             "round": self.stepped("nint"),
         }
 
-    # -- gates ------------------------------------------------------------------------------------------------------
+    # -- gates -------------------------------------------------------------------------------------
 
     def node(self, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
         values = [v for v, _ in args]
@@ -309,7 +309,7 @@ def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
     return None
 
 
-# -- gates that are not elementwise functions -----------------------------------------------------------------------
+# -- gates that are not elementwise functions ------------------------------------------------------
 
 
 def _moved(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:

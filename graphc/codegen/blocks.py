@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
-from graphc.codegen.kernels import Kept, _KernelWriter, _Known, _Sum, _used, _VectorLoop
 from graphc.codegen.llvm import MEMORY, register, vector
+from graphc.codegen.state import Kept, Known, Sum, used_by
+from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, Size, TensorType, i64
 from graphc.lower.loops import (
     Acc,
@@ -33,6 +35,9 @@ from graphc.lower.loops import (
 )
 from graphc.lower.plan import tree_name, tree_stride
 from graphc.lower.schedule import BLOCK_ROWS
+
+if TYPE_CHECKING:
+    from graphc.codegen.writer import KernelWriter
 
 START = "_block"  # the symbol of a block's first iteration
 PRELOADED = 16  # vectors kept in registers over all rows of a block
@@ -64,12 +69,12 @@ def used(statements: Sequence[Statement]) -> list[str]:
     """Names of values that statements read, those in inner loops included."""
     found: list[str] = []
     for s in statements:
-        found.extend(used(s.body) if isinstance(s, For) else _used(s))
+        found.extend(used(s.body) if isinstance(s, For) else used_by(s))
     return found
 
 
 class BlockLoop:
-    def __init__(self, writer: _KernelWriter, loop: For) -> None:
+    def __init__(self, writer: KernelWriter, loop: For) -> None:
         self.writer, self.loop, self.fn = writer, loop, writer.fn
         self.slots: dict[str, str] = {}  # value -> buffer on the stack
         self.kept: dict[str, Kept] = {}
@@ -83,7 +88,7 @@ class BlockLoop:
         self.in_registers = _summed(parts)
         self._hand_over(parts)
         for acc in loop.accs:
-            self._open(acc)
+            self.open_acc(acc)
 
         def block(start: str, _: object) -> list[str]:
             writer.symbols[START] = start
@@ -98,7 +103,7 @@ class BlockLoop:
 
         fn.loop("0", n, BLOCK_ROWS, [], block)
         for acc in loop.accs:
-            self._close(acc, n)
+            self.close_acc(acc, n)
 
     # -- what runs together -----------------------------------------------------------------------------------------
 
@@ -174,7 +179,7 @@ class BlockLoop:
         added = {s.acc for s in part.statements if isinstance(s, Add)}
         mine = tuple(a for a in self.loop.accs if a.name in added)
         piece = For(self.loop.var, Dim.symbol("_count"), mine, tuple(body), "vector")
-        _VectorLoop(self.writer, piece, START, self.kept).write()
+        VectorLoop(self.writer, piece, START, self.kept).write()
 
     def _rows(self, part: _Part) -> None:
         """An inner loop, for one iteration after the other."""
@@ -190,7 +195,7 @@ class BlockLoop:
             writer.symbols[self.loop.var] = i
             writer.body(body)
             for state in {id(t): t for t in touched}.values():
-                writer._end_of_iteration(state, i)
+                writer.end_of_iteration(state, i)
             return []
 
         writer.block = self
@@ -213,7 +218,7 @@ class BlockLoop:
         for inner in part.statements:
             if not isinstance(inner, For):
                 continue
-            loop = _VectorLoop(self.writer, inner)
+            loop = VectorLoop(self.writer, inner)
             fixed = [
                 s
                 for s in inner.body
@@ -224,7 +229,7 @@ class BlockLoop:
                 for s in fixed
                 if coefficient(s.index, inner.var) == 1 and not self.writer.buffer(s.buffer).scope
             ]
-            if loop._short() and len(fixed) * -(-int(str(inner.size)) // loop.width) <= PRELOADED:
+            if loop.short() and len(fixed) * -(-int(str(inner.size)) // loop.width) <= PRELOADED:
                 for s in fixed:
                     loop.preload(s)
 
@@ -238,18 +243,18 @@ class BlockLoop:
             end = fn.do(f"add i64 {self.writer.symbols[START]}, {self.writer.symbols['_count']}")
             last = fn.do(f"sub i64 {end}, 1")
             for acc in columns.accs:
-                self.writer._end_of_iteration(self.writer.sums[acc.name], last)
+                self.writer.end_of_iteration(self.writer.sums[acc.name], last)
 
     # -- accumulators -----------------------------------------------------------------------------------------------
 
-    def _open(self, acc: Acc) -> None:
+    def open_acc(self, acc: Acc) -> None:
         writer, fn = self.writer, self.fn
         width = accs.lanes_of(acc.dtype)
         if acc.into:
             if acc.name in self.in_registers and acc.order == "rows":
-                writer.sums[acc.name] = _Sum(acc, "columns", writer.address(acc.into, acc.index))
+                writer.sums[acc.name] = Sum(acc, "columns", writer.address(acc.into, acc.index))
             else:
-                writer._open(acc)
+                writer.open_acc(acc)
         elif acc.order == "lanes":
             self.kept[acc.name] = Kept(levels=fn.alloca(register(acc.dtype, width), accs.LEVELS))
         else:
@@ -264,14 +269,14 @@ class BlockLoop:
             fn.say(f"store {register(acc.dtype, width)} {start}, ptr {slot}")
         self.kept[acc.name] = Kept(slot=slot)
 
-    def _close(self, acc: Acc, n: str) -> None:
+    def close_acc(self, acc: Acc, n: str) -> None:
         writer, fn = self.writer, self.fn
         if acc.into:
             state = writer.sums[acc.name]
             if state.kind == "columns":
                 self._close_columns(acc, n)
             else:
-                writer._close(state, n)
+                writer.close_acc(state, n)
             return
         if acc.order == "lanes":
             lanes = accs.lanes_of(acc.dtype)
@@ -287,7 +292,7 @@ class BlockLoop:
         else:
             wide = fn.do(f"load {register(acc.dtype, 16)}, ptr {self.kept[acc.name].slot}")
             total = accs.horizontal(fn, acc.monoid, acc.dtype, wide, 16)
-        writer.known[acc.name] = _Known(total, acc.dtype, 1)
+        writer.known[acc.name] = Known(total, acc.dtype, 1)
 
     def _close_columns(self, acc: Acc, n: str) -> None:
         """The array takes what its counters hold; the sum of nothing is 0."""
@@ -295,11 +300,11 @@ class BlockLoop:
         leaf = accs.leaf_of(acc.order)
         count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {leaf - 1}')}, {leaf.bit_length() - 1}")
         state = writer.sums[acc.name]
-        writer._tree("finish", state, count)
+        writer.tree("finish", state, count)
         if acc.monoid == "prod":
             return
         with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
-            writer._fill_region(state.value, writer.size(acc.size), acc.dtype, "0x0000000000000000")
+            writer.fill_region(state.value, writer.size(acc.size), acc.dtype, "0x0000000000000000")
 
 
 class _ColumnSums:
@@ -370,16 +375,16 @@ class _ColumnSums:
             for start, mask in zip(starts, masks, strict=True)
             for a in self.accs
         ]
-        loop = _VectorLoop(self.writer, replace(self.inner, accs=()))
+        loop = VectorLoop(self.writer, replace(self.inner, accs=()))
         loop.width = self.width
         before = [
-            (register(a.dtype, self.width), loop._load(at, a.dtype, mask)) for a, at, mask in places
+            (register(a.dtype, self.width), loop.load(at, a.dtype, mask)) for a, at, mask in places
         ]
         after = fn.loop(
             first, end, 1, before, lambda row, values: self._row(row, values, starts, masks)
         )
         for (a, at, mask), value in zip(places, after, strict=True):
-            loop._store(at, _Known(value, a.dtype, self.width), mask)
+            loop.store(at, Known(value, a.dtype, self.width), mask)
 
     def _column(self, acc: Acc, start: int) -> str:
         array = self.writer.sums[acc.name].value
@@ -403,7 +408,7 @@ class _ColumnSums:
         for group, (start, mask) in enumerate(zip(starts, masks, strict=True)):
             writer.known = dict(row)
             writer.symbols[self.inner.var] = str(start)
-            loop = _VectorLoop(writer, replace(self.inner, accs=()))
+            loop = VectorLoop(writer, replace(self.inner, accs=()))
             loop.width = self.width
             for s in self.inner.body:
                 self._statement(loop, self.block._own_rows(s), mask, state, group)
@@ -411,46 +416,44 @@ class _ColumnSums:
         return state
 
     def _statement(
-        self, loop: _VectorLoop, s: Statement, mask: str, state: list[str], group: int
+        self, loop: VectorLoop, s: Statement, mask: str, state: list[str], group: int
     ) -> None:
         writer, fn = self.writer, self.fn
-        for name in _used(s):
-            loop._spread(name)
+        for name in used_by(s):
+            loop.spread(name)
         if isinstance(s, Load):
             step = coefficient(s.index, self.inner.var)
             address = writer.address(s.buffer, s.index)
             if step == 0:
-                value = writer._load(address, s.dtype)
-                writer.known[s.name] = _Known(value, s.dtype, 1)
+                value = writer.load(address, s.dtype)
+                writer.known[s.name] = Known(value, s.dtype, 1)
             else:
                 if group % 2:
                     self.block.prefetch(s, address)
                 if step != 1:
-                    offsets = loop._lane_steps(writer.size(step))
+                    offsets = loop.lane_steps(writer.size(step))
                     ty = MEMORY[s.dtype.name]
                     address = "many " + fn.do(
                         f"getelementptr {ty}, ptr {address}, {vector('i64', self.width)} {offsets}"
                     )
-                writer.known[s.name] = _Known(
-                    loop._load(address, s.dtype, mask), s.dtype, self.width
-                )
+                writer.known[s.name] = Known(loop.load(address, s.dtype, mask), s.dtype, self.width)
         elif isinstance(s, Let):
-            writer._let(s, self.width)
+            writer.let(s, self.width)
         elif isinstance(s, Iota):
             first = writer.size(
                 without(s.value, self.inner.var)
                 + coefficient(s.value, self.inner.var) * Dim.symbol(self.inner.var)
             )
-            steps = loop._lane_steps(writer.size(coefficient(s.value, self.inner.var)))
+            steps = loop.lane_steps(writer.size(coefficient(s.value, self.inner.var)))
             ty = vector("i64", self.width)
             value = fn.do(f"add {ty} {fn.spread_type(first, 'i64', self.width)}, {steps}")
-            writer.known[s.name] = _Known(value, i64, self.width)
+            writer.known[s.name] = Known(value, i64, self.width)
         elif isinstance(s, Add):
             position = group * len(self.accs) + next(
                 k for k, a in enumerate(self.accs) if a.name == s.acc
             )
             acc = self.accs[position % len(self.accs)]
-            state[position] = writer._folded(
+            state[position] = writer.folded(
                 acc, state[position], [writer.known[v].register for v in s.values], self.width
             )
 

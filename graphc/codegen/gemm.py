@@ -15,7 +15,7 @@ from graphc.ir.types import DType, Size
 from graphc.lower.loops import Contract, Operand
 
 if TYPE_CHECKING:
-    from graphc.codegen.kernels import _KernelWriter
+    from graphc.codegen.writer import KernelWriter
 
 ROWS = 8  # of a tile
 VECTORS = 2  # across a tile: 16 accumulators, 2 vectors of b and one of a stay in 32 registers
@@ -28,7 +28,7 @@ def panel_elements(dtype: DType) -> int:
     return VECTORS * accs.lanes_of(dtype)
 
 
-def emit_contract(writer: _KernelWriter, s: Contract) -> None:
+def emit_contract(writer: KernelWriter, s: Contract) -> None:
     """Loops over all letters but the last of each operand's own, around calls of the product of two matrices."""
     a, b, out = (dict(o.strides) for o in (s.a, s.b, s.out))
     sizes = dict(s.sizes)
@@ -58,7 +58,7 @@ def emit_contract(writer: _KernelWriter, s: Contract) -> None:
     nest(outer, {})
 
 
-def _start(writer: _KernelWriter, operand: Operand, symbols: dict[str, str]) -> str:
+def _start(writer: KernelWriter, operand: Operand, symbols: dict[str, str]) -> str:
     """The address of an operand's first element under the outer letters."""
     fn = writer.fn
     address = writer.address(operand.buffer, operand.index)

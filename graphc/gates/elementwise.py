@@ -187,7 +187,7 @@ def gate(
     return record
 
 
-# -- arithmetic ---------------------------------------------------------------------------------------------
+# -- arithmetic ------------------------------------------------------------------------------------
 
 add = gate(
     "add", "x + y.", body=lambda x, y: x + y, accepts="number", sym="x + y",
@@ -254,7 +254,7 @@ def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
     return by_x, by_y
 
 
-# -- order and choice ---------------------------------------------------------------------------------------
+# -- order and choice ------------------------------------------------------------------------------
 
 
 def _ties(x: Value, y: Value, first: Value) -> tuple[Value, Value]:
@@ -360,7 +360,7 @@ isinf = gate(
     "isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")), result="bool", ulp=None
 )
 
-# -- rounding and casts -------------------------------------------------------------------------------------
+# -- rounding and casts ----------------------------------------------------------------------------
 
 floor = gate(
     "floor",
@@ -394,7 +394,7 @@ cast = gate(
     transposed=lambda ct, x: (cast(ct, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
 )  # fmt: skip
 
-# -- exponentials and their kin -------------------------------------------------------------------------------
+# -- exponentials and their kin --------------------------------------------------------------------
 
 exp = gate(
     "exp", "e^x.", body=exp_bodies.exp, sym="exp(x)", partials=lambda out, x: (out,),

@@ -79,7 +79,7 @@ def movement(name: str, doc: str, **fields: Any) -> Movement:
     return register(Movement(name=name, doc=doc, source=caller(), **fields))  # type: ignore[return-value]
 
 
-# -- views --------------------------------------------------------------------------------------------------
+# -- views -----------------------------------------------------------------------------------------
 
 
 def _broadcast_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -191,7 +191,7 @@ slice_ = movement(
     view=lambda node: tuple(Along(i, a, b) for i, (a, b) in enumerate(zip(node["starts"], node["steps"], strict=True))),
 )  # fmt: skip
 
-# -- memory keeps its order -----------------------------------------------------------------------------------
+# -- memory keeps its order ------------------------------------------------------------------------
 
 
 def _reshape_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -208,7 +208,7 @@ reshape = movement(
     transposed=lambda node, ct: [ct.reshape(node.args[0].type.shape)],
 )  # fmt: skip
 
-# -- into a larger array --------------------------------------------------------------------------------------
+# -- into a larger array ---------------------------------------------------------------------------
 
 
 def _place(

@@ -2,8 +2,8 @@
 
 In:   gates applied to values, through a `Builder`.
 Out:  a `Graph`: inputs, named outputs, and every node between, in order of creation.
-Invariant: nodes are immutable and interned per builder (equal operation, operands and attributes are one node),
-inputs are nominal, types are derived and never passed, and nothing here recurses.
+Invariant: nodes are immutable and interned per builder (equal operation, operands and attributes
+are one node), inputs are nominal, types are derived and never passed, and nothing here recurses.
 
 >>> from graphc.ir.types import f64
 >>> b = Builder()
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a node comes from: the user's line, and which part of graphc made it ("" for the user)."""
+    """Where a node comes from: the user's line, and the part of graphc that made it, if any."""
 
     file: str
     line: int
@@ -130,7 +130,8 @@ class Graph:
         return print_graph(self)
 
     def __repr__(self) -> str:
-        return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+        counts = {"inputs": self.inputs, "nodes": self.nodes, "outputs": self.outputs}
+        return f"<graph {self.name}: {', '.join(f'{len(v)} {k}' for k, v in counts.items())}>"
 
 
 def reachable(roots: Iterable[Node]) -> list[Node]:
@@ -231,7 +232,7 @@ class Builder:
         return {n: Value(self, m) for n, m in mapping.items()}
 
     def substitute(self, values: Sequence[Value], replaced: Mapping[Node, Value]) -> list[Value]:
-        """The same values with nodes (such as a nested trace's nominal inputs) replaced by others."""
+        """The same values with nodes, such as the inputs of a nested trace, replaced by others."""
         mapping = {n: v.node for n, v in replaced.items()}
         for node in reachable(v.node for v in values):
             if node not in mapping:
@@ -267,9 +268,9 @@ def open_graph(graph: Graph) -> tuple[Builder, dict[Node, Value]]:
 
 
 class Value:
-    """A handle on a node, with operators, for the passes and transforms: no promotion, no broadcasting.
+    """A handle on a node, with operators, for the passes and transforms.
 
-    Numbers become constants of the handle's own type.
+    Nothing is promoted or broadcast; numbers become constants of the handle's own type.
     """
 
     __slots__ = ("builder", "node")
@@ -294,9 +295,8 @@ class Value:
         return f"Value({self.node!r})"
 
     def apply_gate(self, gate: Gate, args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Value:
-        choice = getattr(
-            gate, "choice", False
-        )  # a choice's first operand is a bool, whatever the others are
+        # A choice's first operand is a bool, whatever the others are.
+        choice = getattr(gate, "choice", False)
         like = next((a for a in args[choice:] if isinstance(a, Value)), self)
         nodes = tuple(a.node if isinstance(a, Value) else like.constant(a).node for a in args)
         return Value(self.builder, self.builder.add(gate.name, nodes, attrs))
@@ -357,7 +357,7 @@ class Value:
         return self.builder.apply("expand_dims", self, axes=(axis,))
 
     def along(self, axis: int, like: Value) -> Value:
-        """A result of a reduction over one axis, repeated along that axis to the operand's shape."""
+        """A reduction's result, repeated along the reduced axis to the operand's shape."""
         return self.expand(axis).broadcast(like.shape)
 
     def sum(self, axis: int) -> Value:
@@ -379,11 +379,11 @@ class Value:
         )
 
 
-Operand = Union[Value, int, float, bool]
+Operand = Value | int | float | bool
 
 
 def sum_order(ty: TensorType, axis: int) -> str:
-    """The order of a sum, set once: `lanes` over the last axis, `rows` over any other, none where bits allow any."""
+    """The order of a sum, set once: `lanes` over the last axis, `rows` over others, `any` of ints."""
     if not ty.dtype.is_float:
         return "any"
     return "lanes" if axis == ty.rank - 1 else "rows"

@@ -2,12 +2,14 @@
 
 In:   a `ScalarGraph` or a `Graph` and NumPy arrays.
 Out:  NumPy arrays.
-Invariant: compiled code equals this. It is slow, has no schedule and no buffer, and is written to be read.
+Invariant: compiled code equals this. It is slow, has no schedule and no buffer, and is written to
+be read.
 
 >>> import numpy as np
 >>> from graphc.ir.scalar import trace_scalar, fma
 >>> from graphc.ir.types import f64
->>> run_scalar(trace_scalar("axpy", lambda a, x, y: fma(a, x, y), (f64,) * 3), np.r_[2.0], np.r_[3.0], np.r_[1.0])
+>>> axpy = trace_scalar("axpy", lambda a, x, y: fma(a, x, y), (f64,) * 3)
+>>> run_scalar(axpy, np.r_[2.0], np.r_[3.0], np.r_[1.0])
 array([7.])
 """
 
@@ -109,7 +111,7 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
 
 @cache
 def native_fma(dtype: DType) -> Callable[..., None]:
-    """(a, b, c, out, n): a loop of one machine instruction; tests hold it against exact rationals."""
+    """(a, b, c, out, n): a loop of one instruction; tests hold it against exact rationals."""
     from graphc.runtime.jit import Jit
 
     ty, suffix = ("double", "f64") if dtype is f64 else ("float", "f32")

@@ -1,9 +1,9 @@
 """The scalar language: the machine operations out of which every gate body is made.
 
 In:   a gate's body, a Python function over `Scalar` handles.
-Out:  a `ScalarGraph`, a straight line of `Instruction`s over machine operations and calls of other gates.
-Invariant: each machine operation has one meaning, bit for bit: here in words, in `ir.reference` over NumPy
-arrays, in `codegen.llvm` as vector instructions. Nothing else has an emission.
+Out:  a `ScalarGraph`, a straight line of machine operations and calls of other gates.
+Invariant: each machine operation has one meaning, bit for bit: here in words, in `ir.reference`
+over NumPy arrays, in `codegen.llvm` as vector instructions. Nothing else has an emission.
 
 >>> from graphc.ir.types import f64
 >>> print(trace_scalar("hinge", lambda x: select(x < 1.0, 1.0 - x, 0.0 * x), (f64,)))
@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from graphc.ir.types import DTYPES, DType, bool_, f32, f64, i32, i64
 if TYPE_CHECKING:
     from graphc.gates.gate import Gate
 
-# The machine operations: name -> (operands, meaning). "float" operations round to nearest even, once.
+# The machine operations: name -> (operands, meaning). Those on floats round to nearest even, once.
 MACHINE: dict[str, tuple[int, str]] = {
     "add": (2, "float sum, or wrapping integer sum"),
     "sub": (2, "float difference, or wrapping integer difference"),
@@ -54,26 +54,21 @@ MACHINE: dict[str, tuple[int, str]] = {
     "shl": (2, "shift left; 0 for counts outside of the width"),
     "lshr": (2, "shift right, filling zeros; 0 for counts outside of the width"),
     "ashr": (2, "shift right, filling the sign; all sign for counts outside of the width"),
-    "quot": (
-        2,
-        "integer quotient truncated to zero; 0 for a zero divisor, wrapping for INT_MIN / -1",
-    ),
-    "convert": (
-        1,
-        "to another dtype: nearest even; float to integer truncates, saturates, NaN gives 0",
-    ),
+    "quot": (2, "integer quotient truncated to zero; 0 by a zero divisor, wraps for INT_MIN / -1"),
+    "convert": (1, "to another dtype, nearest even; to integer truncates, saturates, NaN gives 0"),
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
     "const": (0, "raw bits"),
 }
-# Two more forms name a gate in `attr`: "call" runs its body; "rare" takes (condition, default, *operands) and
-# is select(condition, gate(operands), default), emitted as a branch taken when any lane's condition holds.
+# Two more forms name a gate in `attr`: "call" runs its body; "rare" takes (condition, default,
+# *operands) and is select(condition, gate(operands), default), emitted as a branch taken when any
+# lane's condition holds.
 
-Number = Union[int, float, bool]
+Number = int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One operation: `args` are positions of earlier values; `attr` the bits of a const or the name of a gate."""
+    """One operation: `args` are positions of earlier values, `attr` a const's bits or a gate's name."""
 
     op: str
     args: tuple[int, ...]
@@ -83,7 +78,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class ScalarGraph:
-    """A straight line: values 0..len(params)-1 are the parameters, then one value an instruction."""
+    """A straight line: the first values are the parameters, then comes one value an instruction."""
 
     name: str
     params: tuple[DType, ...]
@@ -115,13 +110,13 @@ def instruction_text(ins: Instruction, name: Callable[[int], str]) -> str:
     return f"{head} {operands} : {ins.dtype}"
 
 
-# Constants are raw bits, so that 0.0 and -0.0, 1 and True and all NaNs are told apart or not by intention.
+# Constants are raw bits: 0.0 and -0.0, 1 and True and all NaNs are told apart or not by intention.
 
 _PACK = {"f64": "<d", "f32": "<f", "i64": "<q", "i32": "<i", "bool": "<?"}
 
 
 def to_bits(value: Number, dtype: DType) -> int:
-    """The bits of a number in a dtype; floats round to nearest even, NaN is the canonical quiet one."""
+    """The bits of a number in a dtype; floats round to nearest even, NaN is canonical and quiet."""
     if dtype.is_float:
         with np.errstate(over="ignore"):
             rounded = dtype.numpy.type(value)
@@ -172,7 +167,7 @@ class ScalarBuilder:
 
 
 class Scalar:
-    """A handle on a value of a scalar graph, with Python's operators. Numbers take the handle's dtype."""
+    """A handle on a value of a scalar graph, with operators; numbers take the handle's dtype."""
 
     __slots__ = ("builder", "dtype", "index")
     __hash__ = None  # type: ignore[assignment]
@@ -248,7 +243,7 @@ class Scalar:
         return _machine("ashr", self, other)
 
 
-Operand = Union[Scalar, int, float, bool]
+Operand = Scalar | int | float | bool
 _COMPARISONS = ("lt", "le", "eq")
 _FLOAT_ONLY = ("div", "fma", "sqrt", "rint", "floor")
 _INT_ONLY = ("shl", "lshr", "ashr", "quot")
@@ -340,7 +335,7 @@ def constant(like: Scalar, value: Number, dtype: DType | None = None) -> Scalar:
 
 
 def rare(condition: Scalar, gate: Gate, args: tuple[Scalar, ...], default: Scalar) -> Scalar:
-    """gate(*args) in lanes where condition holds, else default; costs a branch where no lane holds."""
+    """gate(*args) in lanes where condition holds, else default; a mere branch where none holds."""
     operands = (condition.index, default.index, *(a.index for a in args))
     return condition.builder.add("rare", operands, default.dtype, gate.name)
 

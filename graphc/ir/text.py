@@ -6,7 +6,8 @@
       %4 = sum %3 axis=1 order=lanes : f64[n]   model.py:13
     return loss=%4
 
-Values are numbered in order, inputs go by name. A user's gate prints its graphs first, as `@1`, `@2`, ...
+Values are numbered in order, inputs go by name. A user's gate prints its graphs first, as `@1`,
+`@2`, ...
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 In:   names and numbers (`f64["n", 3]`).
 Out:  types that print and parse back (`f64[n,3]`).
-Invariant: sizes are exact. A `Dim` is an integer polynomial in named sizes with a canonical form, so
-two sizes that are equal as polynomials *are* equal (`==`, hash, text), whatever the values of the names.
+Invariant: sizes are exact. A `Dim` is an integer polynomial in named sizes with a canonical form,
+so two sizes that are equal as polynomials *are* equal (`==`, hash, text), whatever the values of
+the names.
 
 >>> n = Dim.symbol("n")
 >>> (n + 1) * 2 - n
@@ -20,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,31 +77,31 @@ _FROM_NUMPY = {d.numpy: d for d in DTYPES.values()}
 
 def from_numpy(dtype: object) -> DType:
     """The graphc dtype of a NumPy dtype in native byte order; `DTypeError` for all others."""
-    found = _FROM_NUMPY.get(np.dtype(dtype))  # type: ignore[call-overload]
+    given = np.dtype(dtype)  # type: ignore[call-overload]
+    found = _FROM_NUMPY.get(given)
     if found is None:
         raise DTypeError(
-            f"dtype {np.dtype(dtype)!s} is not supported: use float64, float32, int64, int32 or bool"  # type: ignore[call-overload]
+            f"dtype {given} is not supported: use float64, float32, int64, int32 or bool"
         )
     return found
 
 
-Atom = Union[
-    str, tuple[str, "Size", "Size"]
-]  # a named size, or ("floordiv" | "max" | "min" | "bits", a, b)
+# A named size, or ("floordiv" | "max" | "min" | "bits", a, b).
+Atom = str | tuple[str, "Size", "Size"]
 Monomial = tuple[Atom, ...]
 
 
 class Dim:
-    """A size known only at the call: an integer polynomial in named sizes and in floordiv/max/min of such.
+    """A size known only at the call.
 
-    Named sizes are at least 0. Operators give a plain `int` whenever the result is constant.
+    It is an integer polynomial in named sizes, which are at least 0, and in floordiv/max/min of
+    such. Operators give a plain `int` whenever the result is constant.
     """
 
     __slots__ = ("_hash", "terms", "text")
     __array_ufunc__ = None  # arithmetic with arrays comes to the operators below
-    as_number: ClassVar[Callable[[Dim], Any] | None] = (
-        None  # the traced number of a size, set by the DSL
-    )
+    # The traced number of a size, set by the DSL.
+    as_number: ClassVar[Callable[[Dim], Any] | None] = None
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
         self.terms: tuple[tuple[Monomial, int], ...] = tuple(
@@ -208,7 +209,7 @@ class Dim:
         return tuple(sorted(found))
 
 
-Size = Union[int, Dim]
+Size = int | Dim
 
 
 def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:

@@ -231,7 +231,7 @@ def without(index: Size, var: str) -> Size:
     return index - coefficient(index, var) * Dim.symbol(var)
 
 
-# -- text -----------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 def print_program(program: Program) -> str:

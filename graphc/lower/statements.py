@@ -138,7 +138,7 @@ class Writer:
         if place is not None:
             body.statements.append(Store(place.buffer, self._at(place, task), self.accs[task]))
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def read(self, access: Access, body: _Body, at: tuple[tuple[str, Size], ...] = ()) -> str:
         """The name of the value that an access reads."""
@@ -185,7 +185,7 @@ class Writer:
             body.statements.append(make(found))
         return found
 
-    # -- writing ----------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def _task(self, task: Task, body: _Body) -> None:
         match task.kind:

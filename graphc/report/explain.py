@@ -55,7 +55,7 @@ def explain(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> str:
     return "\n".join(shown[:LINES])
 
 
-# -- the parts ----------------------------------------------------------------------------------------------------
+# -- the parts -------------------------------------------------------------------------------------
 
 
 def _head(compiled: Compiled, graph: Graph, program: Program, text: str) -> list[str]:
@@ -169,7 +169,7 @@ def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-# -- why two kernels ------------------------------------------------------------------------------------------------
+# -- why two kernels -------------------------------------------------------------------------------
 
 
 def _why(program: Program, b: Buffer) -> str:
@@ -211,7 +211,7 @@ def _size_of_loop(kernel: Kernel, b: Buffer) -> Size:
     return 1
 
 
-# -- where it comes from --------------------------------------------------------------------------------------------
+# -- where it comes from ---------------------------------------------------------------------------
 
 
 def _places(compiled: Compiled, graph: Graph, program: Program) -> dict[str, str]:
@@ -233,7 +233,7 @@ def _lines_text(graph: Graph, nodes: Iterable[Node]) -> str:
     return f" ({' '.join(files)})" if files else ""
 
 
-# -- instructions ---------------------------------------------------------------------------------------------------
+# -- instructions ----------------------------------------------------------------------------------
 
 
 def instructions(text: str) -> int:

@@ -146,7 +146,7 @@ class Compiled:
                 f"{self.__name__}.{what} needs parameters to differentiate by: compile it with wrt=(...)"
             )
 
-    # -- kernels ----------------------------------------------------------------------------------------------------
+    # -- kernels -----------------------------------------------------------------------------------
 
     @cached_property
     def value_kernel(self) -> Kernel:
@@ -174,7 +174,7 @@ class Compiled:
         forward, backward = partition(joint, outputs, cts, keep(joint, outputs, cts))
         return compile_graph(forward, self.options), compile_graph(backward, self.options), joint
 
-    # -- calls ------------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------------------
 
     def _arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
         """The arrays that kernels read: as given where they fit, else converted, or an error that says why not."""
@@ -286,7 +286,7 @@ class Compiled:
         leaves = flatten_like(self.traced.out_tree, ct, "cotangent")
         return dict(zip([name for name, _ in self.traced.graph.outputs], leaves, strict=True))
 
-    # -- what was made ------------------------------------------------------------------------------------------------
+    # -- what was made -----------------------------------------------------------------------------
 
     @property
     def plan(self) -> Plan:

@@ -1,0 +1,54 @@
+"""What the writers of loops know while they write: values in registers, accumulators, and who uses what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphc.ir.types import DType
+from graphc.lower.loops import Acc, Add, Index, Let, Load, Scatter, Statement, Store
+
+
+@dataclass
+class Known:
+    """A value: its register, dtype, and width (1 for a scalar)."""
+
+    register: str
+    dtype: DType
+    width: int
+
+
+@dataclass
+class Sum:
+    """The state of an accumulator while its loop is written."""
+
+    acc: Acc
+    kind: str  # "register", "leaf", "stage", "array"
+    value: str = ""  # the register; or the address of the array
+    levels: str = ""
+    stages: list[str] = field(default_factory=list)
+    iteration: str = ""
+
+
+@dataclass
+class Kept:
+    """Where an accumulator stays while a loop is cut into blocks: a counter, or one vector."""
+
+    levels: str = ""
+    slot: str = ""
+
+
+def used_by(s: Statement) -> tuple[str, ...]:
+    match s:
+        case Let():
+            return s.args
+        case Load():
+            return tuple(v for v, _ in s.at)
+        case Store():
+            return (s.value,)
+        case Index():
+            return (s.value,)
+        case Add():
+            return s.values
+        case Scatter():
+            return (s.value, *(v for v, _ in s.at))
+    return ()

@@ -1,0 +1,463 @@
+"""Innermost loops: iterations are lanes, and what is left at the end runs under a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphc.codegen import accumulators as accs
+from graphc.codegen.llvm import MEMORY, register, vector
+from graphc.codegen.state import Kept, Known, used_by
+from graphc.ir.types import Dim, DType, Size, bool_, i64
+from graphc.lower.loops import (
+    Acc,
+    Add,
+    For,
+    Index,
+    Iota,
+    Let,
+    Load,
+    Scatter,
+    Statement,
+    Store,
+    coefficient,
+    without,
+)
+
+if TYPE_CHECKING:
+    from graphc.codegen.writer import KernelWriter
+
+UNROLLED = 64  # statements up to which a short loop is written out
+
+
+class VectorLoop:
+    """An innermost loop whose iterations are lanes.
+
+    In a block of a larger loop it begins at the size that `start` names, and its accumulators are `kept`.
+    """
+
+    def __init__(
+        self, kernel: KernelWriter, loop: For, start: str = "", kept: dict[str, Kept] | None = None
+    ) -> None:
+        self.kernel, self.loop, self.fn = kernel, loop, kernel.fn
+        self.start, self.kept = start, kept
+        self.lanes = [a for a in loop.accs if a.order == "lanes"]
+        self.others = [a for a in loop.accs if a.order != "lanes"]
+        self.width = self._width()
+        self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
+        self.steps: dict[int, str] = {}
+
+    def _width(self) -> int:
+        if self.lanes:
+            return accs.lanes_of(self.lanes[0].dtype)
+        dtypes = [a.dtype for a in self.loop.accs]
+        for s in self.loop.body:
+            if isinstance(s, (Let, Load)):
+                dtypes.append(s.dtype)
+            elif isinstance(s, (Iota, Index)):
+                dtypes.append(i64)
+            elif isinstance(s, Store):
+                dtypes.append(self.kernel.buffer(s.buffer).type.dtype)
+        return 8 if any(d.itemsize == 8 for d in dtypes) else 16
+
+    def write(self) -> None:
+        kernel, loop = self.kernel, self.loop
+        outer = dict(kernel.known)
+        n = kernel.size(loop.size)
+        self._prepare()
+        if self.short():
+            outer.update(self._unrolled(int(n)))
+        elif self.kept is not None:
+            self._kept_loop(n)
+        else:
+            outer.update(self._counted(n))
+        kernel.known = outer
+
+    def _counted(self, n: str) -> dict[str, Known]:
+        """A loop over vectors; the accumulators' values."""
+        kernel, fn, width = self.kernel, self.fn, self.width
+        levels = [fn.alloca(register(a.dtype, width), self._levels()) for a in self.lanes]
+        single = n.isdigit() and int(n) <= self._step()  # one leaf: no counter
+        values, leaves = self._run(
+            n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single
+        )
+        found = {}
+        for acc, value in zip(self.others, values, strict=True):
+            found[acc.name] = Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
+            )
+        for i, acc in enumerate(self.lanes):
+            total = (
+                leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self._step())
+            )
+            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
+            found[acc.name] = Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
+        return found
+
+    def _kept_loop(self, n: str) -> None:
+        """A block's share of a loop: accumulators come from and go back to where they are kept."""
+        assert self.kept is not None
+        fn, width = self.fn, self.width
+        slots = [(register(a.dtype, width), self.kept[a.name].slot) for a in self.others]
+        before = [fn.do(f"load {ty}, ptr {slot}") for ty, slot in slots]
+        after, _ = self._run(
+            n, before, [self.kept[a.name].levels for a in self.lanes], single=False
+        )
+        for (ty, slot), value in zip(slots, after, strict=True):
+            fn.say(f"store {ty} {value}, ptr {slot}")
+
+    def _step(self) -> int:
+        return self.width * (accs.LEAF if self.lanes else 1)
+
+    def _run(
+        self, n: str, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
+        """Whole vectors or leaves, then the rest under a mask."""
+        step = self._step()
+        main = str(int(n) // step * step) if n.isdigit() else self.fn.do(f"and i64 {n}, {-step}")
+        leaves: list[str] = []
+        if not main.isdigit() or int(main):
+            values, leaves = self._main(main, step, values, levels, single)
+        if not (n.isdigit() and main == n):
+            values, leaves = self._tail(main, n, step, values, levels, single)
+        return values, leaves
+
+    # -- short loops ----------------------------------------------------------------------------------------------
+
+    def short(self) -> bool:
+        """Few vectors and few statements: written out, with sums folded as their tree says, without a counter."""
+        n = self.loop.size
+        if self.kept is not None or not isinstance(n, int) or n == 0:
+            return False
+        vectors = -(-n // self.width)
+        calls = sum(isinstance(s, Let) and s.op in ("call", "rare") for s in self.loop.body)
+        return vectors * (len(self.loop.body) + 6 * calls) <= UNROLLED
+
+    def _unrolled(self, n: int) -> dict[str, Known]:
+        fn, width = self.fn, self.width
+        values = [accs.identity(a.monoid, a.dtype, width) for a in self.others]
+        leaves: list[list[str]] = []
+        for i in range(0, n, self._step()):
+            now = [*values, *self._identities()]
+            for j in range(i, min(i + self._step(), n), width):
+                now = self._iteration(str(j), now, self._constant_mask(n - j))
+            values = now[: len(values)]
+            leaves.append(now[len(values) :])
+        found = {}
+        for acc, value in zip(self.others, values, strict=True):
+            found[acc.name] = Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
+            )
+        for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
+            total = accs.counter(fn, acc.monoid, acc.dtype, parts, width)
+            found[acc.name] = Known(
+                accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1
+            )
+        return found
+
+    def preload(self, s: Load) -> None:
+        """Load all vectors of a written-out loop's statement now."""
+        base = self.kernel.address(s.buffer, without(s.index, self.loop.var))
+        ty, n = MEMORY[s.dtype.name], int(str(self.loop.size))
+        for i in range(0, n, self.width):
+            address = self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {i}")
+            self.kernel.preloaded[s, str(i)] = self.load(
+                address, s.dtype, self._constant_mask(n - i)
+            )
+
+    def _constant_mask(self, left: int) -> str:
+        if left >= self.width:
+            return ""
+        return "<" + ", ".join(f"i1 {int(i < left)}" for i in range(self.width)) + ">"
+
+    def _levels(self) -> int:
+        n = self.loop.size
+        return accs.LEVELS if not isinstance(n, int) else max(1, n.bit_length())
+
+    def _collapsed(self, acc: Acc, levels: str, n: str, step: int) -> str:
+        fn = self.fn
+        count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {step - 1}')}, {step.bit_length() - 1}")
+        return accs.collapse(fn, levels, count, acc.monoid, acc.dtype, self.width)
+
+    def _carried(self, accumulators: Sequence[Acc], values: Sequence[str]) -> list[tuple[str, str]]:
+        return [
+            (register(a.dtype, self.width), v) for a, v in zip(accumulators, values, strict=True)
+        ]
+
+    def _identities(self) -> list[str]:
+        return [accs.identity(a.monoid, a.dtype, self.width) for a in self.lanes]
+
+    def _main(
+        self, main: str, step: int, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
+        """Whole vectors; with sums in lanes, whole leaves."""
+        fn = self.fn
+        if not self.lanes:
+            return fn.loop(
+                "0",
+                main,
+                step,
+                self._carried(self.others, values),
+                lambda i, v: self._iteration(i, v, ""),
+            ), []
+        kept: list[str] = []
+
+        def leaf(i: str, before: list[str]) -> list[str]:
+            carried = self._carried([*self.others, *self.lanes], [*before, *self._identities()])
+            end = fn.do(f"add i64 {i}, {step}")
+            after = fn.loop(i, end, self.width, carried, lambda j, v: self._iteration(j, v, ""))
+            kept[:] = after[len(before) :]
+            if not single:
+                self._push(kept, levels, i, step)
+            return after[: len(before)]
+
+        if single:
+            return leaf("0", values), kept
+        return fn.loop("0", main, step, self._carried(self.others, values), leaf), kept
+
+    def _tail(
+        self, main: str, n: str, step: int, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
+        """What is left, under a mask."""
+        fn, width = self.fn, self.width
+        carried = self._carried([*self.others, *self.lanes], [*values, *self._identities()])
+
+        def masked(i: str, before: list[str]) -> list[str]:
+            left = fn.spread_type(fn.do(f"sub i64 {n}, {i}"), "i64", width)
+            mask = fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
+            return self._iteration(i, before, mask)
+
+        after = fn.loop(main, n, width, carried, masked)
+        leaves = after[len(values) :]
+        if self.lanes and not single:
+            with fn.when(fn.do(f"icmp slt i64 {main}, {n}")):
+                self._push(leaves, levels, main, step)
+        return after[: len(values)], leaves
+
+    def _push(self, leaves: Sequence[str], levels: Sequence[str], i: str, step: int) -> None:
+        if self.start:
+            i = self.fn.do(f"add i64 {i}, {self.kernel.symbols[self.start]}")
+        t = self.fn.do(f"lshr i64 {i}, {step.bit_length() - 1}")
+        for acc, leaf, level in zip(self.lanes, leaves, levels, strict=True):
+            accs.push(self.fn, level, leaf, t, acc.monoid, acc.dtype, self.width)
+
+    # -- before the loop ----------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Addresses at iteration 0, values that no iteration changes, and outer values in every lane."""
+        kernel, var = self.kernel, self.loop.var
+        for position, s in enumerate(self.loop.body):
+            if isinstance(s, (Load, Store, Scatter)):
+                self._prepare_access(position, s.buffer, s.index, s)
+            elif (
+                isinstance(s, Add)
+                and kernel.sums.get(s.acc) is not None
+                and kernel.sums[s.acc].kind == "array"
+            ):
+                acc = kernel.sums[s.acc].acc
+                self._prepare_access(position, acc.into, acc.index + s.index, s)
+            elif isinstance(s, Iota):
+                self.bases[position] = kernel.size(self._first(s.value))
+                self.steps[position] = kernel.size(coefficient(s.value, var))
+        inside = {s.name for s in self.loop.body if isinstance(s, (Let, Load, Iota, Index))}
+        for s in self.loop.body:
+            for name in used_by(s):
+                if name not in inside:
+                    self.spread(name)
+
+    def _prepare_access(self, position: int, buffer: str, index: Size, s: Statement) -> None:
+        kernel, var = self.kernel, self.loop.var
+        step = coefficient(index, var)
+        self.bases[position] = kernel.address(buffer, self._first(index))
+        self.steps[position] = kernel.size(step)
+        if isinstance(s, Load) and step == 0 and not s.at:
+            value = kernel.load(self.bases[position], s.dtype)
+            kernel.known[s.name] = Known(
+                self.fn.spread(value, s.dtype, self.width), s.dtype, self.width
+            )
+
+    def _first(self, index: Size) -> Size:
+        """An index at the loop's first iteration."""
+        first = without(index, self.loop.var)
+        return (
+            first + coefficient(index, self.loop.var) * Dim.symbol(self.start)
+            if self.start
+            else first
+        )
+
+    def spread(self, name: str) -> None:
+        value = self.kernel.known[name]
+        if value.width == 1:
+            wide = self.fn.spread(value.register, value.dtype, self.width)
+            self.kernel.known[name] = Known(wide, value.dtype, self.width)
+
+    # -- one iteration --------------------------------------------------------------------------------------------------
+
+    def _iteration(self, i: str, values: Sequence[str], mask: str) -> list[str]:
+        """The body for `width` iterations from i on; gives the accumulators' next values."""
+        state = dict(zip([a.name for a in (*self.others, *self.lanes)], values, strict=False))
+        for position, s in enumerate(self.loop.body):
+            self._statement(position, s, i, mask, state)
+        return list(state.values())
+
+    def _statement(
+        self, position: int, s: Statement, i: str, mask: str, state: dict[str, str]
+    ) -> None:
+        kernel, width = self.kernel, self.width
+        match s:
+            case Let():
+                kernel.let(s, width)
+            case Iota():
+                kernel.known[s.name] = Known(self._offsets(position, i), i64, width)
+            case Load():
+                if (s, i) in kernel.preloaded:
+                    kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
+                elif self.steps[position] != "0" or s.at:
+                    address = self._addresses(position, s.at, i)
+                    if (
+                        kernel.block is not None
+                        and i.isdigit()
+                        and int(i) // width % 2 == 0
+                        and not address.startswith("many ")
+                    ):
+                        kernel.block.prefetch(s, address)
+                    kernel.known[s.name] = Known(self.load(address, s.dtype, mask), s.dtype, width)
+            case Store():
+                self.store(self._addresses(position, (), i), kernel.known[s.value], mask)
+            case Index():
+                index = kernel.checked_index(kernel.known[s.value].register, s.size, width, mask)
+                kernel.known[s.name] = Known(index, i64, width)
+            case Scatter():
+                self._read_modify_write(
+                    position,
+                    s.at,
+                    i,
+                    mask,
+                    kernel.known[s.value].dtype,
+                    "sum",
+                    [kernel.known[s.value].register],
+                )
+            case Add() if s.acc in state:
+                state[s.acc] = self.folded(s, state[s.acc], mask)
+            case Add():
+                acc = kernel.sums[s.acc].acc
+                operands = [kernel.known[v].register for v in s.values]
+                self._read_modify_write(position, (), i, mask, acc.dtype, acc.monoid, operands)
+            case _:
+                raise AssertionError(f"{s} in a vector loop")
+
+    def folded(self, s: Add, before: str, mask: str) -> str:
+        kernel = self.kernel
+        acc = next(a for a in self.loop.accs if a.name == s.acc)
+        total = kernel.folded(acc, before, [kernel.known[v].register for v in s.values], self.width)
+        if not mask:
+            return total
+        ty = register(acc.dtype, self.width)
+        return self.fn.do(f"select <{self.width} x i1> {mask}, {ty} {total}, {ty} {before}")
+
+    def _read_modify_write(
+        self,
+        position: int,
+        at: Sequence,
+        i: str,
+        mask: str,
+        dtype: DType,
+        monoid: str,
+        operands: Sequence[str],
+    ) -> None:
+        address = self._addresses(position, at, i)
+        before = self.load(address, dtype, mask)
+        acc = Acc("", dtype, monoid, "any")
+        total = self.kernel.folded(acc, before, operands, self.width)
+        self.store(address, Known(total, dtype, self.width), mask)
+
+    # -- memory ---------------------------------------------------------------------------------------------------------
+
+    def _offsets(self, position: int, i: str) -> str:
+        """start + step * iteration in each lane."""
+        fn, width, step = self.fn, self.width, self.steps[position]
+        first = fn.do(f"add i64 {self.bases[position]}, {fn.do(f'mul i64 {i}, {step}')}")
+        return fn.do(
+            f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self.lane_steps(step)}"
+        )
+
+    def lane_steps(self, step: str) -> str:
+        fn, width = self.fn, self.width
+        if step == "1":
+            return fn.iota(width)
+        return fn.do(f"mul <{width} x i64> {fn.iota(width)}, {fn.spread_type(step, 'i64', width)}")
+
+    def _addresses(self, position: int, at: Sequence[tuple[str, Size]], i: str) -> str:
+        """One address, marked by being a plain register, or a vector of addresses."""
+        fn, width, step = self.fn, self.width, self.steps[position]
+        ty = self._memory_type(position)
+        if not at and step == "1":
+            return fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {i}")
+        first = fn.do(f"mul i64 {i}, {step}")
+        offsets = fn.do(
+            f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self.lane_steps(step)}"
+        )
+        for value, stride in at:
+            wide = fn.spread_type(self.kernel.size(stride), "i64", width)
+            scaled = fn.do(f"mul <{width} x i64> {self.kernel.known[value].register}, {wide}")
+            offsets = fn.do(f"add <{width} x i64> {offsets}, {scaled}")
+        return "many " + fn.do(
+            f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}"
+        )
+
+    def _memory_type(self, position: int) -> str:
+        s = self.loop.body[position]
+        buffer = self.kernel.sums[s.acc].acc.into if isinstance(s, Add) else s.buffer  # type: ignore[union-attr]
+        return MEMORY[self.kernel.buffer(buffer).type.dtype.name]
+
+    def load(self, address: str, dtype: DType, mask: str) -> str:
+        fn, width = self.fn, self.width
+        ty = vector(MEMORY[dtype.name], width)
+        many, ones = address.startswith("many "), vector("i1", width)
+        zero = "zeroinitializer"
+        if many:
+            name = fn.module.intrinsic(
+                f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0",
+                ty,
+                (f"<{width} x ptr>", "i32", ones, ty),
+            )
+            raw = fn.do(
+                f"call {ty} @{name}(<{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'}, {ty} {zero})"
+            )
+        elif mask:
+            name = fn.module.intrinsic(
+                f"llvm.masked.load.{_over(dtype, width)}.p0", ty, ("ptr", "i32", ones, ty)
+            )
+            raw = fn.do(
+                f"call {ty} @{name}(ptr {address}, i32 {dtype.itemsize}, {ones} {mask}, {ty} {zero})"
+            )
+        else:
+            raw = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
+        return fn.do(f"icmp ne {ty} {raw}, zeroinitializer") if dtype is bool_ else raw
+
+    def store(self, address: str, value: Known, mask: str) -> None:
+        fn, width, dtype = self.fn, self.width, value.dtype
+        ty, ones = vector(MEMORY[dtype.name], width), vector("i1", width)
+        text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
+        if address.startswith("many "):
+            name = fn.module.intrinsic(
+                f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0",
+                "void",
+                (ty, f"<{width} x ptr>", "i32", ones),
+            )
+            fn.say(
+                f"call void @{name}({ty} {text}, <{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'})"
+            )
+        elif mask:
+            name = fn.module.intrinsic(
+                f"llvm.masked.store.{_over(dtype, width)}.p0", "void", (ty, "ptr", "i32", ones)
+            )
+            fn.say(
+                f"call void @{name}({ty} {text}, ptr {address}, i32 {dtype.itemsize}, {ones} {mask})"
+            )
+        else:
+            fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
+
+
+def _over(dtype: DType, width: int) -> str:
+    return f"v{width}{'i8' if dtype is bool_ else dtype.name}"

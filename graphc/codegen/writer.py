@@ -1,0 +1,380 @@
+"""Statements outside of vector loops: scalars, memory, and loops that run one iteration after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen import accumulators as accs
+from graphc.codegen.blocks import BlockLoop
+from graphc.codegen.gemm import emit_contract
+from graphc.codegen.llvm import (
+    MEMORY,
+    REGISTER,
+    Function,
+    Module,
+    emit_instruction,
+    literal,
+    register,
+    splat,
+    vector,
+)
+from graphc.codegen.state import Known, Sum
+from graphc.codegen.vectors import VectorLoop
+from graphc.ir.scalar import Instruction
+from graphc.ir.types import DType, Size, bool_, i64
+from graphc.lower.loops import (
+    Acc,
+    Add,
+    Buffer,
+    Contract,
+    Fill,
+    For,
+    Index,
+    Iota,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Scatter,
+    Statement,
+    Store,
+)
+from graphc.lower.plan import tree_stride
+
+
+class KernelWriter:
+    """Writes one kernel function."""
+
+    def __init__(
+        self, program: Program, module: Module, slots: dict[str, int], kernel: Kernel, name: str
+    ) -> None:
+        self.program, self.module, self.slots, self.kernel = program, module, slots, kernel
+        self.fn = Function(module, name, "i32", [("ptr", "args")])
+        self.known: dict[str, Known] = {}
+        self.sums: dict[str, Sum] = {}
+        self.symbols: dict[str, str] = {}
+        self.pointers: dict[str, str] = {}
+        self.offsets: dict[object, str] = {}  # parts of sizes that the entry block computes
+        self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
+        self.block: BlockLoop | None = None  # the loop in blocks whose rows are being written
+        self.preloaded: dict[
+            tuple[Load, str], str
+        ] = {}  # vectors of written-out loops, by statement and iteration
+
+    def buffer(self, name: str) -> Buffer:
+        return self.local[name] if name in self.local else self.program.buffer(name)
+
+    def write(self) -> None:
+        with self.fn.in_entry():
+            for s in self.program.sizes:
+                self.symbols[s] = self._slot(self.slots[f"size {s}"], "i64")
+        self.body(self.kernel.body)
+        self.fn.say("ret i32 0")
+        self.fn.close()
+
+    # -- addresses ------------------------------------------------------------------------------------------------
+
+    def _slot(self, slot: int, ty: str) -> str:
+        return self.fn.do(
+            f"load {ty}, ptr {self.fn.do(f'getelementptr i64, ptr %args, i64 {slot}')}"
+        )
+
+    def pointer(self, name: str) -> str:
+        """The first element of a buffer."""
+        found = self.pointers.get(name)
+        if found is None:
+            with self.fn.in_entry():
+                found = self.pointers[name] = self._pointer(self.buffer(name))
+        return found
+
+    def _pointer(self, b: Buffer) -> str:
+        if b.role == "constant":
+            return f"@gc.const.{b.name}"
+        if b.role != "temp":
+            return self._slot(self.slots[b.name], "ptr")
+        if "arena" not in self.pointers:
+            self.pointers["arena"] = self._slot(2, "ptr")
+        assert b.offset is not None
+        offset = self.fn.size(b.offset, self.symbols, self.offsets)
+        if offset.startswith("%"):
+            offset = self.fn.do(
+                f"freeze i64 {offset}"
+            )  # a plain number to LLVM's analysis of loops, else slow
+        return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
+
+    def size(self, size: Size) -> str:
+        return self.fn.size(size, self.symbols)
+
+    def address(self, buffer: str, index: Size) -> str:
+        ty = MEMORY[self.buffer(buffer).type.dtype.name]
+        base = self.pointer(buffer)
+        return (
+            base
+            if index == 0
+            else self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {self.size(index)}")
+        )
+
+    # -- scalar statements ------------------------------------------------------------------------------------------
+
+    def body(self, statements: Sequence[Statement]) -> None:
+        for s in statements:
+            self.statement(s)
+
+    def statement(self, s: Statement) -> None:
+        """One statement outside of vector loops."""
+        fn = self.fn
+        match s:
+            case Let():
+                self.let(s, 1)
+            case Iota():
+                self.known[s.name] = Known(self.size(s.value), i64, 1)
+            case Load():
+                address = self._gathered(s.buffer, s.index, s.at)
+                self.known[s.name] = Known(self.load(address, s.dtype), s.dtype, 1)
+            case Store():
+                self.store(self.address(s.buffer, s.index), s.value)
+            case Index():
+                self.known[s.name] = Known(
+                    self.checked_index(self.known[s.value].register, s.size, 1, ""), i64, 1
+                )
+            case Add():
+                self._add(s)
+            case Scatter():
+                self._scatter(s)
+            case Fill():
+                self._fill(s)
+            case Contract():
+                emit_contract(self, s)
+            case For(mode="vector"):
+                VectorLoop(self, s).write()
+            case For(mode="blocks"):
+                BlockLoop(self, s).write()
+            case For():
+                self._rows(s)
+            case _:
+                raise AssertionError(fn.head)
+
+    def let(self, s: Let, width: int) -> None:
+        args = [self.known[a] for a in s.args]
+        ins = Instruction(s.op, (), s.dtype, s.attr)
+        made = emit_instruction(
+            self.fn, ins, [a.register for a in args], [a.dtype for a in args], width
+        )
+        self.known[s.name] = Known(made, s.dtype, width)
+
+    def _gathered(self, buffer: str, index: Size, at: Sequence[tuple[str, Size]]) -> str:
+        address = self.address(buffer, index)
+        ty = MEMORY[self.buffer(buffer).type.dtype.name]
+        for value, stride in at:
+            offset = self.fn.do(f"mul i64 {self.known[value].register}, {self.size(stride)}")
+            address = self.fn.do(f"getelementptr {ty}, ptr {address}, i64 {offset}")
+        return address
+
+    def load(self, address: str, dtype: DType) -> str:
+        if dtype is bool_:
+            return self.fn.do(f"icmp ne i8 {self.fn.do(f'load i8, ptr {address}')}, 0")
+        return self.fn.do(f"load {MEMORY[dtype.name]}, ptr {address}, align {dtype.itemsize}")
+
+    def store(self, address: str, value: str) -> None:
+        v = self.known[value]
+        text = self.fn.do(f"zext i1 {v.register} to i8") if v.dtype is bool_ else v.register
+        self.fn.say(f"store {MEMORY[v.dtype.name]} {text}, ptr {address}, align {v.dtype.itemsize}")
+
+    def checked_index(self, value: str, size: Size, width: int, mask: str) -> str:
+        """Wrap negatives; a lane that is out of bounds ends the kernel, and the whole run."""
+        fn, ty, ones = self.fn, vector("i64", width), vector("i1", width)
+        n = fn.spread_type(self.size(size), "i64", width)
+        wrapped = fn.do(f"add {ty} {value}, {n}")
+        negative = fn.do(f"icmp slt {ty} {value}, {splat('0', 'i64', width)}")
+        index = fn.do(f"select {ones} {negative}, {ty} {wrapped}, {ty} {value}")
+        wrong = fn.do(f"icmp uge {ty} {index}, {n}")
+        if mask:
+            wrong = fn.do(f"and {ones} {wrong}, {mask}")
+        bad, good = fn.label("bad"), fn.label("good")
+        fn.branch(fn.any_lane(wrong, width), bad, good)
+        fn.open_block(bad)
+        self._report(value, wrong, size, width)
+        fn.open_block(good)
+        return index
+
+    def _report(self, value: str, wrong: str, size: Size, width: int) -> None:
+        fn = self.fn
+        if width > 1:
+            bits = fn.do(f"bitcast <{width} x i1> {wrong} to i{width}")
+            count = fn.module.intrinsic(f"llvm.cttz.i{width}", f"i{width}", (f"i{width}", "i1"))
+            lane = fn.do(f"call i{width} @{count}(i{width} {bits}, i1 true)")
+            value = fn.do(f"extractelement <{width} x i64> {value}, i{width} {lane}")
+        fn.say(f"store i64 {value}, ptr %args")
+        fn.say(f"store i64 {self.size(size)}, ptr {fn.do('getelementptr i64, ptr %args, i64 1')}")
+        fn.say("ret i32 1")
+
+    def _scatter(self, s: Scatter) -> None:
+        address = self._gathered(s.buffer, s.index, s.at)
+        v = self.known[s.value]
+        before = self.load(address, v.dtype)
+        total = accs.combine(self.fn, "sum", v.dtype, before, v.register, 1)
+        self.fn.say(
+            f"store {MEMORY[v.dtype.name]} {total}, ptr {address}, align {v.dtype.itemsize}"
+        )
+
+    def _fill(self, s: Fill) -> None:
+        b = self.buffer(s.buffer)
+        dtype = b.type.dtype
+        value = str(s.bits) if dtype is bool_ else literal(s.bits, dtype)
+        self.fill_region(self.pointer(s.buffer), self.size(b.type.size), dtype, value)
+
+    def fill_region(self, address: str, count: str, dtype: DType, value: str) -> None:
+        name = accs.fill(self.module, dtype)
+        self.fn.say(f"call void @{name}(ptr {address}, i64 {count}, {MEMORY[dtype.name]} {value})")
+
+    # -- loops, one iteration after the other ------------------------------------------------------------------------
+
+    def _rows(self, loop: For) -> None:
+        n = self.size(loop.size)
+        sums = [self.open_acc(a) for a in loop.accs]
+        carried = [s for s in sums if s.kind == "register"]
+
+        def body(i: str, values: list[str]) -> list[str]:
+            self.symbols[loop.var] = i
+            for s in sums:
+                s.iteration = i
+            for s, v in zip(carried, values, strict=True):
+                s.value = v
+            self.body(loop.body)
+            for s in sums:
+                self.end_of_iteration(s, i)
+            return [s.value for s in carried]
+
+        types = [
+            (register(s.acc.dtype, 1), accs.identity(s.acc.monoid, s.acc.dtype)) for s in carried
+        ]
+        last = self.fn.loop("0", n, 1, types, body)
+        for s, v in zip(carried, last, strict=True):
+            s.value = v
+        for s in sums:
+            self.close_acc(s, n)
+
+    def open_acc(self, acc: Acc) -> Sum:
+        """What an accumulator needs before a loop of rows."""
+        state = self.sums[acc.name] = Sum(acc, "register")
+        if acc.into:
+            state.kind, state.value = "array", self.address(acc.into, acc.index)
+            start = accs.identity(acc.monoid, acc.dtype)
+            start = str(int(start == "true")) if acc.dtype is bool_ else start
+            self.fill_region(state.value, self.size(acc.size), acc.dtype, start)
+        elif acc.order == "lanes":
+            state.kind = "stage"
+            lanes = accs.lanes_of(acc.dtype)
+            ty = register(acc.dtype, lanes)
+            state.levels = self.fn.alloca(ty, accs.LEVELS)
+            state.stages = [
+                self.fn.alloca(ty, accs.LEAF) for _ in range(2 if acc.monoid == "fma" else 1)
+            ]
+        return state
+
+    def _add(self, s: Add) -> None:
+        state = self.sums[s.acc]
+        acc, values = state.acc, [self.known[v].register for v in s.values]
+        if state.kind == "stage":
+            slot = self.fn.do(
+                f"and i64 {state.iteration}, {accs.LEAF * accs.lanes_of(acc.dtype) - 1}"
+            )
+            for stage, v in zip(state.stages, values, strict=True):
+                at = self.fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {stage}, i64 {slot}")
+                self.fn.say(f"store {MEMORY[acc.dtype.name]} {v}, ptr {at}")
+        elif state.kind == "array":
+            ty = MEMORY[acc.dtype.name]
+            at = self.fn.do(f"getelementptr {ty}, ptr {state.value}, i64 {self.size(s.index)}")
+            total = self.folded(acc, self.load(at, acc.dtype), values, 1)
+            stored = self.fn.do(f"zext i1 {total} to i8") if acc.dtype is bool_ else total
+            self.fn.say(f"store {ty} {stored}, ptr {at}")
+        else:
+            state.value = self.folded(acc, state.value, values, 1)
+
+    def folded(self, acc: Acc, before: str, values: Sequence[str], width: int) -> str:
+        if acc.monoid == "fma":
+            return accs.fma(self.fn, acc.dtype, values[0], values[1], before, width)
+        return accs.combine(self.fn, acc.monoid, acc.dtype, before, values[0], width)
+
+    def end_of_iteration(self, state: Sum, i: str) -> None:
+        acc, fn = state.acc, self.fn
+        if state.kind == "stage":
+            per_leaf = accs.LEAF * accs.lanes_of(acc.dtype)
+            done = fn.do(f"add i64 {i}, 1")
+            full = fn.do(f"icmp eq i64 {fn.do(f'and i64 {done}, {per_leaf - 1}')}, 0")
+            with fn.when(full):
+                self._push_stage(state, fn.do(f"lshr i64 {i}, {per_leaf.bit_length() - 1}"), "")
+        elif state.kind == "array" and accs.is_ordered(acc.monoid, acc.order, acc.dtype):
+            leaf = accs.leaf_of(acc.order)
+            done = fn.do(f"add i64 {i}, 1")
+            full = fn.do(f"icmp eq i64 {fn.do(f'and i64 {done}, {leaf - 1}')}, 0")
+            with fn.when(full):
+                self.tree("push", state, fn.do(f"lshr i64 {i}, {leaf.bit_length() - 1}"))
+
+    def tree(self, what: str, state: Sum, t: str) -> None:
+        acc = state.acc
+        make = accs.tree_push if what == "push" else accs.tree_finish
+        name = make(self.module, acc.monoid, acc.dtype)
+        tree = self.pointer(f"{acc.into}.tree")
+        count, stride = self.size(acc.size), self.size(tree_stride(acc.size))
+        self.fn.say(
+            f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})"
+        )
+
+    def _push_stage(self, state: Sum, t: str, remaining: str) -> None:
+        """Fold the staged elements into a leaf; of a partial one, only the first `remaining`."""
+        acc, fn = state.acc, self.fn
+        lanes = accs.lanes_of(acc.dtype)
+        ty = register(acc.dtype, lanes)
+        leaf = accs.identity(acc.monoid, acc.dtype, lanes)
+        for q in range(accs.LEAF):
+            at = [fn.do(f"getelementptr {ty}, ptr {stage}, i64 {q}") for stage in state.stages]
+            values = [fn.do(f"load {ty}, ptr {a}") for a in at]
+            total = self.folded(acc, leaf, values, lanes)
+            if remaining:
+                left = fn.spread_type(fn.do(f"sub i64 {remaining}, {q * lanes}"), "i64", lanes)
+                mask = fn.do(f"icmp slt <{lanes} x i64> {fn.iota(lanes)}, {left}")
+                total = fn.do(f"select <{lanes} x i1> {mask}, {ty} {total}, {ty} {leaf}")
+            leaf = total
+        accs.push(fn, state.levels, leaf, t, acc.monoid, acc.dtype, lanes)
+
+    def close_acc(self, state: Sum, n: str) -> None:
+        """After the loop: the accumulator's value."""
+        acc, fn = state.acc, self.fn
+        if state.kind == "register":
+            self.known[acc.name] = Known(state.value, acc.dtype, 1)
+        elif state.kind == "stage":
+            lanes = accs.lanes_of(acc.dtype)
+            shift = (accs.LEAF * lanes).bit_length() - 1
+            whole = fn.do(f"lshr i64 {n}, {shift}")
+            rest = fn.do(f"and i64 {n}, {accs.LEAF * lanes - 1}")
+            partial = fn.do(f"icmp ne i64 {rest}, 0")
+            with fn.when(partial):
+                self._push_stage(state, whole, rest)
+            count = fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {partial} to i64')}")
+            total = accs.collapse(fn, state.levels, count, acc.monoid, acc.dtype, lanes)
+            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, lanes)
+            self.known[acc.name] = Known(self.sum_of_none(acc, total, n), acc.dtype, 1)
+        elif accs.is_ordered(acc.monoid, acc.order, acc.dtype):
+            self._close_array(state, n)
+
+    def _close_array(self, state: Sum, n: str) -> None:
+        acc, fn = state.acc, self.fn
+        leaf = accs.leaf_of(acc.order)
+        whole = fn.do(f"lshr i64 {n}, {leaf.bit_length() - 1}")
+        partial = fn.do(f"icmp ne i64 {fn.do(f'and i64 {n}, {leaf - 1}')}, 0")
+        with fn.when(partial):
+            self.tree("push", state, whole)
+        self.tree("finish", state, fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {partial} to i64')}"))
+        if acc.monoid in ("sum", "fma"):
+            with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
+                self.fill_region(state.value, self.size(acc.size), acc.dtype, "0x0000000000000000")
+
+    def sum_of_none(self, acc: Acc, total: str, n: str) -> str:
+        """A float sum of nothing is +0, not the identity -0."""
+        if acc.monoid not in ("sum", "fma") or not acc.dtype.is_float or (n.isdigit() and int(n)):
+            return total
+        ty = REGISTER[acc.dtype.name]
+        return self.fn.do(
+            f"select i1 {self.fn.do(f'icmp eq i64 {n}, 0')}, {ty} 0x0000000000000000, {ty} {total}"
+        )

@@ -1,0 +1,77 @@
+"""Random graphs: every stage means what the reference means, bit for bit, with any optional pass left out.
+
+A chunk holds every possible pair of gates, one reading the other, at least once; there are twenty chunks. On failure
+the seed and a minimised graph are printed: `directed(chunk, index)` or `grown(seed)` make the whole graph again.
+"""
+
+import pytest
+
+from graphc.ir.types import f64
+from graphc.pipeline import Options
+from tests.random_checks import minimised, outcome, report
+from tests.random_graphs import directed, gates, grown, pairs_in, per_chunk, possible_pairs
+
+CHUNKS = 20
+GROWN = 12  # in a chunk
+SKIPPED = ((), ("rules",), (), ("fold",), ("fuse",), (), ("reuse",))
+RESTARTS = ("trace", "simplify", "fuse", "plan")
+
+
+def run_of(number):
+    """How graph number `number` is compiled: what is left out, where it begins from text, and whether in haste."""
+    return {
+        "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
+        "restart": RESTARTS[number // 3 % len(RESTARTS)],
+        "quick": number % 4 != 0,
+    }
+
+
+def test_there_are_enough_graphs_and_pairs():
+    """At least 2,000 graphs; nearly all pairs are possible, and every gate gives and takes."""
+    assert CHUNKS * per_chunk() >= 2000
+    pairs = possible_pairs()
+    producers, consumers = gates()
+    assert len(pairs) > 0.75 * len(producers) * len(consumers)
+    assert {p for p, _ in pairs} == set(producers)
+    assert {c for _, c in pairs} == set(consumers)
+
+
+def test_impossible_pairs_have_a_reason_in_types():
+    """What is left out is bools and integers where floats are needed, and the like."""
+    pairs = possible_pairs()
+    assert ("lt", "exp") not in pairs  # a bool
+    assert ("exp", "logical_and") not in pairs
+    assert ("size", "sum") not in pairs  # of rank 0
+    assert ("argmax", "take") in pairs
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_stage_means_the_same(chunk):
+    """Compiled code, the loops after fuse and after plan, and the simplified graph give the reference's bits; text
+    parses back, and what follows from it is the same to the byte; each possible pair of gates stands in some graph."""
+    missing = set(possible_pairs())
+    failed = []
+    for i in range(per_chunk() + GROWN):
+        case = directed(chunk, i) if i < per_chunk() else grown(chunk * GROWN + i)
+        missing.difference_update(pairs_in(case.graph))
+        how = run_of(chunk * 17 + i)
+        found = outcome(case, **how)
+        if found:
+            failed.append((case, how, found))
+    assert not failed, explain(failed)
+    assert not missing, f"chunk {chunk} lacks {sorted(missing)[:9]}"
+
+
+def explain(failed):
+    """The first failure made small, and the others by name."""
+    case, how, found = failed[0]
+    small = minimised(case, lambda smaller: outcome(smaller, **how))
+    names = "\n".join(f"{c.name}: {f[:120]}" for c, _, f in failed)
+    return f"{names}\n\n{how}\n{report(small, outcome(small, **how) or found)}"
+
+
+def test_a_case_is_a_function_of_its_seed():
+    """The same seed gives the same graph and the same data."""
+    a, b = directed(3, 4), directed(3, 4)
+    assert str(a.graph) == str(b.graph)
+    assert all((x == y).all() or x.dtype == f64.numpy for x, y in zip(a.runs[0].args, b.runs[0].args, strict=True))
