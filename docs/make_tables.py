@@ -4,7 +4,6 @@ python docs/make_tables.py            writes them anew
 python docs/make_tables.py --check    fails if they are not what the registry gives
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -19,10 +18,14 @@ def ulp_table() -> str:
     gates = [g for g in registry().values() if isinstance(g, Elementwise) and g.ulp is not None]
     rounded = [g for g in gates if g.ulp == 0.5]
     lines = ["| gate | ULP | what it is |", "| --- | ---: | --- |"]
-    lines += [f"| `{g.name}` | {g.ulp:g} | {g.doc} |" for g in gates if g.ulp != 0.5]
+    lines += [f"| `{g.name}` | {g.ulp:g} | {cell(g.doc)} |" for g in gates if g.ulp != 0.5]
     names = ", ".join(f"`{g.name}`" for g in rounded)
     lines.append(f"| {names} | 0.5 | The true result, rounded once, or exact. |")
     return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def jacobian_table() -> str:
@@ -42,10 +45,10 @@ TABLES = {"ulp": ulp_table, "jacobians": jacobian_table}
 def with_tables(text: str) -> str:
     """The page with every table between its two markers made anew."""
     for name, make in TABLES.items():
-        begin, end = f"<!-- table:{name} -->\n", "<!-- /table -->"
-        pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
-        text, count = pattern.subn(lambda _: f"{begin}{make()}\n{end}", text)
-        assert count == 1, f"{PAGE} has {count} places for the table {name}"
+        before, begin, rest = text.partition(f"<!-- table:{name} -->\n")
+        _, end, after = rest.partition("<!-- /table -->")
+        assert begin and end, f"{PAGE} has no place for the table {name}"
+        text = f"{before}{begin}{make()}\n{end}{after}"
     return text
 
 

@@ -8,9 +8,10 @@
     emit      Program                     -> LLVM text  graphc/codegen/kernels.py
     jit       LLVM text                   -> Kernel     graphc/runtime/kernel.py
 
-A stage's name is its module, its dump file, its golden folder and its test file. What goes in and what comes out
-prints as text that parses back, except for the last, so a compilation can stop after any stage and go on from
-text. An observer sees every stage's output: dumps, timings, verification and `explain` all hang there.
+A stage's name is its module, its dump file, its golden folder and its test file. What goes in and
+what comes out prints as text that parses back, except for the last, so a compilation can stop after
+any stage and go on from text. An observer sees every stage's output: dumps, timings, verification
+and `explain` all hang there.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ class Options:
     """How to compile; part of every key."""
 
     wrt: tuple[str, ...] = ()  # inputs whose gradients are outputs, too
-    seeds: str = (
-        "one"  # "one": the cotangent of a scalar output is 1; "input": cotangents are inputs
-    )
+    seeds: str = "one"  # the cotangent of a scalar output is 1; "input": cotangents are inputs
     deterministic: bool = False
     skip: frozenset[str] = frozenset()  # optional passes left out
     isa: str = "host"
@@ -77,8 +76,8 @@ def _emit(program: Any, options: Options) -> str:
 
 
 def _jit(text: str, options: Options) -> Any:
-    from graphc.runtime.jit import Jit
     from graphc.codegen.kernels import ENTRY
+    from graphc.runtime.jit import Jit
 
     return Jit.link(text, (ENTRY,))
 
@@ -125,8 +124,8 @@ def run_stages(
 ) -> Any:
     """Run the stages from `first` to `last` on what the stage before `first` gave.
 
-    GRAPHC_VERIFY=1 checks what each stage gives; GRAPHC_VERIFY=2 also runs it, and names the first stage that
-    changed a value.
+    GRAPHC_VERIFY=1 checks what each stage gives; GRAPHC_VERIFY=2 also runs it, and names the first
+    stage that changed a value.
     """
     checker = _checker()
     for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:

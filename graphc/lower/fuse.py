@@ -1,13 +1,15 @@
-"""fuse: a simplified graph becomes loops. What shares a loop shares its data, in registers or in cache.
+"""fuse: a simplified graph becomes loops. What shares a loop shares its data, in registers or cache.
 
 In:   a `Graph` of sources, elementwise, movement, reduction, contraction and indexing gates.
 Out:  a `Program` without offsets.
-Invariant: two tasks share a loop only if each iteration of the reader needs just the same iteration of the other.
+Invariant: two tasks share a loop only if each iteration of the reader needs just the same iteration
+of the other.
 
-How: every task has a domain. At each depth, tasks are put into steps as early as their operands allow; tasks of one
-step with one leading size share a loop, and the same is done for the rest of their domains inside of it. A value
-that is read only inside of the loops that make it lives in a register; one that is read by a later loop inside of
-the same outer loop lives in that iteration's scratch; all others live in the arena or in an output.
+How: every task has a domain. At each depth, tasks are put into steps as early as their operands
+allow; tasks of one step with one leading size share a loop, and the same is done for the rest of
+their domains inside of it. A value that is read only inside of the loops that make it lives in a
+register; one that is read by a later loop inside of the same outer loop lives in that iteration's
+scratch; all others live in the arena or in an output.
 """
 
 from __future__ import annotations
@@ -60,14 +62,16 @@ def _check_limits(graph: Graph) -> None:
     for name in graph.sizes:
         if name.startswith("_"):
             raise CompileError(
-                f"graph {graph.name}: the size {name!r} begins with _, which is kept for loops: rename it"
+                f"graph {graph.name}: the size {name!r} begins with _, as only the variables of loops "
+                "may: rename it"
             )
     for node in graph.nodes:
         if node.type.rank > len(VARIABLES):
             origin = graph.origin(node)
             place = f" at {origin}" if origin else ""
             raise CompileError(
-                f"graph {graph.name}: {node.op}{place} has rank {node.type.rank}; at most {len(VARIABLES)} axes"
+                f"graph {graph.name}: {node.op}{place} has {node.type.rank} axes, more than the "
+                f"{len(VARIABLES)} that can be compiled: reshape it to fewer"
             )
 
 
@@ -96,7 +100,7 @@ def _aligned(made: Task, access: Access, depth: int) -> bool:
 
 
 def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
-    """Steps by longest path: a reader shares its operand's step where the classes and iterations agree."""
+    """Steps by longest path; a reader shares its operand's where classes and iterations agree."""
     inside = set(tasks)
     step: dict[Task, int] = {}
     lanes: dict[tuple[int, Any], int] = {}
@@ -184,7 +188,7 @@ class _Storage:
             self._place(task, readers[task])
 
     def _fresh(self, name: str) -> str:
-        """A buffer's name that no input has, nor any of the private buffers that plan adds to it."""
+        """A buffer's name that no input has, nor a private buffer that plan adds to it."""
         while any(name + suffix in self.buffers for suffix in ("", ".tree", ".panel")):
             name += "_"
         return name
@@ -201,7 +205,7 @@ class _Storage:
                 self.loops[t], self.kernel[t] = loops, kernel
 
     def scope(self, task: Task) -> tuple[int, ...]:
-        """The loops inside of which the value is known: those around the task, or around its reducing loop."""
+        """The loops in which the value is known: around the task, or around its reducing loop."""
         loops = self.loops[task]
         return loops if task.reduced is None else loops[: task.reduced]
 

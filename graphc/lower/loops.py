@@ -14,9 +14,10 @@
         add %1 %5
       store loss[0] %1
 
-Invariant: a program means the same whatever its loops are annotated with. Values are numbers at one point of the
-iteration space; an index is a size polynomial over the loop variables and named sizes, in elements; an accumulator
-can be read only after its loop, an array accumulator through the buffer that it fills.
+Invariant: a program means the same whatever its loops are annotated with. Values are numbers at one
+point of the iteration space; an index is a size polynomial over the loop variables and named sizes,
+in elements; an accumulator can be read only after its loop, an array accumulator through the buffer
+that it fills.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Union
 
 from graphc.errors import FormatError
 from graphc.ir.scalar import Instruction, bits_text, parse_bits
@@ -41,7 +41,7 @@ class Buffer:
     role: str  # "input", "output", "constant", "temp"
     type: TensorType
     data: bytes = b""  # of a constant
-    scope: str = ""  # of a temp: "" the whole program, or the loop variable whose iterations each have their own
+    scope: str = ""  # of a temp: the loop variable whose iterations each have their own, if any
     offset: Size | None = None  # of a temp, in bytes, set by plan
 
     def bytes(self) -> Size:
@@ -100,7 +100,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Index:
-    """%name = value wrapped into 0..size-1; one that is out of bounds is clamped, and the run fails."""
+    """%name = value wrapped into 0..size-1; out of bounds it is clamped, and the run fails."""
 
     name: str
     value: str
@@ -109,7 +109,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Add:
-    """Fold a value (for fma: a product of two) into an accumulator, at an index of an array accumulator."""
+    """Fold a value (for fma: a product of two) into an accumulator; `index` is an array's element."""
 
     acc: str
     values: tuple[str, ...]
@@ -145,7 +145,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Contract:
-    """A matrix product as a whole: out[letters] = sum over k of a * b; `sizes` gives every letter's extent."""
+    """A matrix product: out[letters] = sum over k of a * b; `sizes` gives every letter's extent."""
 
     out: Operand
     a: Operand
@@ -158,8 +158,11 @@ class Contract:
 
 @dataclass(frozen=True)
 class For:
-    """A loop. `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one iteration
-    after the other), `blocks` (256 iterations at once, statement by statement)."""
+    """A loop.
+
+    `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one iteration
+    after the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part).
+    """
 
     var: str
     size: Size
@@ -168,12 +171,12 @@ class For:
     mode: str = "rows"
 
 
-Statement = Union[Let, Iota, Load, Store, Index, Add, Scatter, Fill, Contract, For]
+Statement = Let | Iota | Load | Store | Index | Add | Scatter | Fill | Contract | For
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A run of statements that becomes one native function; the origins are those of the nodes in it."""
+    """A run of statements that becomes one native function."""
 
     name: str
     body: tuple[Statement, ...]
@@ -314,7 +317,8 @@ def statement_text(s: Statement) -> str:
 
 
 _BUFFER = re.compile(
-    r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$"
+    r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
+    r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$"
 )
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
@@ -464,8 +468,9 @@ def _parse_contract(rest: str) -> Contract:
     match = re.match(r"(\w+) (\w+) (\w) (\S+\[.*?\]) (\S+\[.*?\]) (\S+\[.*?\]) sizes (.*)$", rest)
     if not match:
         raise ValueError("not a contraction")
-    order, dtype, k, out, a, b, sizes = match.groups()
-    return Contract(*map(_parse_operand, (out, a, b)), _parse_pairs(sizes), k, order, DTYPES[dtype])
+    order, dtype, k, *operands, sizes = match.groups()
+    out, a, b = map(_parse_operand, operands)
+    return Contract(out, a, b, _parse_pairs(sizes), k, order, DTYPES[dtype])
 
 
 def _parse_operand(text: str) -> Operand:
@@ -479,8 +484,12 @@ def _parse_pairs(text: str) -> tuple[tuple[str, Size], ...]:
 
 
 _PARSERS: dict[str, Callable[[str], Statement]] = {
-    "store": _parse_store, "add": _parse_add, "scatter": _parse_scatter, "fill": _parse_fill, "contract": _parse_contract,
-}  # fmt: skip
+    "store": _parse_store,
+    "add": _parse_add,
+    "scatter": _parse_scatter,
+    "fill": _parse_fill,
+    "contract": _parse_contract,
+}
 
 
 def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
@@ -489,7 +498,7 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 
 
 __all__ = [
-    "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Iota", "Kernel", "Let", "Load", "Operand", "Program",
-    "Scatter", "Statement", "Store", "coefficient", "let", "parse_program", "print_program",
-    "statement_text", "walk", "without",
+    "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Iota", "Kernel", "Let", "Load",
+    "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "let", "parse_program",
+    "print_program", "statement_text", "walk", "without",
 ]  # fmt: skip

@@ -98,7 +98,8 @@ def panel_name(contract: Contract) -> str:
 
 
 def tree_stride(size: Size) -> Size:
-    """From one level of a tree to the next, in elements: whole vectors, so that a masked one stays in its level."""
+    """From one level of a tree to the next, in elements: whole vectors, so that a masked one stays
+    in its level."""
     return align_up(size, 16)
 
 
@@ -288,8 +289,8 @@ def passes_over(program: Program, name: str) -> int:
     """How many sweeps over a buffer's data are farther apart than 256 kB.
 
     Each top-level loop that loads it is a sweep; in one, loops over the same row count once if the
-    row is at most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at the
-    call count as small.
+    row is at most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at
+    the call count as small.
     """
     total = 0
     for kernel in program.kernels:

@@ -1,7 +1,8 @@
 """How loops run: the annotations that `fuse` puts on them. None of them changes a value.
 
-`vector`: iterations are lanes; for innermost loops. `blocks`: 64 iterations at once, part by part, while their data
-stay in cache; for loops over short rows. `rows`: one iteration after the other; for all others.
+`vector`: iterations are lanes; for innermost loops. `blocks`: 64 iterations at once, part by part,
+while their data stay in cache; for loops over short rows. `rows`: one iteration after the other;
+for all others.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from graphc.lower.loops import (
     walk,
 )
 
-BLOCK_ROWS = (
-    64  # whole leaves of every order but `chain`, and short rows of a block stay in the first cache
-)
+# Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
+BLOCK_ROWS = 64
 CACHE_BYTES = 256 * 1024  # that a block of rows may take
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Innermost loops run in lanes, unless they scatter; all others one iteration after the other."""
+    """Innermost loops run in lanes, unless they scatter; others one iteration after the other."""
     made: list[Statement] = []
     for s in body:
         if isinstance(s, For):
@@ -44,17 +44,18 @@ def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
 
 
 def _strided(scatter: Scatter, var: str) -> bool:
-    """Do different iterations surely write different elements? Only if the variable strides through the buffer."""
+    """Do iterations surely write different elements? If the variable strides through the buffer."""
     index = scatter.index
     return isinstance(index, Dim) and any(var in m for m, _ in index.terms)
 
 
 def in_blocks(program: Program) -> Program:
-    """Top-level loops over short rows run in blocks; scratch of one row becomes scratch of a block's rows."""
+    """Top-level loops over short rows run in blocks, with scratch for all rows of a block."""
     kernels, wider = [], set()
     for kernel in program.kernels:
         body = tuple(
-            replace(s, mode="blocks") if _worthwhile(program, s) else s for s in kernel.body
+            replace(s, mode="blocks") if isinstance(s, For) and _worthwhile(program, s) else s
+            for s in kernel.body
         )
         for s in body:
             if isinstance(s, For) and s.mode == "blocks":
@@ -73,23 +74,21 @@ def _buffers(loop: For) -> list[str]:
     return [s.buffer for s, _ in walk(loop.body) if isinstance(s, (Load, Store, Scatter))]
 
 
-def _worthwhile(program: Program, s: Statement) -> bool:
-    """A loop over rows with something to compute between its inner loops, or sums of rows, and rows that are short."""
-    if not isinstance(s, For) or s.mode != "rows" or any(isinstance(t, Contract) for t in s.body):
+def _worthwhile(program: Program, loop: For) -> bool:
+    """Are the rows short, and is there something to compute between inner loops, or sums of rows?"""
+    if loop.mode != "rows" or any(isinstance(s, Contract) for s in loop.body):
         return False
-    inner = [t for t in s.body if isinstance(t, For)]
+    inner = [s for s in loop.body if isinstance(s, For)]
     if not inner or any(f.mode != "vector" for f in inner):
         return False
-    between = any(
-        isinstance(t, (Let, Add)) and not (isinstance(t, Let) and t.op == "const") for t in s.body
-    )
-    return (between or any(a.into for a in s.accs)) and _row_bytes(
-        program, inner
-    ) * BLOCK_ROWS <= CACHE_BYTES
+    between = any(isinstance(s, Add) or (isinstance(s, Let) and s.op != "const") for s in loop.body)
+    if not between and not any(a.into for a in loop.accs):
+        return False
+    return _row_bytes(program, inner) * BLOCK_ROWS <= CACHE_BYTES
 
 
 def _row_bytes(program: Program, inner: list[For]) -> int:
-    """The bytes of a row in all buffers that the inner loops walk; a size unknown before the call is too much."""
+    """The bytes of a row in all buffers that the inner loops walk; too many where not known."""
     touched: dict[tuple[str, Size], int] = {}
     for f in inner:
         if not isinstance(f.size, int):

@@ -1,4 +1,4 @@
-"""The statements of fused loops: loads, scalar operations, accumulators and stores, one task after the other."""
+"""The statements of fused loops: loads, scalar operations, accumulators and stores, task by task."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from graphc.lower.loops import (
     Let,
     Load,
     Operand,
+    Scatter,
     Statement,
     Store,
-    Scatter,
 )
 from graphc.lower.tasks import UNIT, Access, Task
 
@@ -100,26 +100,12 @@ class Writer:
         name = self.accs[task] = self.name()
         node, r = task.node, task.reduced
         assert r is not None
-        monoid = (
-            "fma"
-            if task.kind == "fma" and task.type.dtype.is_float
-            else "sum"
-            if task.kind == "fma"
-            else node.op
-        )
+        monoid = node.op if task.kind != "fma" else "fma" if task.type.dtype.is_float else "sum"
         if r == len(task.domain) - 1:
             return Acc(name, task.type.dtype, monoid, node["order"])
         place = self.storage.places[task]
-        inner = product(task.domain[r + 1 :])
-        return Acc(
-            name,
-            task.type.dtype,
-            monoid,
-            node["order"],
-            place.buffer,
-            self._at(place, task, before=r),
-            inner,
-        )
+        start, inner = self._at(place, task, before=r), product(task.domain[r + 1 :])
+        return Acc(name, task.type.dtype, monoid, node["order"], place.buffer, start, inner)
 
     def _at(self, place: Place, task: Task, before: int | None = None) -> Size:
         """The index of the task's own element in its memory (up to a domain position)."""
@@ -277,10 +263,8 @@ class Writer:
 
     def _contract(self, task: Task, body: _Body) -> None:
         a, b, out = parse_spec(task.node["spec"])
-        operands = [
-            self._operand(access, letters)
-            for access, letters in zip(task.reads, (a, b), strict=True)
-        ]
+        left, right = task.reads
+        operands = self._operand(left, a), self._operand(right, b)
         place = self.storage.places[task]
         target = Operand(place.buffer, 0, tuple(zip(out, row_major(place.shape), strict=True)))
         sizes = tuple(task.extra["sizes"].items())

@@ -1,17 +1,18 @@
-"""Tasks: what a graph asks to be computed, each over its own iteration space, before any loop exists.
+"""Tasks: what a graph asks to be computed, each over its own iteration space, before loops exist.
 
 In:   a simplified `Graph`.
-Out:  `Task`s in order. Each has a domain (one size for every loop around its innermost statement), the domain
-      positions that it reduces, and for every operand an `Access`: what is read, and where along the domain.
-Invariant: views cost nothing. A chain of them is folded into the access of whoever reads it; `reshape` reads the
-operand's memory under another shape.
+Out:  `Task`s in order. Each has a domain (one size for every loop around its innermost statement),
+      the domain positions that it reduces, and for every operand an `Access`: what is read, and
+      where along the domain.
+Invariant: views cost nothing. A chain of them is folded into the access of whoever reads it;
+`reshape` reads the operand's memory under another shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Union
+from typing import Any
 
 from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
 from graphc.gates.elementwise import Elementwise
@@ -20,19 +21,16 @@ from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType
 
-
 UNIT = -1  # no position: an axis of size 1 has no loop
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Element of `base` (a task, or a source node) at start + step * loop, one entry for each of its axes."""
+    """The element of `base` at start + step * loop, with one entry of `map` for each of its axes."""
 
-    base: Union[Task, Node]
+    base: Task | Node  # a node is a source
     map: IndexMap
-    shape: tuple[
-        Size, ...
-    ]  # of the memory that is read; differs from the base's own shape after a reshape
+    shape: tuple[Size, ...]  # of the memory that is read: not the base's own after a reshape
     reshaped: bool = False
 
 
@@ -43,9 +41,7 @@ class Task:
     node: Node
     kind: str  # elementwise, copy, reduce, fma, contract, take, scatter
     domain: tuple[Size, ...]
-    out_axes: tuple[
-        int, ...
-    ]  # the domain position of each axis of the result; UNIT where its size is 1
+    out_axes: tuple[int, ...]  # of each axis of the result, in the domain; UNIT for size 1
     reads: tuple[Access, ...]
     type: TensorType  # of the value
     region: tuple[Task, IndexMap] | None = None  # a copy into a part of another task's memory
@@ -137,7 +133,7 @@ class _Collector:
         return Access(self.of.get(node, node), along, node.type.shape)
 
     def _reshaped(self, node: Node, along: IndexMap) -> Access:
-        """Read the operand's memory under the shape of the reshape; views and constants are copied first."""
+        """Read the operand's memory under another shape; views and constants are copied first."""
         base = node.args[0]
         while base.op == "reshape":
             base = base.args[0]
@@ -180,13 +176,13 @@ class _Collector:
             letters = out[: len(out) - len(inner)] + k + out[len(out) - len(inner) :]
         sizes = dict(zip(a + b, node.args[0].type.shape + node.args[1].type.shape, strict=True))
         if letters:  # a vector along the last loops: fused like any reduction
-            self.of[node] = self._add(
-                Task(
-                    node, "fma", tuple(sizes[c] for c in letters), tuple(letters.index(c) for c in out),
-                    tuple(self.access(x, tuple(Along(letters.index(c)) for c in part))
-                          for x, part in zip(node.args, (a, b), strict=True)), node.type,
-                )
-            )  # fmt: skip
+            domain = tuple(sizes[c] for c in letters)
+            out_axes, *maps = (tuple(map(letters.index, part)) for part in (out, a, b))
+            reads = tuple(
+                self.access(x, tuple(map(Along, axes)))
+                for x, axes in zip(node.args, maps, strict=True)
+            )
+            self.of[node] = self._add(Task(node, "fma", domain, out_axes, reads, node.type))
             return
         reads = tuple(self._in_memory(x) for x in node.args)
         task = Task(node, "contract", (), (), reads, node.type, extra={"sizes": sizes, "k": k})
@@ -284,12 +280,15 @@ class _Collector:
 
 
 def _drop_units(task: Task) -> None:
-    """Axes of size 1 need no loop: their index is 0. (A scatter's domain keeps them: it is read by position.)"""
+    """Axes of size 1 need no loop: their index is 0. A scatter, read by position, keeps them."""
     if task.kind == "scatter" or 1 not in task.domain:
         return
     kept = [p for p, s in enumerate(task.domain) if s != 1 or p == task.reduced]
     if task.reduced is not None and kept[-1] == task.reduced < len(task.domain) - 1:
-        if task.node["order"] in ("rows", "chain"):  # orders of arrays, be it an array of one element
+        if task.node["order"] in (
+            "rows",
+            "chain",
+        ):  # orders of arrays, be it an array of one element
             kept.append(len(task.domain) - 1)
     new = {p: i for i, p in enumerate(kept)}
 

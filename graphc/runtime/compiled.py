@@ -1,8 +1,10 @@
-"""A compiled graph, as its user holds it: value, gradient, forward and backward, each one native function.
+"""A compiled graph, as its user holds it: value, gradient, forward, backward, each a native function.
 
 In:   a declared graph and the parameters to differentiate by.
-Out:  a `Compiled`: `k(x)`, `k.value_and_grad(x)`, `k.forward(x)` and `k.backward(saved, ct)`, and what they cost.
-Invariant: results have the structure that the function gave them; gradients the structure of their parameters.
+Out:  a `Compiled`: `k(x)`, `k.value_and_grad(x)`, `k.forward(x)` and `k.backward(saved, ct)`, and
+      what they cost.
+Invariant: results have the structure that the function gave them, gradients the structure of their
+parameters.
 
 >>> import numpy as np
 >>> from graphc.dsl.declare import graph
@@ -27,7 +29,7 @@ import numpy as np
 
 from graphc.dsl.declare import Declared, Graph
 from graphc.dsl.trace import Traced
-from graphc.dsl.tree import flatten_like, unflatten
+from graphc.dsl.tree import LEAF, flatten_like, unflatten
 from graphc.errors import DifferentiationError, SignatureError
 from graphc.ir import graph as ir
 from graphc.ir.types import Size, TensorType, evaluate, f64, product
@@ -46,9 +48,9 @@ def compile(  # noqa: A001  the public name, as in `re.compile`
 ) -> Compiled:
     """Compile a declared graph.
 
-    `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients come back alike.
-    `deterministic` keeps large matrix products in graphc's own kernel. `skip` leaves out optional passes
-    ("rules", "fold", "fuse", "reuse"), for tests and for curiosity.
+    `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients come
+    back alike. `deterministic` keeps large matrix products in graphc's own kernel. `skip` leaves out
+    optional passes ("rules", "fold", "fuse", "blocks", "reuse"), for tests and for curiosity.
     """
     if not isinstance(declared, (Declared, Graph)):
         declared = Declared(declared)  # type: ignore[arg-type]
@@ -74,8 +76,8 @@ class Saved:
             for n, a in zip(self.names, self.arrays, strict=True)
         ]
         ratio = self.dense_nbytes / max(self.nbytes, 1)
-        head = f"saved {self.nbytes:,} bytes; dense Jacobians would take {self.dense_nbytes:,} ({ratio:,.0f} times as many)"
-        return "\n".join([head, *lines])
+        head = f"saved {self.nbytes:,} bytes; dense Jacobians would take {self.dense_nbytes:,}"
+        return "\n".join([f"{head} ({ratio:,.0f} times as many)", *lines])
 
 
 class Stages(Mapping[str, str]):
@@ -131,9 +133,8 @@ class Compiled:
         names = [n["name"] for n in self.traced.arguments]
         found = [n for n in names if n == name or n.startswith(f"{name}.")]
         if not found:
-            raise SignatureError(
-                f"{self.__name__} has no parameter {name!r}; it has {', '.join(self.__signature__.parameters)}"
-            )
+            known = ", ".join(self.__signature__.parameters)
+            raise SignatureError(f"{self.__name__} has no parameter {name!r}; it has {known}")
         return found
 
     @property
@@ -143,7 +144,8 @@ class Compiled:
     def _differentiable(self, what: str) -> None:
         if not self.wrt:
             raise DifferentiationError(
-                f"{self.__name__}.{what} needs parameters to differentiate by: compile it with wrt=(...)"
+                f"{self.__name__}.{what} needs parameters to differentiate by: "
+                "compile it with wrt=(...)"
             )
 
     # -- kernels -----------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ class Compiled:
     # -- calls -------------------------------------------------------------------------------------
 
     def _arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
-        """The arrays that kernels read: as given where they fit, else converted, or an error that says why not."""
+        """The arrays that kernels read: as given where they fit, else converted, or an error."""
         if not kwargs and self._plain is not None and len(args) == len(self._plain):
             arrays = [_as_given(x, ty, name) for x, (ty, name) in zip(args, self._plain)]
             shapes = tuple([a.shape for a in arrays])
@@ -212,7 +214,10 @@ class Compiled:
         return [*arrays, *self.traced.captured]
 
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
-        """The value: arrays in, arrays (or a NumPy scalar) out. `out` takes arrays like the result, to be filled."""
+        """The value: arrays in, arrays (or a NumPy scalar) out.
+
+        `out` takes arrays like the result, to be filled.
+        """
         arrays = self._arrays(args, kwargs)
         if out is None:
             return self._tree(self.value_kernel.run(arrays))
@@ -232,6 +237,8 @@ class Compiled:
         return out
 
     def _tree(self, results: Sequence[np.ndarray]) -> Any:
+        if self.traced.out_tree is LEAF:
+            return as_result(results[0])
         return unflatten(self.traced.out_tree, map(as_result, results))
 
     def _gradients(self, flat: Sequence[np.ndarray]) -> Any:
@@ -253,7 +260,10 @@ class Compiled:
         return self._tree(results[:count]), self._gradients(results[count:])
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Saved]:
-        """The value, and what `backward` needs of this run: copies, so later changes of the inputs do no harm."""
+        """The value, and what `backward` needs of this run.
+
+        Copies are kept, so later changes of the inputs do no harm.
+        """
         arrays = self._arrays(args, kwargs)
         kernel, _, joint = self._halves
         results = kernel.run(arrays)
@@ -349,7 +359,7 @@ def _what(node: ir.Node) -> str:
 
 
 def dense_bytes(graph: ir.Graph, wrt: Sequence[str]) -> Size:
-    """Bytes of the Jacobians, stored in full, of all gates between the inputs `wrt` and the outputs."""
+    """Bytes of the Jacobians, stored in full, of all gates from the inputs `wrt` to the outputs."""
     active = {n for n in graph.inputs if n["name"] in wrt}
     total: Size = 0
     for node in graph.nodes:

@@ -2,8 +2,8 @@
 
 In:   the text of an LLVM module and the names it exports.
 Out:  a `Library` with the addresses of those names, alive as long as the `Library` is.
-Invariant: one context per compilation, one lock around LLVM, and nothing of LLVM runs after the interpreter
-starts to shut down.
+Invariant: one context per compilation, one lock around LLVM, and nothing of LLVM runs after the
+interpreter starts to shut down.
 
 >>> text = "define double @half(double %x) { %y = fmul double %x, 5.0e-1\\n ret double %y }"
 >>> library = Jit.link(text, ("half",))

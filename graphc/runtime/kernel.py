@@ -2,7 +2,8 @@
 
 In:   C-contiguous arrays of the program's dtypes, in the order of its inputs.
 Out:  new arrays, in the order of its outputs.
-Invariant: sizes are checked before anything runs; a failed run leaves its inputs as they were and returns nothing.
+Invariant: sizes are checked before anything runs; a failed run leaves its inputs as they were and
+returns nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from graphc.ir.types import Dim, evaluate
 from graphc.lower.loops import Program
 from graphc.pipeline import Observer, Options, run_stages
 from graphc.runtime.jit import Library
+from graphc.runtime.objects import call_through
 
 _ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
@@ -33,7 +35,7 @@ LAYOUTS = 256  # shapes whose layouts are remembered
 
 @dataclass(frozen=True)
 class Layout:
-    """What a call with some shapes needs: outputs, bytes of the arena, named sizes, the type of its slots."""
+    """What a call with some shapes needs: outputs, arena bytes, named sizes, the type of its slots."""
 
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
     arena: int
@@ -57,27 +59,38 @@ class Kernel:
     library: Library
 
     _choosing: list[Node] = field(init=False, repr=False)
+    _address: int = field(init=False, repr=False)
     _entry: Callable[..., int] = field(init=False, repr=False)
     _layouts: dict[Shapes, Layout] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_choosing", _choosing(self.graph))
-        object.__setattr__(self, "_entry", _ENTRY_TYPE(self.library.address(ENTRY)))
+        object.__setattr__(self, "_address", self.library.address(ENTRY))
+        object.__setattr__(self, "_entry", _ENTRY_TYPE(self._address))
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for inputs of the right dtype and layout; an IndexError where an index is out of bounds."""
+        """The outputs for inputs of the right dtype and layout; an IndexError where an index is
+        out of bounds."""
         shapes = tuple([a.shape for a in arrays])
         layout = self._layouts.get(shapes) or self._layout(shapes)
         outputs = [np.empty(shape, dtype) for shape, dtype in layout.outputs]
         arena = np.empty(layout.arena, np.uint8)
-        pointers = [a.__array_interface__["data"][0] for a in (*arrays, *outputs)]
-        start = (arena.__array_interface__["data"][0] + 63) & -64
-        slots = layout.slots(0, 0, start, *pointers, *layout.sizes)
-        if self._entry(slots):
+        slots, failed = self._call(layout, (arena, *arrays, *outputs))
+        if failed:
             raise IndexOutOfBounds(
                 f"index {slots[0]} is out of bounds for an axis of size {slots[1]}"
             )
         return outputs
+
+    def _call(self, layout: Layout, arrays: tuple[np.ndarray, ...]) -> tuple[ctypes.Array, int]:
+        """Run on the arena, inputs and outputs; through their objects where native code can read them."""
+        through = call_through()
+        if through is not None:
+            slots = layout.slots(0, 0, *map(id, arrays), *layout.sizes)
+            return slots, through(self._address, slots, 1 + len(arrays))
+        arena, *pointers = (a.ctypes.data for a in arrays)
+        slots = layout.slots(0, 0, (arena + 63) & -64, *pointers, *layout.sizes)
+        return slots, self._entry(slots)
 
     def _layout(self, shapes: Shapes) -> Layout:
         """What a call with these shapes needs; sizes are checked here, once for all calls alike."""
@@ -102,7 +115,7 @@ class Kernel:
 
 
 def _choosing(graph: Graph) -> list[Node]:
-    """The reductions that need an element to choose, over axes whose sizes are known only at the call."""
+    """The reductions that need an element to choose, over axes of sizes known only at the call."""
     return [
         n
         for n in graph.nodes
@@ -118,9 +131,8 @@ def _check_choice(graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
     ]:
         origin = graph.origin(node)
         where = f" at {origin}" if origin else ""
-        raise ShapeError(
-            f"{node.op}{where}: axis {node['axis']} of {node.args[0].type} is empty: nothing to choose from"
-        )
+        axis = f"axis {node['axis']} of {node.args[0].type}"
+        raise ShapeError(f"{node.op}{where}: {axis} is empty: there is nothing to choose from")
 
 
 def compile_graph(
