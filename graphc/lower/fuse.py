@@ -114,6 +114,8 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
         while width and lanes.setdefault((at, kind), width) != width:
             at += 1
         step[task] = at
+    if fused:
+        _sink(tasks, step, lanes, depth)
     members: dict[tuple[int, int, Any], list[Task]] = {}
     rank = {"scalar": 0, "loop": 1, "call": 2}
     for task in tasks:
@@ -130,6 +132,35 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
                 Group(depth, kind[0], kind[1] if kind[0] == "loop" else None, part, inner)
             )
     return groups
+
+
+def _sink(
+    tasks: list[Task], step: dict[Task, int], lanes: dict[tuple[int, Any], int], depth: int
+) -> None:
+    """Tasks move on to a later step whose loop reads them, if all that they share a loop with move, too."""
+    readers: dict[Task, list[tuple[Task, Access]]] = {t: [] for t in tasks}
+    for task in tasks:
+        for made, access in _needs(task):
+            if made in readers:
+                readers[made].append((task, access))
+    for task in reversed(tasks):
+        kind = _class_of(task, depth)
+        if kind[0] != "loop" or not readers[task]:
+            continue
+        gaps = [
+            (step[r], _gap(kind, _class_of(r, depth), task, a, depth)) for r, a in readers[task]
+        ]
+        latest = min(s - gap for s, gap in gaps)
+        joined = any(s == latest and gap == 0 for s, gap in gaps)
+        together = all(
+            all(step[r] >= latest or r is task for r, _ in readers[made])
+            for made, access in _needs(task)
+            if made in readers and step[made] == step[task] and _aligned(made, access, depth)
+        )
+        width = _lane_bytes(task, depth)
+        if latest > step[task] and joined and together:
+            if not width or lanes.setdefault((latest, kind), width) == width:
+                step[task] = latest
 
 
 def _needs(task: Task) -> list[tuple[Task, Access]]:
