@@ -1,4 +1,5 @@
-"""A model as a C library: one object and one header serve every batch size, without Python and without libm."""
+"""A model as a C library: one object and one header serve every batch size, without Python and
+without libm."""
 
 import shutil
 import subprocess
@@ -28,7 +29,9 @@ def sample(n, rng):
 def run_c(program, folder, batches):
     """What the C program writes for these batches."""
     data, results = folder / "batches.bin", folder / "results.bin"
-    data.write_bytes(b"".join(np.int64(len(b[0])).tobytes() + b"".join(x.tobytes() for x in b) for b in batches))
+    data.write_bytes(
+        b"".join(np.int64(len(b[0])).tobytes() + b"".join(x.tobytes() for x in b) for b in batches)
+    )
     subprocess.run([program, data, results], check=True)
     return results.read_bytes()
 
@@ -37,7 +40,9 @@ def undefined_symbols(path):
     """What a file needs of others, as nm says; None where there is no nm."""
     if shutil.which("nm") is None:
         return None
-    return subprocess.run(["nm", "-u", path], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        ["nm", "-u", path], capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def main():
@@ -62,11 +67,23 @@ def main():
         for library in (built.object, built.shared):
             assert library is not None, built.note
             program = folder / f"with_{library.suffix[1:]}"
-            command = [compiler, *WARNINGS, f"-I{folder}", str(MAIN), str(library), f"-Wl,-rpath,{folder}"]
+            command = [
+                compiler,
+                *WARNINGS,
+                f"-I{folder}",
+                str(MAIN),
+                str(library),
+                f"-Wl,-rpath,{folder}",
+            ]
             subprocess.run([*command, "-o", str(program)], check=True)
-            assert run_c(program, folder, batches) == expected, f"{library.name} gives other bits than the JIT"
+            assert run_c(program, folder, batches) == expected, (
+                f"{library.name} gives other bits than the JIT"
+            )
             assert not undefined_symbols(library), f"{library.name} needs other libraries"
-            print(f"{library.name}: the bits of the JIT for {len(batches)} batch sizes, no undefined symbols")
+            print(
+                f"{library.name}: the bits of the JIT for {len(batches)} batch sizes, "
+                "no undefined symbols"
+            )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 In:   `FILE:NAME`, a graph by the path of its file and its name there, or the text of a stage.
 Out:  text on standard output, files where a folder is named.
-Invariant: what the user got wrong is one line on standard error that names the place, and the exit code 2.
+Invariant: what the user got wrong is one line on standard error that names the place, and the exit
+code 2.
 
     graphc compile model.py:loss --wrt w,b -o build/            NAME.o NAME.h NAME.so
     graphc compile model.py:loss --wrt w,b --stop-after fuse    the loops, as text
@@ -33,7 +34,10 @@ from graphc.pipeline import NAMES, STAGES, Options, run_stages
 if TYPE_CHECKING:
     from graphc.runtime.compiled import Compiled
 
-FILES = {name: f"{i}-{name}.{'ll' if name == 'emit' else 's' if name == 'jit' else 'txt'}" for i, name in enumerate(NAMES, 1)}
+FILES = {
+    name: f"{i}-{name}.{'ll' if name == 'emit' else 's' if name == 'jit' else 'txt'}"
+    for i, name in enumerate(NAMES, 1)
+}
 
 
 class UsageError(Exception):
@@ -71,7 +75,11 @@ def _user_place(error: BaseException, graph: str | None) -> str:
     """`model.py:7: `, the last line of the user's file that led to an error."""
     file = (graph or "").rpartition(":")[0]
     path = os.path.abspath(file)
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if os.path.abspath(f.filename) == path]
+    lines = [
+        f.lineno
+        for f in traceback.extract_tb(error.__traceback__)
+        if os.path.abspath(f.filename) == path
+    ]
     return f"{file}:{lines[-1]}: " if lines else ""
 
 
@@ -81,48 +89,94 @@ def _user_place(error: BaseException, graph: str | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     from graphc import __version__
 
-    parser = _Parser(prog="graphc", description="A graph compiler: value and gradient as machine code.")
+    parser = _Parser(
+        prog="graphc", description="A graph compiler: value and gradient as machine code."
+    )
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compile(commands)
-    explain = _command(commands, "explain", _explain, "what was fused, moved and saved, in 40 lines")
+    explain = _command(
+        commands, "explain", _explain, "what was fused, moved and saved, in 40 lines"
+    )
     _graph_arguments(explain)
-    check = _command(commands, "check", _check, "hold value and gradient against extended precision")
+    check = _command(
+        commands, "check", _check, "hold value and gradient against extended precision"
+    )
     _graph_arguments(check)
     check.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
-    check.add_argument("--sizes", type=_sizes, default={}, metavar="n=5,m=3", help="of named sizes (default: 5 each)")
+    check.add_argument(
+        "--sizes",
+        type=_sizes,
+        default={},
+        metavar="n=5,m=3",
+        help="of named sizes (default: 5 each)",
+    )
     diff = _command(commands, "diff", _diff, "what changed between two stages, and what changed it")
     diff.add_argument("first", metavar="STAGE", choices=NAMES)
     diff.add_argument("second", metavar="STAGE", choices=NAMES)
     _graph_arguments(diff)
-    gates = _command(commands, "gates", _gates, "list the gates, with the structure of their Jacobians")
+    gates = _command(
+        commands, "gates", _gates, "list the gates, with the structure of their Jacobians"
+    )
     gates.add_argument("--json", action="store_true", help="as JSON")
     _command(commands, "rules", _rules, "list the rules of `simplify`")
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[Any], int | None], what: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, run: Callable[[Any], int | None], what: str
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     parser.set_defaults(run=run)
     return parser
 
 
 def _graph_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    parser.add_argument("graph", metavar="FILE:NAME", nargs="?" if optional else None, help="a graph in a Python file")
-    parser.add_argument("--wrt", type=_names, default=(), metavar="a,b", help="differentiate by these parameters")
+    parser.add_argument(
+        "graph",
+        metavar="FILE:NAME",
+        nargs="?" if optional else None,
+        help="a graph in a Python file",
+    )
+    parser.add_argument(
+        "--wrt", type=_names, default=(), metavar="a,b", help="differentiate by these parameters"
+    )
 
 
 def _add_compile(commands: Any) -> None:
-    parser = _command(commands, "compile", _compile, "compile a graph to a C library, or to any stage")
+    parser = _command(
+        commands, "compile", _compile, "compile a graph to a C library, or to any stage"
+    )
     _graph_arguments(parser, optional=True)
-    parser.add_argument("-o", dest="output", metavar="DIR", type=Path, help="write NAME.o, NAME.h and NAME.so there")
+    parser.add_argument(
+        "-o", dest="output", metavar="DIR", type=Path, help="write NAME.o, NAME.h and NAME.so there"
+    )
     parser.add_argument("--name", help="the name to export (default: the graph's)")
-    parser.add_argument("--emit", type=_names, default=(), metavar="ll,s", help="with -o: LLVM text, assembly, too")
-    parser.add_argument("--isa", choices=("v3", "host"), default="v3", help="with -o: processors to make code for")
-    parser.add_argument("--stop-after", metavar="STAGE", choices=NAMES, default="jit", help=f"one of {', '.join(NAMES)}")
-    parser.add_argument("--dump", metavar="DIR", type=Path, help="write the text of every stage there (or GRAPHC_DUMP)")
-    parser.add_argument("--resume", metavar="FILE", type=Path, help="go on from a dump, such as 3-simplify.txt")
-    parser.add_argument("--deterministic", action="store_true", help="keep matrix products in graphc's own kernel")
+    parser.add_argument(
+        "--emit", type=_names, default=(), metavar="ll,s", help="with -o: LLVM text, assembly, too"
+    )
+    parser.add_argument(
+        "--isa", choices=("v3", "host"), default="v3", help="with -o: processors to make code for"
+    )
+    parser.add_argument(
+        "--stop-after",
+        metavar="STAGE",
+        choices=NAMES,
+        default="jit",
+        help=f"one of {', '.join(NAMES)}",
+    )
+    parser.add_argument(
+        "--dump",
+        metavar="DIR",
+        type=Path,
+        help="write the text of every stage there (or GRAPHC_DUMP)",
+    )
+    parser.add_argument(
+        "--resume", metavar="FILE", type=Path, help="go on from a dump, such as 3-simplify.txt"
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="keep matrix products in graphc's own kernel"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -152,7 +206,10 @@ def load_graph(place: str) -> Any:
         raise UsageError(f"{file} has no {name!r}; {_graphs_text(module)}")
     found = getattr(module, name)
     if not _is_graph(found):
-        raise UsageError(f"{place} is a {type(found).__name__}, not a declared graph: decorate the function with @graphc.graph")
+        raise UsageError(
+            f"{place} is a {type(found).__name__}, not a declared graph: "
+            "decorate the function with @graphc.graph"
+        )
     return found
 
 
@@ -193,24 +250,30 @@ def _compiled(options: argparse.Namespace, **more: Any) -> Compiled:
     from graphc.runtime.compiled import Compiled, compile
 
     found = load_graph(options.graph)
-    if isinstance(found, Compiled):
-        if not options.wrt and not any(more.values()):
-            return found
-        found, wrt = found.declared, options.wrt or found.wrt
-    else:
-        wrt = options.wrt
-    return compile(found, wrt, **more)
+    if not isinstance(found, Compiled):
+        return compile(found, options.wrt, **more)
+    if not options.wrt and not any(more.values()):
+        return found
+    return compile(found.declared, options.wrt or found.wrt, **more)
 
 
 # -- compile ---------------------------------------------------------------------------------------
 
 
 def _compile(options: argparse.Namespace) -> None:
-    dump = options.dump or (Path(os.environ["GRAPHC_DUMP"]) if os.environ.get("GRAPHC_DUMP") else None)
+    dump = options.dump or (
+        Path(os.environ["GRAPHC_DUMP"]) if os.environ.get("GRAPHC_DUMP") else None
+    )
     if options.resume is not None:
-        item, first, stages = _resumed(options.resume), _stage_after(options.resume), Options(deterministic=options.deterministic)
+        item, first, stages = (
+            _resumed(options.resume),
+            _stage_after(options.resume),
+            Options(deterministic=options.deterministic),
+        )
         if options.graph or options.output or options.wrt:
-            raise UsageError("--resume goes on from a text: give it without FILE:NAME, --wrt and -o")
+            raise UsageError(
+                "--resume goes on from a text: give it without FILE:NAME, --wrt and -o"
+            )
     elif options.graph is None:
         raise UsageError("compile needs FILE:NAME, such as model.py:loss, or --resume FILE")
     else:
@@ -218,7 +281,10 @@ def _compile(options: argparse.Namespace) -> None:
         item, first = compiled.traced.graph, NAMES[0]
         stages = compiled._gradient_options() if compiled.wrt else compiled.options
     if NAMES.index(options.stop_after) < NAMES.index(first):
-        raise UsageError(f"--stop-after {options.stop_after} comes before {first}, where {options.resume} goes on")
+        raise UsageError(
+            f"--stop-after {options.stop_after} comes before {first}, "
+            f"where {options.resume} goes on"
+        )
     rows = _run(item, first, options.stop_after, stages, dump, quiet=options.output is not None)
     if options.output is not None:
         _build(compiled, options)
@@ -231,7 +297,9 @@ def _resumed(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     parse = STAGES[NAMES.index(_stage_of(path))].parse
     assert parse is not None
     try:
@@ -244,7 +312,10 @@ def _stage_of(path: Path) -> str:
     """The stage that a dump's name says: `3-simplify.txt` is simplify's."""
     name = path.stem.rpartition("-")[2]
     if name not in NAMES[:-1]:
-        raise UsageError(f"the name of {path} does not say which stage it is from: use one such as {FILES['simplify']}")
+        raise UsageError(
+            f"the name of {path} does not say which stage it is from: "
+            f"use one such as {FILES['simplify']}"
+        )
     return name
 
 
@@ -252,8 +323,11 @@ def _stage_after(path: Path) -> str:
     return NAMES[NAMES.index(_stage_of(path)) + 1]
 
 
-def _run(item: Any, first: str, last: str, options: Options, dump: Path | None, quiet: bool) -> list[tuple[str, ...]]:
-    """Run stages; dump each one's text, or print the last one's if a stage was named. Gives a row for each."""
+def _run(
+    item: Any, first: str, last: str, options: Options, dump: Path | None, quiet: bool
+) -> list[tuple[str, ...]]:
+    """Run stages; dump each one's text, or print the last one's if a stage was named. Gives a row
+    for each."""
     rows: list[tuple[str, ...]] = []
     texts: dict[str, str] = {}
     started = time.perf_counter()
@@ -362,7 +436,17 @@ def _gates(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=1))
         return
-    shown = [[r["name"], r["kind"], r["jacobian"], r["dtypes"], "-" if r["ulp"] is None else str(r["ulp"]), r["doc"]] for r in rows]
+    shown = [
+        [
+            r["name"],
+            r["kind"],
+            r["jacobian"],
+            r["dtypes"],
+            "-" if r["ulp"] is None else str(r["ulp"]),
+            r["doc"],
+        ]
+        for r in rows
+    ]
     _table(("gate", "kind", "Jacobian", "dtypes", "ULP", "what it is"), shown)
 
 
@@ -377,7 +461,9 @@ def _source(rule: Any) -> str:
     """Both sides of a rule, as they are written; empty where it is a family of rewrites."""
     try:
         text = inspect.getsource(rule.lhs).strip().rstrip(",")
-        sides = [node.body for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Lambda)][:2]
+        sides = [node.body for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Lambda)][
+            :2
+        ]
     except (TypeError, OSError, SyntaxError):
         return ""
     return " -> ".join(map(ast.unparse, sides)) if len(sides) == 2 else ""

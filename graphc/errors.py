@@ -1,7 +1,7 @@
 """Every error graphc raises on purpose.
 
     GraphcError
-    ├── TraceError            a traced value read as a Python bool, int or float, or outside its trace
+    ├── TraceError            a traced value read as a bool, int or float, or outside its trace
     ├── ShapeError            sizes that do not fit           (also a ValueError)
     ├── DTypeError            dtypes that do not fit          (also a TypeError)
     ├── SignatureError        wrong count, name or structure of arguments (also a TypeError)

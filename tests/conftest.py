@@ -22,7 +22,9 @@ def golden(request):
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n", encoding="utf-8")
-        assert path.exists(), f"{path} is missing: look at the text, then run pytest --update-golden"
+        assert path.exists(), (
+            f"{path} is missing: look at the text, then run pytest --update-golden"
+        )
         assert text + "\n" == path.read_text(encoding="utf-8")
 
     return compare

@@ -17,7 +17,9 @@ def logistic(X: graphc.f64["n", 4], y: graphc.f64["n"], w: graphc.f64[4], b: gra
 
 
 @graphc.graph
-def network(x: graphc.f64["n", 6], labels: graphc.i64["n"], p: {"w": graphc.f64[6, 5], "b": graphc.f64[5]}):
+def network(
+    x: graphc.f64["n", 6], labels: graphc.i64["n"], p: {"w": graphc.f64[6, 5], "b": graphc.f64[5]}
+):
     hidden = graphc.tanh(x @ p["w"] + p["b"])
     scores = graphc.log_softmax(hidden, axis=1)
     rows = np.arange(5)
@@ -98,5 +100,6 @@ def leaves(tree):
 def same_bits(a, b):
     a, b = leaves(a), leaves(b)
     return len(a) == len(b) and all(
-        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(a, b)
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+        for x, y in zip(a, b)
     )

@@ -43,7 +43,9 @@ def difference(graph, got, expected, sizes):
         if not same(a, b):
             at = f"{a.dtype}{a.shape} against {b.dtype}{b.shape}"
             if a.dtype == b.dtype and a.shape == b.shape:
-                wrong = np.flatnonzero(~((a == b) & (np.signbit(a) == np.signbit(b)) | (a != a) & (b != b)))
+                wrong = np.flatnonzero(
+                    ~((a == b) & (np.signbit(a) == np.signbit(b)) | (a != a) & (b != b))
+                )
                 first = int(wrong[0]) if wrong.size else 0
                 at = f"{wrong.size} of {a.size} elements, element {first}: {a.reshape(-1)[first]!r}, not {b.reshape(-1)[first]!r}"
             return f"output {name} = {node!r} at sizes {sizes}: {at}"
@@ -119,7 +121,17 @@ def outcome(case, options=PLAIN, checks=CHECKS, restart="trace", quick=False):
     """`problem`, an exception being one, too."""
     try:
         return problem(case, options, checks, restart, quick)
-    except (GraphcError, AssertionError, KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError, Warning) as e:
+    except (
+        GraphcError,
+        AssertionError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        Warning,
+    ) as e:
         return f"{type(e).__name__}: {e}"
 
 
@@ -150,12 +162,17 @@ def part_of(case, outputs, cut):
         if not (node in needed or carries):
             continue
         if node in cut or is_input:
-            mapping[node] = builder.input(node["name"] if is_input else f"v{len(mapping)}", node.type).node
+            mapping[node] = builder.input(
+                node["name"] if is_input else f"v{len(mapping)}", node.type
+            ).node
             for into, of in zip(arguments, values, strict=True):
                 into.append(np.ascontiguousarray(of[node]).reshape(np.shape(of[node])))
         else:
             mapping[node] = builder.copy(node, tuple(mapping[a] for a in node.args), None)
-    made = builder.graph(graph.name, {name: Value(builder, mapping[n]) for name, n in graph.outputs if name in outputs})
+    made = builder.graph(
+        graph.name,
+        {name: Value(builder, mapping[n]) for name, n in graph.outputs if name in outputs},
+    )
     runs = []
     for run, args in zip(case.runs, arguments, strict=True):
         used = {s: run.sizes[s] for s in made.sizes}
@@ -178,29 +195,29 @@ def minimised(case: Case, fails: Callable[[Case], str], effort: int = 150) -> Ca
     kind = kind_of(fails(case))
     left = effort
 
-    def still(smaller):
+    def still(make, *arguments):
         nonlocal left
         left -= 1
         try:
-            made = smaller()
+            made = make(*arguments)
             return made if left > 0 and kind_of(fails(made)) == kind else None
         except GraphcError:
             return None
 
     for name, _ in case.graph.outputs:
-        if alone := still(lambda name=name: part_of(case, {name}, ())):
+        if alone := still(part_of, case, {name}, ()):
             case = alone
             break
     case = _without_outputs(case, still)
     for run in case.runs:
-        if len(case.runs) > 1 and (single := still(lambda run=run: Case(case.name, case.graph, (run,)))):
+        if len(case.runs) > 1 and (single := still(Case, case.name, case.graph, (run,))):
             case = single
             break
     progress = True
     while progress and left > 0:
         progress = False
         for node in reversed(case.graph.nodes):
-            if node.args and (smaller := still(lambda node=node: part_of(case, dict(case.graph.outputs), {node}))):
+            if node.args and (smaller := still(part_of, case, dict(case.graph.outputs), {node})):
                 case, progress = smaller, True
                 break
     return _without_outputs(case, still)
@@ -209,7 +226,7 @@ def minimised(case: Case, fails: Callable[[Case], str], effort: int = 150) -> Ca
 def _without_outputs(case, still):
     for name in [n for n, _ in case.graph.outputs]:
         kept = {n for n, _ in case.graph.outputs} - {name}
-        if kept and (smaller := still(lambda kept=kept: part_of(case, kept, ()))):
+        if kept and (smaller := still(part_of, case, kept, ())):
             case = smaller
     return case
 
@@ -219,8 +236,11 @@ def report(case: Case, found: str) -> str:
     lines = [f"{case.name}: {found}", str(case.graph)]
     for run in case.runs:
         lines.append(f"sizes {run.sizes}")
-        lines.extend(f"{n['name']} = {a!r}" for n, a in zip(case.graph.inputs, run.args, strict=True))
-        lines.extend(f"expected {name} = {a!r}" for (name, _), a in zip(case.graph.outputs, run.expected, strict=True))
+        lines.extend(
+            f"{n['name']} = {a!r}" for n, a in zip(case.graph.inputs, run.args, strict=True)
+        )
+        lines.extend(
+            f"expected {name} = {a!r}"
+            for (name, _), a in zip(case.graph.outputs, run.expected, strict=True)
+        )
     return "\n".join(lines)
-
-

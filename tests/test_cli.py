@@ -46,7 +46,11 @@ def graphc_command(capsys):
 def fails(graphc_command):
     def run(*arguments):
         code, out, err = graphc_command(*arguments)
-        assert code == 2 and out == "" and err.startswith("graphc: ") and err.count("\n") == 1, (code, out, err)
+        assert code == 2 and out == "" and err.startswith("graphc: ") and err.count("\n") == 1, (
+            code,
+            out,
+            err,
+        )
         assert "Traceback" not in err
         return err.strip()
 
@@ -57,7 +61,9 @@ def fails(graphc_command):
 
 
 def test_compile_writes_a_library(graphc_command, tmp_path):
-    code, out, err = graphc_command("compile", LOGISTIC, "--wrt", "w,b", "-o", tmp_path / "made", "--emit", "ll,s")
+    code, out, err = graphc_command(
+        "compile", LOGISTIC, "--wrt", "w,b", "-o", tmp_path / "made", "--emit", "ll,s"
+    )
     suffixes = [".h", ".ll", ".o", ".s", *([".so"] if driver() else [])]
     assert code == 0 and sorted(p.suffix for p in (tmp_path / "made").iterdir()) == suffixes
     assert "logistic.o" in out and ("no linker driver" in err) == (driver() is None)
@@ -69,8 +75,14 @@ def test_compile_writes_a_library(graphc_command, tmp_path):
 
 
 def test_compile_under_another_name_for_this_host(graphc_command, tmp_path):
-    code, out, _ = graphc_command("compile", LOGISTIC, "-o", tmp_path, "--name", "loss", "--isa", "host")
-    assert code == 0 and (tmp_path / "loss.o").exists() and "int32_t loss(" in (tmp_path / "loss.h").read_text()
+    code, out, _ = graphc_command(
+        "compile", LOGISTIC, "-o", tmp_path, "--name", "loss", "--isa", "host"
+    )
+    assert (
+        code == 0
+        and (tmp_path / "loss.o").exists()
+        and "int32_t loss(" in (tmp_path / "loss.h").read_text()
+    )
 
 
 @pytest.mark.parametrize("stage", NAMES)
@@ -96,16 +108,23 @@ def test_dump_and_resume_give_the_same_files(graphc_command, tmp_path):
         after = NAMES[NAMES.index(stage) + 1 :]
         assert sorted(p.name for p in later.iterdir()) == sorted(FILES[s] for s in after)
         for name in after:
-            assert (later / FILES[name]).read_bytes() == (first / FILES[name]).read_bytes(), f"{stage} -> {name}"
+            assert (later / FILES[name]).read_bytes() == (first / FILES[name]).read_bytes(), (
+                f"{stage} -> {name}"
+            )
 
 
 def test_dump_stops_where_it_should(graphc_command, tmp_path, monkeypatch):
-    assert graphc_command("compile", LOGISTIC, "--dump", tmp_path / "a", "--stop-after", "fuse")[0] == 0
+    assert (
+        graphc_command("compile", LOGISTIC, "--dump", tmp_path / "a", "--stop-after", "fuse")[0]
+        == 0
+    )
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [FILES[s] for s in NAMES[:4]]
     monkeypatch.setenv("GRAPHC_DUMP", str(tmp_path / "b"))
     assert graphc_command("compile", LOGISTIC)[0] == 0
     assert len(list((tmp_path / "b").iterdir())) == 7
-    _, out, _ = graphc_command("compile", "--resume", tmp_path / "a" / FILES["trace"], "--stop-after", "simplify")
+    _, out, _ = graphc_command(
+        "compile", "--resume", tmp_path / "a" / FILES["trace"], "--stop-after", "simplify"
+    )
     assert "simplify" in out
 
 
@@ -121,7 +140,12 @@ def test_every_kind_of_graph_is_found(graphc_command, tmp_path):
     for name in ("declared", "built", "compiled"):
         code, out, _ = graphc_command("compile", f"{source}:{name}", "--stop-after", "adjoint")
         assert code == 0 and ("grad_x" in out) == (name == "compiled")
-    assert "grad_x" in graphc_command("compile", f"{source}:declared", "--wrt", "x", "--stop-after", "adjoint")[1]
+    assert (
+        "grad_x"
+        in graphc_command("compile", f"{source}:declared", "--wrt", "x", "--stop-after", "adjoint")[
+            1
+        ]
+    )
 
 
 # -- the other commands -------------------------------------------------------------------------------------------------
@@ -153,12 +177,21 @@ def test_diff(graphc_command):
 
 def test_gates_and_rules(graphc_command):
     code, out, _ = graphc_command("gates")
-    assert code == 0 and all(f"\n{name} " in out for name in registry()) and "diagonal" in out and "selection" in out
+    assert (
+        code == 0
+        and all(f"\n{name} " in out for name in registry())
+        and "diagonal" in out
+        and "selection" in out
+    )
     code, out, _ = graphc_command("gates", "--json")
     rows = json.loads(out)
     assert code == 0 and [r["name"] for r in rows] == list(registry())
     softplus = next(r for r in rows if r["name"] == "softplus")
-    assert softplus["jacobian"] == "diagonal" and softplus["ulp"] == 1.5 and softplus["kind"] == "elementwise"
+    assert (
+        softplus["jacobian"] == "diagonal"
+        and softplus["ulp"] == 1.5
+        and softplus["kind"] == "elementwise"
+    )
     code, out, _ = graphc_command("rules")
     assert code == 0 and "mul-one" in out and "x * 1 -> x" in out
 
@@ -166,9 +199,16 @@ def test_gates_and_rules(graphc_command):
 def test_as_a_module_and_in_a_pipe():
     environment = {**os.environ, "PYTHONPATH": str(MODELS.parent.parent)}
     command = f"{sys.executable} -W error -m graphc gates | head -2"
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("gate") and done.stderr == ""
-    done = subprocess.run([sys.executable, "-m", "graphc", "--version"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "graphc", "--version"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout == f"graphc {graphc.__version__}\n"
 
 
@@ -176,10 +216,17 @@ def test_as_a_module_and_in_a_pipe():
 
 
 def test_places_that_hold_no_graph(fails, tmp_path):
-    assert fails("explain", MODELS) == f"graphc: {str(MODELS)!r} is not FILE:NAME, such as model.py:loss"
+    assert (
+        fails("explain", MODELS)
+        == f"graphc: {str(MODELS)!r} is not FILE:NAME, such as model.py:loss"
+    )
     assert fails("explain", "missing.py:f") == "graphc: there is no file missing.py"
-    assert "has no 'nothing'; its graphs are neuron, logistic, network" in fails("explain", f"{MODELS}:nothing")
-    assert "is a function, not a declared graph: decorate" in fails("explain", f"{MODELS}:undeclared")
+    assert "has no 'nothing'; its graphs are neuron, logistic, network" in fails(
+        "explain", f"{MODELS}:nothing"
+    )
+    assert "is a function, not a declared graph: decorate" in fails(
+        "explain", f"{MODELS}:undeclared"
+    )
     (tmp_path / "empty.py").write_text("")
     assert "it has no graphs" in fails("explain", f"{tmp_path}/empty.py:f")
     (tmp_path / "notes.txt").write_text("")
@@ -189,12 +236,17 @@ def test_places_that_hold_no_graph(fails, tmp_path):
 def test_errors_name_the_line_of_the_file(fails, tmp_path):
     line = MODELS.read_text().split("\n").index("    return x + y") + 1
     message = fails("explain", f"{MODELS}:wrong")
-    assert message.startswith(f"graphc: {MODELS}:{line}: ShapeError: add: cannot broadcast f64[3] with f64[4]; ")
+    assert message.startswith(
+        f"graphc: {MODELS}:{line}: ShapeError: add: cannot broadcast f64[3] with f64[4]; "
+    )
     source = tmp_path / "broken.py"
     source.write_text("import graphc\nx = (\n")
     assert f"{source}:2: SyntaxError: " in fails("explain", f"{source}:f")
     source.write_text("import graphc\n\n1 / 0\n")
-    assert fails("explain", f"{source}:f") == f"graphc: {source}:3: ZeroDivisionError: division by zero"
+    assert (
+        fails("explain", f"{source}:f")
+        == f"graphc: {source}:3: ZeroDivisionError: division by zero"
+    )
     source.write_text("import graphc\n\ngraphc.Graph('no name')\n")
     assert fails("explain", f"{source}:f").startswith(f"graphc: {source}:3: SignatureError: ")
 
@@ -213,7 +265,9 @@ def test_wrong_options(fails, tmp_path):
 
 
 def test_wrong_texts_to_resume_from(fails, tmp_path):
-    assert "cannot be read: No such file" in fails("compile", "--resume", tmp_path / "3-simplify.txt")
+    assert "cannot be read: No such file" in fails(
+        "compile", "--resume", tmp_path / "3-simplify.txt"
+    )
     other = tmp_path / "graph.txt"
     other.write_text("graph f(x: f64[])\nreturn y=%x\n")
     assert "does not say which stage it is from" in fails("compile", "--resume", other)
@@ -228,7 +282,9 @@ def test_wrong_texts_to_resume_from(fails, tmp_path):
 def test_folders_that_cannot_be_written(fails, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot make the folder" in fails("compile", LOGISTIC, "-o", tmp_path / "file" / "below")
-    assert "cannot make the folder" in fails("compile", LOGISTIC, "--dump", tmp_path / "file" / "below")
+    assert "cannot make the folder" in fails(
+        "compile", LOGISTIC, "--dump", tmp_path / "file" / "below"
+    )
     (tmp_path / FILES["trace"]).symlink_to(tmp_path / "file")
     assert "is a symbolic link" in fails("compile", LOGISTIC, "--dump", tmp_path)
     assert (tmp_path / "file").read_text() == ""

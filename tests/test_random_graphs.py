@@ -74,4 +74,7 @@ def test_a_case_is_a_function_of_its_seed():
     """The same seed gives the same graph and the same data."""
     a, b = directed(3, 4), directed(3, 4)
     assert str(a.graph) == str(b.graph)
-    assert all((x == y).all() or x.dtype == f64.numpy for x, y in zip(a.runs[0].args, b.runs[0].args, strict=True))
+    assert all(
+        (x == y).all() or x.dtype == f64.numpy
+        for x, y in zip(a.runs[0].args, b.runs[0].args, strict=True)
+    )

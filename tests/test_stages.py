@@ -48,7 +48,9 @@ def test_going_on_from_a_parsed_text_changes_no_later_text(case, stage):
     position = NAMES.index(stage)
     parsed = STAGES[position].parse(kernels.stages[stage])
     later = {}
-    run_stages(parsed, options_of(kernels), later.__setitem__, first=NAMES[position + 1], last="emit")
+    run_stages(
+        parsed, options_of(kernels), later.__setitem__, first=NAMES[position + 1], last="emit"
+    )
     for name, item in later.items():
         assert STAGES[NAMES.index(name)].show(item) == kernels.stages[name], f"{stage} -> {name}"
 
@@ -90,11 +92,18 @@ def test_texts_do_not_depend_on_the_hash_seed():
 def _digest_of_process(seed):
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", DIGEST], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", DIGEST],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
 
 def test_an_unknown_stage_is_named():
-    with pytest.raises(KeyError, match="'link' is not a stage with a text; there are trace, adjoint"):
+    with pytest.raises(
+        KeyError, match="'link' is not a stage with a text; there are trace, adjoint"
+    ):
         compiled("neuron").stages["link"]

@@ -1,9 +1,11 @@
 """certificate: the compiled value and gradient, held against the same graph in extended precision.
 
 In:   a function or graph, and arguments for it.
-Out:  a `Certificate`: the worst error of the value and of each gradient, in ULP and relative, and where it is.
-Invariant: the other side is the dual-number oracle, which shares no code with derivatives, passes or code
-generation. Large gradients are sampled: some components one by one, and the rest through random directions.
+Out:  a `Certificate`: the worst error of the value and of each gradient, in ULP and relative, and
+      where it is.
+Invariant: the other side is the dual-number oracle, which shares no code with derivatives, passes
+or code generation. Large gradients are sampled: some components one by one, and the rest through
+random directions.
 
 >>> import graphc
 >>> @graphc.graph
@@ -91,7 +93,9 @@ class Certificate:
             f"  gradient     {self.gradient}",
         ]
         if self.components < self.total:
-            lines.append(f"               {self.components} of {self.total:,} components were drawn at random")
+            lines.append(
+                f"{'':15}{self.components} of {self.total:,} components were drawn at random"
+            )
             lines.append(f"  directions   {self.directional}")
         return "\n".join(lines)
 
@@ -105,47 +109,67 @@ def check(
     tolerance: float | None = None,
     **kwargs: Any,
 ) -> Certificate:
-    """Hold the compiled value and gradient of a function at some arguments against extended precision.
+    """Hold the compiled value and gradient of a function against extended precision.
 
     function: a plain or declared function, a `graphc.Graph`, or a `Compiled`.
-    wrt: the parameters to differentiate by; by default those of a `Compiled`, or all that are floats.
+    wrt: the parameters to differentiate by; by default those of a `Compiled`, or all that are
+        floats.
     digits: decimal digits of the oracle.
-    seed: of the sampled components, of the directions, and of the cotangents where there is not one float result.
-    tolerance: the error that is accepted, relative to the largest number of its array; by default the square root
-        of the dtype's epsilon, which no rounding reaches in a well-conditioned graph, and no wrong derivative meets.
+    seed: of the sampled components, of the directions, and of the cotangents where there is not one
+        float result.
+    tolerance: the error that is accepted, relative to the largest number of its array; by default
+        the square root of the dtype's epsilon, which no rounding reaches in a well-conditioned
+        graph, and no wrong derivative meets.
     """
     subject = _subject(function, args, kwargs, wrt)
     return _Check(subject, digits, seed, tolerance).run()
 
 
-def check_random(function: Any, *, wrt: str | Sequence[str] | None = None, seed: int = 0, sizes: Mapping[str, int] | None = None, **options: Any) -> Certificate:
+def check_random(
+    function: Any,
+    *,
+    wrt: str | Sequence[str] | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    **options: Any,
+) -> Certificate:
     """`check` at random arguments of a declared graph; `sizes` of 5 where none are given.
 
-    Floats are normal; where that gives no finite value (a logarithm, say), uniform in 1/2..3/2. Integers are at
-    least 0 and below every size, so that they may be indices.
+    Floats are normal; where that gives no finite value (a logarithm, say), uniform in 1/2..3/2.
+    Integers are at least 0 and below every size, so that they may be indices.
     """
     from graphc.runtime.compiled import Compiled
 
     traced = function.traced
     unknown = [s for s in sizes or {} if s not in traced.graph.sizes]
     if unknown:
-        raise SignatureError(f"{traced.name} has no size {unknown[0]!r}; it has {', '.join(traced.graph.sizes) or 'none'}")
+        raise SignatureError(
+            f"{traced.name} has no size {unknown[0]!r}; "
+            f"it has {', '.join(traced.graph.sizes) or 'none'}"
+        )
     known = {s: 5 for s in traced.graph.sizes} | dict(sizes or {})
     if wrt is None and isinstance(function, Compiled):
         wrt = function.wrt or None
     for positive in (False, True):
         arrays = _random(traced, known, np.random.default_rng(seed), positive)
-        found = _Check(_Subject(traced, arrays, _wrt_inputs(traced, wrt)), seed=seed, **options).run()
+        found = _Check(
+            _Subject(traced, arrays, _wrt_inputs(traced, wrt)), seed=seed, **options
+        ).run()
         if found.value.finite and found.gradient.finite:
             break
     return found
 
 
-def _random(traced: Traced, sizes: Mapping[str, int], rng: np.random.Generator, positive: bool) -> list[np.ndarray]:
-    bound = max(1, min((evaluate(s, sizes) for n in traced.graph.nodes for s in n.type.shape), default=1))
+def _random(
+    traced: Traced, sizes: Mapping[str, int], rng: np.random.Generator, positive: bool
+) -> list[np.ndarray]:
+    bound = max(
+        1, min((evaluate(s, sizes) for n in traced.graph.nodes for s in n.type.shape), default=1)
+    )
     arrays = []
     for n in traced.arguments:
         shape = [evaluate(s, sizes) for s in n.type.shape]
+        drawn: Any
         if n.type.dtype.is_float:
             drawn = rng.uniform(0.5, 1.5, shape) if positive else rng.normal(size=shape)
         else:
@@ -154,7 +178,7 @@ def _random(traced: Traced, sizes: Mapping[str, int], rng: np.random.Generator, 
     return arrays
 
 
-# -- what is checked ------------------------------------------------------------------------------------------------
+# -- what is checked -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -168,7 +192,9 @@ class _Subject:
         return [*self.arrays, *self.traced.captured]
 
 
-def _subject(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], wrt: str | Sequence[str] | None) -> _Subject:
+def _subject(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], wrt: str | Sequence[str] | None
+) -> _Subject:
     from graphc.runtime.compiled import Compiled
 
     if isinstance(function, Compiled):
@@ -185,7 +211,9 @@ def _subject(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], wr
     return _Subject(traced, arrays, _wrt_inputs(traced, wrt))
 
 
-def _traced(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Traced, list[np.ndarray]]:
+def _traced(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Traced, list[np.ndarray]]:
     """A function without types, traced for the types of its arguments."""
     name = getattr(function, "__name__", "function")
     bound = bind(signature_of(function), name, args, kwargs)
@@ -210,17 +238,21 @@ def _wrt_inputs(traced: Traced, wrt: str | Sequence[str] | None) -> tuple[str, .
     wanted = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for w in wanted:
         if not any(n == w or n.startswith(f"{w}.") for n in names):
-            raise SignatureError(f"{traced.name} has no parameter {w!r}; its inputs are {', '.join(names)}")
+            raise SignatureError(
+                f"{traced.name} has no parameter {w!r}; its inputs are {', '.join(names)}"
+            )
     return tuple(n for w in wanted for n in names if n == w or n.startswith(f"{w}."))
 
 
-# -- the check ------------------------------------------------------------------------------------------------------
+# -- the check -------------------------------------------------------------------------------------
 
 
 class _Check:
     """One subject against the oracle."""
 
-    def __init__(self, subject: _Subject, digits: int = 40, seed: int = 0, tolerance: float | None = None) -> None:
+    def __init__(
+        self, subject: _Subject, digits: int = 40, seed: int = 0, tolerance: float | None = None
+    ) -> None:
         self.subject, self.digits, self.seed, self.tolerance = subject, digits, seed, tolerance
         self.graph = subject.traced.graph
         self.rng = np.random.default_rng(seed)
@@ -232,7 +264,9 @@ class _Check:
 
     def run(self) -> Certificate:
         values, gradients = self._compiled()
-        exact = run_dual(self.graph, self.subject.inputs, [None] * len(self.graph.inputs), self.digits)
+        exact = run_dual(
+            self.graph, self.subject.inputs, [None] * len(self.graph.inputs), self.digits
+        )
         value = _Comparison()
         for (name, _), computed, (e, _) in zip(self.outputs, values, exact, strict=True):
             value.add_array(name, computed, e)
@@ -242,10 +276,18 @@ class _Check:
         if len(places) < total:
             directional = self._directions(gradients)
         parts = (value.worst, gradient.worst, directional.worst)
+        names = [n["name"] for n in self.graph.inputs]
         return Certificate(
-            self.graph.name, all(self._fine(w) for w in parts), *parts, len(places), total, self.digits,
-            self._tolerance(), self.seed, dict(zip([n["name"] for n in self.graph.inputs], self.subject.inputs, strict=True)),
-        )  # fmt: skip
+            self.graph.name,
+            all(self._fine(w) for w in parts),
+            *parts,
+            len(places),
+            total,
+            self.digits,
+            self._tolerance(),
+            self.seed,
+            dict(zip(names, self.subject.inputs, strict=True)),
+        )
 
     def _tolerance(self) -> float:
         if self.tolerance is not None:
@@ -256,10 +298,11 @@ class _Check:
     def _fine(self, worst: Worst) -> bool:
         return worst.scaled <= self._tolerance()
 
-    # -- the compiled side ------------------------------------------------------------------------------------------
+    # -- the compiled side -------------------------------------------------------------------------
 
     def _compiled(self) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        """Values and gradients, weighted with cotangents where there is more than one float result."""
+        """Values and gradients, weighted with cotangents where there is more than one float
+        result."""
         from graphc.runtime.kernel import compile_graph
 
         floats = [ty for _, ty in self.outputs if ty.dtype.is_float]
@@ -269,7 +312,11 @@ class _Check:
         options = Options(wrt=self.subject.wrt, seeds="one" if single else "input")
         kernel = compile_graph(self.graph, options)
         self.cts = [np.ones(())] if single else self._cotangents()
-        given = [] if single else [c for c, (_, ty) in zip(self.cts, self.outputs, strict=True) if ty.dtype.is_float]
+        given = (
+            []
+            if single
+            else [c for c, (_, ty) in zip(self.cts, self.outputs, strict=True) if ty.dtype.is_float]
+        )
         results = kernel.run([*self.subject.inputs, *given])
         count = len(self.outputs)
         return results[:count], dict(zip(self.subject.wrt, results[count:], strict=True))
@@ -278,16 +325,24 @@ class _Check:
         sizes = sizes_of(self.graph, self.subject.inputs)
         shapes = [[evaluate(s, sizes) for s in ty.shape] for _, ty in self.outputs]
         drawn = (self.rng.normal(size=shape) for shape in shapes)
-        return [np.asarray(x, ty.dtype.numpy) if ty.dtype.is_float else np.zeros(()) for x, (_, ty) in zip(drawn, self.outputs, strict=True)]
+        return [
+            np.asarray(x, ty.dtype.numpy) if ty.dtype.is_float else np.zeros(())
+            for x, (_, ty) in zip(drawn, self.outputs, strict=True)
+        ]
 
-    # -- the exact side ---------------------------------------------------------------------------------------------
+    # -- the exact side ----------------------------------------------------------------------------
 
     def _places(self, gradients: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
-        """The components to hold against the oracle: all, or as many as the work allows, drawn at random."""
+        """The components to hold against the oracle: all, or as many as the work allows, drawn at
+        random."""
         ends = np.cumsum([g.size for g in gradients.values()]) if gradients else np.zeros(1, int)
         most = max(FEWEST_COMPONENTS, min(MOST_COMPONENTS, MOST_WORK // max(self._work(), 1)))
         total = int(ends[-1])
-        chosen = range(total) if total <= most else sorted(self.rng.choice(total, most, replace=False).tolist())
+        chosen = (
+            range(total)
+            if total <= most
+            else sorted(self.rng.choice(total, most, replace=False).tolist())
+        )
         names = list(gradients)
         found = []
         for i in chosen:
@@ -300,7 +355,9 @@ class _Check:
         sizes = sizes_of(self.graph, self.subject.inputs)
         return sum(evaluate(_elements(n), sizes) for n in self.graph.nodes)
 
-    def _gradient(self, gradients: Mapping[str, np.ndarray], places: Sequence[tuple[str, int]]) -> _Comparison:
+    def _gradient(
+        self, gradients: Mapping[str, np.ndarray], places: Sequence[tuple[str, int]]
+    ) -> _Comparison:
         """Component by component: the derivative in the direction of one axis."""
         comparison = _Comparison()
         exact: dict[str, list[tuple[int, Any]]] = {}
@@ -320,8 +377,12 @@ class _Check:
         """Along random directions: the sum of all components, each weighted."""
         comparison = _Comparison()
         for k in range(DIRECTIONS):
-            directions = {name: self.rng.normal(size=g.shape).astype(g.dtype) for name, g in gradients.items()}
-            terms = [t for name, g in gradients.items() for t in self._products(g, directions[name].flat)]
+            directions = {
+                name: self.rng.normal(size=g.shape).astype(g.dtype) for name, g in gradients.items()
+            }
+            terms = [
+                t for name, g in gradients.items() for t in self._products(g, directions[name].flat)
+            ]
             total = float(sum(terms, self.context.mpf(0)))
             comparison.add(f"direction {k}", total, self._slope(directions), _largest(terms))
         return comparison
@@ -330,12 +391,20 @@ class _Check:
         tangents = [directions.get(n["name"]) for n in self.graph.inputs]
         results = run_dual(self.graph, self.subject.inputs, tangents, self.digits)
         pairs = zip(self.cts, results, self.outputs, strict=True)
-        terms = (t for ct, (_, slope), (_, ty) in pairs if ty.dtype.is_float for t in self._products(ct, slope.flat))
+        terms = (
+            t
+            for ct, (_, slope), (_, ty) in pairs
+            if ty.dtype.is_float
+            for t in self._products(ct, slope.flat)
+        )
         return sum(terms, self.context.mpf(0))
 
     def _products(self, floats: np.ndarray, others: Iterable[Any]) -> Iterator[Any]:
         """Products with all digits."""
-        return (self.context.mpf(float(a)) * self.context.mpf(b) for a, b in zip(floats.flat, others, strict=True))
+        return (
+            self.context.mpf(float(a)) * self.context.mpf(b)
+            for a, b in zip(floats.flat, others, strict=True)
+        )
 
 
 def _elements(node: Any) -> Size:
@@ -375,7 +444,9 @@ class _Comparison:
         if len(wrong):
             first = tuple(wrong[0])
             where = f"{name}[{','.join(map(str, first))}]"
-            worst = Worst(0, np.inf, np.inf, np.inf, where, float(computed[first]), str(exact[first]))
+            worst = Worst(
+                0, np.inf, np.inf, np.inf, where, float(computed[first]), str(exact[first])
+            )
         self._keep(worst)
 
     def add(self, where: str, computed: Any, exact: Any, scale: float) -> None:
@@ -392,12 +463,15 @@ class _Comparison:
 
 
 def _errors(computed: Any, exact: Any, scale: float) -> tuple[float, float, float]:
-    """ULP, relative and scaled error. Infinities and NaNs agree with their like, and with what no float can hold."""
+    """ULP, relative and scaled error. Infinities and NaNs agree with their like, and with what no
+    float can hold."""
     dtype = type(computed)
     if np.isnan(computed) or mpmath.isnan(exact):
         same = bool(np.isnan(computed)) and mpmath.isnan(exact)
         return (0.0, 0.0, 0.0) if same else (np.inf, np.inf, np.inf)
-    limit = mpmath.mpf(float(np.finfo(dtype).max)) * (1 + mpmath.mpf(float(np.finfo(dtype).eps)) / 4)
+    limit = mpmath.mpf(float(np.finfo(dtype).max)) * (
+        1 + mpmath.mpf(float(np.finfo(dtype).eps)) / 4
+    )
     if np.isinf(computed) or abs(exact) > limit:
         same = bool(np.isinf(computed)) and abs(exact) > limit and (computed > 0) == (exact > 0)
         return (0.0, 0.0, 0.0) if same else (np.inf, np.inf, np.inf)

@@ -54,8 +54,16 @@ def check_replaceable(path: Path) -> None:
     except OSError as error:
         raise CompileError(f"cannot write {path}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise CompileError(f"{path} is {kind} and is left as it is: remove it, or choose another path")
+        kind = (
+            "a symbolic link"
+            if stat.S_ISLNK(mode)
+            else "a folder"
+            if stat.S_ISDIR(mode)
+            else "no regular file"
+        )
+        raise CompileError(
+            f"{path} is {kind} and is left as it is: remove it, or choose another path"
+        )
 
 
 def _umask() -> int:

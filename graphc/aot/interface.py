@@ -1,9 +1,10 @@
 """The C interface of a compiled graph: its fields, its header, and its description as JSON.
 
 In:   a `Compiled` and the name to export.
-Out:  an `Interface`: what `NAME_args` has in it, the text of `NAME.h`, and all that `graphc.load` needs.
-Invariant: every field is 8 bytes, a pointer or an int64, so `NAME_args` is an array of 64-bit slots; the header is
-made of checked identifiers and integers alone.
+Out:  an `Interface`: what `NAME_args` has in it, the text of `NAME.h`, and all that `graphc.load`
+      needs.
+Invariant: every field is 8 bytes, a pointer or an int64, so `NAME_args` is an array of 64-bit
+slots; the header is made of checked identifiers and integers alone.
 
 >>> from graphc.dsl.declare import graph
 >>> from graphc.ir.types import f64
@@ -11,8 +12,8 @@ made of checked identifiers and integers alone.
 >>> @graph
 ... def energy(x: f64["n"], k: f64):
 ...     return k * (x * x).sum()
->>> [f"{f.ctype}{f.name}" for f in interface_of(compile(energy, wrt="x")).fields]
-['int64_t n', 'const double *x', 'const double *k', 'double *out', 'double *grad_x', 'void *workspace']
+>>> [f"{f.ctype}{f.name}" for f in interface_of(compile(energy)).fields]
+['int64_t n', 'const double *x', 'const double *k', 'double *out', 'void *workspace']
 """
 
 from __future__ import annotations
@@ -86,16 +87,24 @@ def interface_of(compiled: Compiled, name: str | None = None) -> Interface:
     traced = compiled.traced
     name = exported_name(name or compiled.__name__)
     types = {n["name"]: n.type for n in traced.arguments}
-    wrt = tuple((w, tuple(leaves)) for w, leaves in zip(compiled.wrt, compiled._leaves, strict=True))
+    wrt = tuple(
+        (w, tuple(leaves)) for w, leaves in zip(compiled.wrt, compiled._leaves, strict=True)
+    )
     fields = [Field(field_name(s, "size"), "size", s) for s in traced.graph.sizes]
     fields += [Field(field_name(n, "input"), "input", n, ty) for n, ty in types.items()]
-    fields += [Field(field_name(n, "output"), "output", n, node.type) for n, node in traced.graph.outputs]
+    fields += [
+        Field(field_name(n, "output"), "output", n, node.type) for n, node in traced.graph.outputs
+    ]
     for leaf in (leaf for _, leaves in wrt for leaf in leaves):
-        fields.append(Field(field_name(f"grad_{leaf}", "output"), "gradient", f"grad_{leaf}", types[leaf]))
+        fields.append(
+            Field(field_name(f"grad_{leaf}", "output"), "gradient", f"grad_{leaf}", types[leaf])
+        )
     fields.append(Field("workspace", "workspace", "workspace"))
     check_distinct((f.name, f"the {f.role} {f.of}") for f in fields)
     parameters = tuple(compiled.__signature__.parameters)
-    return Interface(name, tuple(fields), parameters, wrt, compiled._single, traced.in_tree, traced.out_tree)
+    return Interface(
+        name, tuple(fields), parameters, wrt, compiled._single, traced.in_tree, traced.out_tree
+    )
 
 
 # -- the header ------------------------------------------------------------------------------------
@@ -108,7 +117,9 @@ def header(interface: Interface) -> str:
     fields = [f"    {f'{f.ctype}{f.name};':<{width}}  /* {f.comment} */" for f in interface.fields]
     return "\n".join(
         [
-            _HEAD.format(name=name, guard=guard, upper=name.upper(), ok=OK, index=INDEX, invalid=INVALID),
+            _HEAD.format(
+                name=name, guard=guard, upper=name.upper(), ok=OK, index=INDEX, invalid=INVALID
+            ),
             f"typedef struct {name}_args {{",
             *fields,
             f"}} {name}_args;",
@@ -139,7 +150,8 @@ enum {{
 }};
 
 /* Arrays are dense, in row-major (C) order. Outputs overlap neither inputs nor each other.
-   A pointer may be null where its array has no elements, and gradients where only the value is asked for. */"""
+   A pointer may be null where its array has no elements, and gradients where only the value is
+   asked for. */"""
 
 _FUNCTIONS = """
 /* The bytes of scratch memory that a call with these sizes needs. Only the sizes are read. */
@@ -176,7 +188,10 @@ def to_json(interface: Interface, made_of: str) -> str:
             "graphc_abi": ABI,
             "name": interface.name,
             "made_of": made_of,
-            "fields": [[f.name, f.role, f.of, None if f.type is None else str(f.type)] for f in interface.fields],
+            "fields": [
+                [f.name, f.role, f.of, None if f.type is None else str(f.type)]
+                for f in interface.fields
+            ],
             "parameters": interface.parameters,
             "wrt": interface.wrt,
             "single": interface.single,
@@ -192,12 +207,22 @@ def from_json(text: str) -> Interface:
     try:
         found = json.loads(text)
         if found["graphc_abi"] != ABI:
-            raise FormatError(f"the library has version {found['graphc_abi']} of graphc's interface; this is version {ABI}")
-        fields = tuple(Field(n, role, of, None if ty is None else parse_type(ty)) for n, role, of, ty in found["fields"])
+            raise FormatError(
+                f"the library has version {found['graphc_abi']} of graphc's interface, not {ABI}"
+            )
+        fields = tuple(
+            Field(n, role, of, None if ty is None else parse_type(ty))
+            for n, role, of, ty in found["fields"]
+        )
         return Interface(
-            found["name"], fields, tuple(found["parameters"]), tuple((w, tuple(leaves)) for w, leaves in found["wrt"]),
-            found["single"], _tree_from_json(found["in_tree"]), _tree_from_json(found["out_tree"]),
-        )  # fmt: skip
+            found["name"],
+            fields,
+            tuple(found["parameters"]),
+            tuple((w, tuple(leaves)) for w, leaves in found["wrt"]),
+            found["single"],
+            _tree_from_json(found["in_tree"]),
+            _tree_from_json(found["out_tree"]),
+        )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"the library's description cannot be read: {error}") from error
 
@@ -228,6 +253,8 @@ def _tree_from_json(found: Any) -> Structure:
     if "static" in found:
         return Structure("static", found["static"])
     if "keys" in found:
-        return Structure("dict", (dict, tuple(found["keys"])), tuple(map(_tree_from_json, found["children"])))
+        return Structure(
+            "dict", (dict, tuple(found["keys"])), tuple(map(_tree_from_json, found["children"]))
+        )
     ((kind, children),) = found.items()
     return Structure(kind, None, tuple(map(_tree_from_json, children)))

@@ -1,9 +1,10 @@
-"""library: a compiled graph -> an object, a C header and a shared library that need neither Python nor libm.
+"""library: a compiled graph -> an object, a C header, and a shared library that needs nothing.
 
 In:   a `Compiled`.
-Out:  NAME.o, NAME.h and, where there is a linker driver (cc, gcc or clang), NAME.so; NAME.ll and NAME.s on request.
-Invariant: one artefact serves every size, gives the bits of the JIT with `deterministic=True`, has no undefined
-symbol and exports four names; files are written whole or not at all.
+Out:  NAME.o, NAME.h and, where there is a linker driver (cc, gcc or clang), NAME.so; NAME.ll and
+      NAME.s on request.
+Invariant: one artefact serves every size, gives the bits of the JIT with `deterministic=True`, has
+no undefined symbol and exports four names; files are written whole or not at all.
 
 >>> import tempfile, numpy as np, graphc
 >>> @graphc.graph
@@ -112,8 +113,8 @@ def _captured(compiled: Compiled) -> dict[str, Any]:
     if sum(x.nbytes for x in traced.captured) > LARGEST_CAPTURE:
         names = ", ".join(f"{n['name']} {n.type}" for n in hidden)
         raise CompileError(
-            f"{compiled.__name__} captures {names}, more than the {LARGEST_CAPTURE >> 20} MiB that a library may hold: "
-            "make such arrays parameters"
+            f"{compiled.__name__} captures {names}, more than the {LARGEST_CAPTURE >> 20} MiB "
+            "that a library may hold: make such arrays parameters"
         )
     return {n["name"]: x for n, x in zip(hidden, traced.captured, strict=True)}
 
@@ -164,7 +165,8 @@ def build(
 
 
 def save(compiled: Compiled, path: str | os.PathLike[str], *, isa: str = "v3") -> Path:
-    """Write a shared library (or, for a path that ends in .o, an object) with its header next to it.
+    """Write a shared library (or, for a path that ends in .o, an object) with its header next to
+    it.
 
     The library exports the graph's own name; `graphc.load(path)` calls it from Python.
     """
@@ -208,11 +210,23 @@ def _shared(object_: Path, path: Path) -> tuple[Path | None, str]:
     """Link; the path, or None and why there is none."""
     linker = driver()
     if linker is None:
-        return None, f"no linker driver ({', '.join(DRIVERS)}) is on the PATH; link {object_} where there is one"
+        return (
+            None,
+            f"no linker driver ({', '.join(DRIVERS)}) is on the PATH; "
+            f"link {object_} where there is one",
+        )
     flags = (*_ELF, "-Xlinker", f"-soname={path.name}") if sys.platform.startswith("linux") else ()
     try:
         with replacing(path) as temporary:
-            command = [linker, "-shared", "-nostdlib", *flags, "-o", str(temporary.absolute()), str(object_.absolute())]
+            command = [
+                linker,
+                "-shared",
+                "-nostdlib",
+                *flags,
+                "-o",
+                str(temporary.absolute()),
+                str(object_.absolute()),
+            ]
             subprocess.run(command, capture_output=True, text=True, check=True)
     except (subprocess.CalledProcessError, OSError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().split("\n")[0]

@@ -2,8 +2,8 @@
 
 In:   the path of a shared library that graphc made.
 Out:  a `Loaded`: `k(x)` and `k.value_and_grad(x)`, with the bits of the graph that was saved.
-Invariant: nothing but the file is needed. Its description is read before any of its code is, and must be the one
-that the code carries.
+Invariant: nothing but the file is needed. Its description is read before any of its code is, and
+must be the one that the code carries.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Loaded:
         self.path, self.interface, self._library = path, interface, library
         self.__name__ = interface.name
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        self.__signature__ = inspect.Signature([inspect.Parameter(p, kind) for p in interface.parameters])
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter(p, kind) for p in interface.parameters]
+        )
 
     def __repr__(self) -> str:
         return f"<graphc.load({str(self.path)!r}): {self.__name__}{self.__signature__}>"
@@ -54,7 +56,9 @@ class Loaded:
     def value_and_grad(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The value and its gradients by the parameters that the graph was compiled with."""
         if not self.interface.differentiates:
-            raise DifferentiationError(f"{self.__name__} was saved without gradients: compile it with wrt=(...)")
+            raise DifferentiationError(
+                f"{self.__name__} was saved without gradients: compile it with wrt=(...)"
+            )
         outputs = self.interface.of_role("output", "gradient")
         results = self._run("_value_and_grad", outputs, args, kwargs)
         count = len(self.interface.of_role("output"))
@@ -75,15 +79,25 @@ class Loaded:
 
     # -- one call ----------------------------------------------------------------------------------
 
-    def _run(self, suffix: str, outputs: Sequence[Field], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
+    def _run(
+        self,
+        suffix: str,
+        outputs: Sequence[Field],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> list[np.ndarray]:
         arrays = self._arrays(args, kwargs)
         inputs = self.interface.of_role("input")
-        sizes = bind_sizes([_type(f) for f in inputs], [a.shape for a in arrays], [f.of for f in inputs])
+        sizes = bind_sizes(
+            [_type(f) for f in inputs], [a.shape for a in arrays], [f.of for f in inputs]
+        )
         results = [_empty(_type(f), sizes) for f in outputs]
         given: dict[Field, int] = dict(zip(inputs, (a.ctypes.data for a in arrays), strict=True))
         given |= dict(zip(outputs, (a.ctypes.data for a in results), strict=True))
         given |= {f: sizes[f.of] for f in self.interface.of_role("size")}
-        slots = (ctypes.c_int64 * len(self.interface.fields))(*(given.get(f, 0) for f in self.interface.fields))
+        slots = (ctypes.c_int64 * len(self.interface.fields))(
+            *(given.get(f, 0) for f in self.interface.fields)
+        )
         workspace = np.empty(self._entries["_workspace"](slots), np.uint8)
         slots[-1] = workspace.ctypes.data
         self._check(self._entries[suffix](slots))
@@ -93,11 +107,17 @@ class Loaded:
         bound = bind(self.__signature__, self.__name__, args, kwargs)
         trees = zip(self.interface.in_tree.children, bound.arguments.items(), strict=True)
         leaves = [leaf for tree, (name, value) in trees for leaf in flatten_like(tree, value, name)]
-        return [prepare(x, _type(f), f.of) for x, f in zip(leaves, self.interface.of_role("input"), strict=True)]
+        return [
+            prepare(x, _type(f), f.of)
+            for x, f in zip(leaves, self.interface.of_role("input"), strict=True)
+        ]
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
-        found = {"_workspace": self._library[f"{self.__name__}_workspace"], "": self._library[self.__name__]}
+        found = {
+            "_workspace": self._library[f"{self.__name__}_workspace"],
+            "": self._library[self.__name__],
+        }
         found["_workspace"].restype = ctypes.c_size_t
         found[""].restype = ctypes.c_int32
         if self.interface.differentiates:
@@ -149,7 +169,8 @@ def _description(path: Path) -> bytes:
 
 
 def _opened(path: Path, name: str, description: bytes) -> ctypes.CDLL:
-    """The library; a fresh copy of it where the loader still holds an older file of the same path."""
+    """The library; a fresh copy of it where the loader still holds an older file of the same
+    path."""
     library = ctypes.CDLL(str(path.absolute()))
     if _carried(library, name) == description:
         return library
@@ -164,6 +185,8 @@ def _opened(path: Path, name: str, description: bytes) -> ctypes.CDLL:
 
 def _carried(library: ctypes.CDLL, name: str) -> bytes:
     try:
-        return ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, f"{name}_graphc_info")))
+        return ctypes.string_at(
+            ctypes.addressof(ctypes.c_char.in_dll(library, f"{name}_graphc_info"))
+        )
     except ValueError:  # an older file of another graph
         return b""

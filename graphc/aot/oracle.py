@@ -2,11 +2,11 @@
 
 In:   a graph as traced, arrays for its inputs, and a direction for the float ones.
 Out:  for each output its value and its derivative, as object arrays of mpmath numbers.
-Invariant: nothing of code generation, bodies, partials or transforms takes part: an elementwise gate is its `sym`
-model, evaluated on dual numbers.
+Invariant: nothing of code generation, bodies, partials or transforms takes part: an elementwise
+gate is its `sym` model, evaluated on dual numbers.
 
-Each elementary function is computed with as many digits more as its argument could cancel, so that `log(1 + x)`
-is right to the last digit at x = 1e-300.
+Each elementary function is computed with as many digits more as its argument could cancel, so that
+`log(1 + x)` is right to the last digit at x = 1e-300.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -41,32 +41,43 @@ from graphc.passes.expand import expand, is_composite
 GUARD = 40  # bits beyond the digits asked for
 MOST_EXTRA = 2600  # bits: what the smallest and the largest double can cancel
 
-Dual = tuple[np.ndarray, "np.ndarray | None"]  # value; derivative, None where it is zero by structure
+Dual = tuple[
+    np.ndarray, "np.ndarray | None"
+]  # value; derivative, None where it is zero by structure
 
 
 def run_dual(
     graph: Graph, inputs: Sequence[Any], tangents: Sequence[Any], digits: int = 40
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Values and derivatives of all outputs; a tangent of None is zero. Outputs that are no floats have none: zeros."""
+    """Values and derivatives of all outputs; a tangent of None is zero. Outputs that are no floats
+    have none: zeros."""
     machine = _Machine(digits)
     arrays = [np.asarray(x, n.type.dtype.numpy) for n, x in zip(graph.inputs, inputs, strict=True)]
     sizes = sizes_of(graph, arrays)
     plain = _without_composites(graph)
     known: dict[Node, Dual] = {}
     for node, x, t in zip(plain.inputs, arrays, tangents, strict=True):
-        known[node] = (machine.lift(x), None if t is None else machine.lift(np.asarray(t, np.float64)))
+        known[node] = (
+            machine.lift(x),
+            None if t is None else machine.lift(np.asarray(t, np.float64)),
+        )
     for node in plain.nodes:
         if node not in known:
             value, slope = machine.node(node, [known[a] for a in node.args], sizes)
             known[node] = np.asarray(value), None if slope is None else np.asarray(slope, object)
-    return [(v, machine.zeros(v.shape) if t is None else t) for v, t in (known[n] for n in plain.output_nodes)]
+    return [
+        (v, machine.zeros(v.shape) if t is None else t)
+        for v, t in (known[n] for n in plain.output_nodes)
+    ]
 
 
 def _without_composites(graph: Graph) -> Graph:
     builder, fresh = open_graph(graph)
     here = builder.inline(graph, [fresh[n] for n in graph.inputs])
     outputs = expand(builder, [here[n] for n in graph.output_nodes], is_composite)
-    return builder.graph(graph.name, dict(zip([name for name, _ in graph.outputs], outputs, strict=True)))
+    return builder.graph(
+        graph.name, dict(zip([name for name, _ in graph.outputs], outputs, strict=True))
+    )
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -100,7 +111,11 @@ class _D:
     def __truediv__(self, o: Any) -> _D:
         o = self.m.dual(o)
         q = self.m.quotient(self.x, o.x)
-        return _D(self.m, q, self.m.quotient_of(self.t, o.x) - self.m.times(self.m.quotient_of(o.t, o.x), q))
+        return _D(
+            self.m,
+            q,
+            self.m.quotient_of(self.t, o.x) - self.m.times(self.m.quotient_of(o.t, o.x), q),
+        )
 
     def __rtruediv__(self, o: Any) -> _D:
         return self.m.dual(o) / self
@@ -256,8 +271,10 @@ class _Machine:
         value = apply(self, node, [v for v, _ in args], sizes, False)
         if all(t is None for _, t in args):
             return value, None
-        along = [self.zeros(v.shape) if t is None and a.type.dtype.is_float else v if t is None else t
-                 for a, (v, t) in zip(node.args, args, strict=True)]  # fmt: skip
+        along = [
+            t if t is not None else self.zeros(v.shape) if a.type.dtype.is_float else v
+            for a, (v, t) in zip(node.args, args, strict=True)
+        ]
         return value, apply(self, node, along, sizes, True)
 
     def elementwise(self, node: Node, args: Sequence[Dual]) -> Dual:
@@ -299,7 +316,8 @@ def _extra(x: Any) -> int:
 
 
 def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
-    """What graphc documents where a model has a kink: relu' is 0 at 0, clip passes on its bounds."""
+    """What graphc documents where a model has a kink: relu' is 0 at 0, clip passes on its
+    bounds."""
     if op == "relu" and operands[0].x == 0:
         return operands[0].m.dual(0)
     if op == "clip":
@@ -312,26 +330,36 @@ def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
 # -- gates that are not elementwise functions ------------------------------------------------------
 
 
-def _moved(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _moved(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     return np.asarray(node.gate.reference(node, values, sizes))
 
 
-def _placed(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _placed(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     shape = tuple(evaluate(s, sizes) for s in node.type.shape)
     if not shape:
         return values[0]
     fill = 0 if tangent else from_bits(node["fill"], node.type.dtype)
-    out = np.full(shape, m.context.mpf(fill) if values[0].dtype == object else fill, values[0].dtype)
+    out = np.full(
+        shape, m.context.mpf(fill) if values[0].dtype == object else fill, values[0].dtype
+    )
     out[_index(node["starts"], values[0].shape, node["steps"], sizes)] = values[0]
     return out
 
 
-def _taken(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _taken(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     x, index = values
     return np.asarray(np.take(x, checked(index, x.shape[node["axis"]]), node["axis"]))
 
 
-def _scattered(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _scattered(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     updates, index = values
     axis, shape = node["axis"], tuple(evaluate(s, sizes) for s in node["shape"])
     out = m.zeros(shape) if updates.dtype == object else np.zeros(shape, updates.dtype)
@@ -342,18 +370,23 @@ def _scattered(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Map
     return out
 
 
-def _summed(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _summed(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     if values[0].dtype != object:
         return np.asarray(node.gate.reference(node, values, sizes))
     return np.asarray(np.add.reduce(values[0], node["axis"], initial=m.zero), object)
 
 
-def _same(m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool) -> np.ndarray:
+def _same(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
     return values[0]
 
 
 _LINEAR: dict[str, Callable[..., np.ndarray]] = {
-    **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice", "reshape", "concat"), _moved),
+    **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice"), _moved),
+    "reshape": _moved, "concat": _moved,
     "place": _placed, "take": _taken, "scatter_add": _scattered, "sum": _summed,
 }  # fmt: skip
 
@@ -398,7 +431,9 @@ def _where(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, in
 def _cast(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
     (x, t), to, of = args[0], node["dtype"], node.args[0].type.dtype
     if to.is_float:
-        whole = x if of.is_float else m.array([m.context.mpf(int(v)) for v in x.reshape(-1)], x.shape)
+        whole = (
+            x if of.is_float else m.array([m.context.mpf(int(v)) for v in x.reshape(-1)], x.shape)
+        )
         return whole, t
     if to.is_bool:
         return np.asarray(x != 0, bool).reshape(x.shape), None
@@ -440,7 +475,10 @@ def _extremum(larger: bool) -> Callable[..., Dual]:
         along = np.moveaxis(m.zeros(x.shape) if t is None else t, axis, -1)
         shape, n = rows.shape[:-1], rows.shape[-1]
         count = int(np.prod(shape, dtype=int))
-        found = [one(m, r, a) for r, a in zip(rows.reshape(count, n), along.reshape(count, n), strict=True)]
+        found = [
+            one(m, r, a)
+            for r, a in zip(rows.reshape(count, n), along.reshape(count, n), strict=True)
+        ]
         value = m.array([v for v, _ in found], shape)
         return value, None if t is None else m.array([s for _, s in found], shape)
 
@@ -450,13 +488,19 @@ def _extremum(larger: bool) -> Callable[..., Dual]:
 _SPECIAL: dict[str, Callable[..., Dual]] = {
     "contract": _contract, "where": _where, "cast": _cast, "stop_gradient": _stopped, "prod": _prod,
     "max": _extremum(True), "min": _extremum(False),
-    "lt": _compare(lambda a, b: a < b), "le": _compare(lambda a, b: a <= b), "eq": _compare(lambda a, b: a == b),
-    "ne": _compare(lambda a, b: a != b), "gt": _compare(lambda a, b: a > b), "ge": _compare(lambda a, b: a >= b),
-    "isnan": _test(lambda v: v != v), "isfinite": _test(mpmath.isfinite), "isinf": _test(mpmath.isinf),
+    "lt": _compare(lambda a, b: a < b), "gt": _compare(lambda a, b: a > b),
+    "le": _compare(lambda a, b: a <= b), "ge": _compare(lambda a, b: a >= b),
+    "eq": _compare(lambda a, b: a == b), "ne": _compare(lambda a, b: a != b),
+    "isnan": _test(lambda v: v != v), "isfinite": _test(mpmath.isfinite),
+    "isinf": _test(mpmath.isinf),
 }  # fmt: skip
 
 
 def covered() -> list[str]:
     """Gates that the oracle can evaluate on floats, for tests of its completeness."""
     gates = registry().values()
-    return [g.name for g in gates if g.name in _LINEAR or g.name in _SPECIAL or getattr(g, "sym", None) or g.name == "round"]
+    return [
+        g.name
+        for g in gates
+        if g.name in _LINEAR or g.name in _SPECIAL or getattr(g, "sym", None) or g.name == "round"
+    ]

@@ -1,9 +1,12 @@
-"""The C entries of a library, around the kernels' own: a caller's structure becomes the slots that kernels read.
+"""The C entries of a library, around the kernels' own: a caller's structure becomes the slots that
+kernels read.
 
-In:   planned programs of the value and, where there is one, of the value and gradient; the fields of the structure.
-Out:  the text of one module that exports NAME, NAME_value_and_grad, NAME_workspace and NAME_graphc_info.
-Invariant: all else is internal; nothing is called, allocated or kept between calls, and a call that is refused has
-written nothing.
+In:   planned programs of the value and, where there is one, of the value and gradient; the fields
+      of the structure.
+Out:  the text of one module that exports NAME, NAME_value_and_grad, NAME_workspace and
+      NAME_graphc_info.
+Invariant: all else is internal; nothing is called, allocated or kept between calls, and a call that
+is refused has written nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ def merged(texts: Sequence[str]) -> str:
 
 
 def _bytes(data: bytes) -> str:
-    return f'[{len(data)} x i8] c"' + "".join("\\%02X" % b for b in data) + '"'
+    return f'[{len(data)} x i8] c"' + "".join(f"\\{b:02X}" for b in data) + '"'
 
 
 class _Entry:

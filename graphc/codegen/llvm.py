@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphc.ir.scalar import Instruction, from_bits
-from graphc.ir.types import DType, Size, bool_, f64, i64
+from graphc.ir.types import Atom, DType, Size, SizeCall, bool_, f64, i64
 
 REGISTER = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32", "bool": "i1"}
 MEMORY = {**REGISTER, "bool": "i8"}
@@ -218,7 +218,7 @@ class Function:
             total = term if not total else self.do(f"add i64 {total}, {term}")
         return total
 
-    def _atom(self, atom: object, names: dict[str, str], memo: dict[object, str] | None) -> str:
+    def _atom(self, atom: Atom, names: dict[str, str], memo: dict[object, str] | None) -> str:
         if isinstance(atom, str):
             return names[atom]
         if memo is None:
@@ -227,9 +227,11 @@ class Function:
             memo[atom] = self._function(atom, names, memo)
         return memo[atom]
 
-    def _function(self, atom: object, names: dict[str, str], memo: dict[object, str] | None) -> str:
-        op, *rest = atom  # type: ignore[misc]
-        a, b = (self.size(s, names, memo) for s in rest)
+    def _function(
+        self, atom: SizeCall, names: dict[str, str], memo: dict[object, str] | None
+    ) -> str:
+        op, left, right = atom
+        a, b = self.size(left, names, memo), self.size(right, names, memo)
         if op == "bits":
             name = self.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
             zeros = self.do(f"call i64 @{name}(i64 {a}, i1 false)")
@@ -437,7 +439,7 @@ def emit_call(
 def emit_body(module: Module, name: str, gate: str, dtypes: tuple[DType, ...], width: int) -> None:
     from graphc.gates.gate import registry
 
-    graph = registry()[gate].body_graph(dtypes)  # type: ignore[attr-defined]
+    graph = registry()[gate].body_graph(dtypes)
     params = [(register(d, width), f"x{i}") for i, d in enumerate(dtypes)]
     fn = Function(module, name, register(graph.dtype, width), params)
     values = [f"%x{i}" for i in range(len(dtypes))]

@@ -145,6 +145,13 @@ class Tensor:
             "x[i] on a traced x, graphc.numpy.take, or a plain Python number",
         )
 
+    def __format__(self, spec: str) -> str:
+        if spec:
+            self._unknown(
+                f"a traced {self.type} was formatted with {spec!r}", "print what the graph returns"
+            )
+        return str(self)
+
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         self._unknown(
             f"a traced {self.type} was read as a NumPy array",

@@ -1,8 +1,8 @@
 """Composite gates: written in other gates, with a derivative of their own.
 
-`forward` is the meaning; `simplify` puts it in place of the node. `backward`, where there is one, is the adjoint;
-without one the forward is differentiated. A user's `graphc.Gate` is the composite `call`, whose forward and
-backward are graphs that the node carries.
+`forward` is the meaning; `simplify` puts it in place of the node. `backward`, where there is one,
+is the adjoint; without one the forward is differentiated. A user's `graphc.Gate` is the composite
+`call`, whose forward and backward are graphs that the node carries.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Composite(Gate):
 
     typed: Callable[[Sequence[TensorType], Attrs], TensorType] | None = None
     forward: Callable[..., Value] | None = None  # (*values, **attrs) -> value
-    backward: Callable[..., tuple[Value | None, ...]] | None = (
-        None  # (ct, out, *values, **attrs) -> cotangents
-    )
+    # (ct, out, *values, **attrs) -> cotangents
+    backward: Callable[..., tuple[Value | None, ...]] | None = None
     jacobian: str = "of its parts"
 
     kind: ClassVar[str] = "composite"
@@ -105,7 +104,10 @@ def _run_expanded(
 
 @dataclass(frozen=True, eq=False)
 class Jacobian(Gate):
-    """The Jacobian of a composite gate, applied to tangents: operands are (tangents of float operands, out, operands)."""
+    """The Jacobian of a composite gate, applied to tangents.
+
+    Its operands are the tangents of the gate's float operands, its result, and its operands.
+    """
 
     kind: ClassVar[str] = "composite"
     structure: ClassVar[str] = "of its gate"
@@ -114,8 +116,9 @@ class Jacobian(Gate):
         return types[len(types) - attrs["operands"] - 1]
 
     def expand(self, node: Node, values: Sequence[Value]) -> Value:
-        """The backward, transposed once more: it is linear in a cotangent that belongs to no graph."""
-        from graphc.ir.graph import Node as NodeOf, Value as ValueOf
+        """The backward, transposed once more, by a cotangent that belongs to no graph."""
+        from graphc.ir.graph import Node as NodeOf
+        from graphc.ir.graph import Value as ValueOf
         from graphc.transforms.transpose import transpose_linear
 
         tangents, out, _ = self.parts(node, values)
@@ -150,8 +153,8 @@ class Jacobian(Gate):
 
 jacobian = register(
     Jacobian(
-        name="jacobian", doc="The Jacobian of a composite gate, applied to tangents.", params=("...",),
-        attrs=("items", "op", "operands"), source=caller(1),
+        name="jacobian", doc="The Jacobian of a composite gate, applied to tangents.",
+        params=("...",), attrs=("items", "op", "operands"), source=caller(1),
     )
 )  # fmt: skip
 
@@ -159,7 +162,7 @@ jacobian = register(
 def composite(name: str, doc: str, **fields: Any) -> Composite:
     return register(
         Composite(name=name, doc=doc, params=("x",), attrs=("axis",), source=caller(), **fields)
-    )  # type: ignore[return-value]
+    )
 
 
 def _like_operand(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -238,24 +241,26 @@ def _argmax(x: Value, axis: int, op: str = "max") -> Value:
 
 
 logsumexp = composite(
-    "logsumexp", "log(sum(exp(x))) along an axis without overflow; -inf where all are.", typed=_without_axis(),
-    forward=_logsumexp, backward=_logsumexp_backward, jacobian="dense row: softmax",
+    "logsumexp", "log(sum(exp(x))) along an axis without overflow; -inf where all are.",
+    typed=_without_axis(), forward=_logsumexp, backward=_logsumexp_backward,
+    jacobian="dense row: softmax",
 )  # fmt: skip
 softmax = composite(
-    "softmax", "exp(x) / sum(exp(x)) along an axis.", typed=_like_operand, forward=_softmax, backward=_softmax_backward,
-    jacobian="diagonal minus rank one",
+    "softmax", "exp(x) / sum(exp(x)) along an axis.", typed=_like_operand,
+    forward=_softmax, backward=_softmax_backward, jacobian="diagonal minus rank one",
 )  # fmt: skip
 log_softmax = composite(
-    "log_softmax", "x - logsumexp(x) along an axis.", typed=_like_operand, forward=_log_softmax,
-    backward=_log_softmax_backward, jacobian="identity minus rank one",
+    "log_softmax", "x - logsumexp(x) along an axis.", typed=_like_operand,
+    forward=_log_softmax, backward=_log_softmax_backward, jacobian="identity minus rank one",
 )  # fmt: skip
 argmax = composite(
-    "argmax", "The first index of the largest along an axis; of the first NaN if there is one.", typed=_without_axis(i64),
-    forward=_argmax, backward=None, jacobian="zero",
+    "argmax", "The first index of the largest along an axis; of the first NaN if there is one.",
+    typed=_without_axis(i64), forward=_argmax, backward=None, jacobian="zero",
 )  # fmt: skip
 argmin = composite(
-    "argmin", "The first index of the smallest along an axis; of the first NaN if there is one.", typed=_without_axis(i64),
-    forward=lambda x, axis: _argmax(x, axis, "min"), backward=None, jacobian="zero",
+    "argmin", "The first index of the smallest along an axis; of the first NaN if there is one.",
+    typed=_without_axis(i64), forward=lambda x, axis: _argmax(x, axis, "min"), backward=None,
+    jacobian="zero",
 )  # fmt: skip
 
 
@@ -263,8 +268,8 @@ argmin = composite(
 class Call(Composite):
     """A user's gate: forward and backward are closed graphs, traced on the operands' types.
 
-    The backward's inputs are the cotangent and then the operands; its outputs are the operands' cotangents, one
-    for each float operand.
+    The backward's inputs are the cotangent and then the operands; its outputs are the operands'
+    cotangents, one for each float operand.
     """
 
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -293,7 +298,7 @@ class Call(Composite):
 
 call = register(
     Call(
-        name="call", doc="A user's gate, with the graphs of its forward and backward.", params=("...",),
-        attrs=("backward", "forward", "label"), source=caller(1),
+        name="call", doc="A user's gate, with the graphs of its forward and backward.",
+        params=("...",), attrs=("backward", "forward", "label"), source=caller(1),
     )
 )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Contraction: bilinear, declared once by its index letters; its two transposes are contractions again.
+"""Contraction: bilinear, declared once by its index letters; its transposes are contractions again.
 
-`contract` sums over exactly one letter that both operands have. Its order is set once by the letters: `lanes` with
-fma where a vector is multiplied along the last axis of both operands, else `chain`: fma in sequence in blocks of
-256, the blocks merged by a binary counter. `contract_values` brings every two-operand einsum to that form.
+`contract` sums over exactly one letter that both operands have. Its order is set once by the
+letters: `lanes` with fma where a vector is multiplied along the last axis of both operands, else
+`chain`: fma in sequence in blocks of 256, the blocks merged by a binary counter. `contract_values`
+brings every two-operand einsum to that form.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def parse_spec(spec: str) -> tuple[str, str, str]:
 
 
 def contracted_letters(spec: str) -> str:
+    """The letters that are summed over: one, once `contract_values` has merged them."""
     a, b, out = parse_spec(spec)
     return "".join(c for c in a if c in b and c not in out)
 
@@ -56,16 +58,15 @@ class Contraction(Gate):
                 )
             for letter, s in zip(letters, t.shape, strict=True):
                 if sizes.setdefault(letter, s) != s:
-                    raise ShapeError(
-                        f"contract {attrs['spec']}: {x} with {y}: sizes {sizes[letter]} and {s} differ"
-                    )
+                    differ = f"sizes {sizes[letter]} and {s} differ"
+                    raise ShapeError(f"contract {attrs['spec']}: {x} with {y}: {differ}")
         return x.with_shape(sizes[letter] for letter in out)
 
     def reference(
         self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
     ) -> np.ndarray:
         letters_a, letters_b, out = parse_spec(node["spec"])
-        (k,) = contracted_letters(node["spec"])
+        k = contracted_letters(node["spec"])
         extent = {
             c: n
             for letters, x in zip((letters_a, letters_b), args, strict=True)
@@ -118,16 +119,20 @@ def contract_reference(a: np.ndarray, b: np.ndarray, order: str) -> np.ndarray:
         return _counter(np.stack(blocks), np.add)
     lanes = VECTOR_BYTES // a.dtype.itemsize
     missing = -a.shape[0] % (LEAF * lanes)
-    fill = lambda x, v: (
-        np.concatenate([x, np.full((missing, *x.shape[1:]), v, x.dtype)]) if missing else x
-    )  # noqa: E731
-    a, b = fill(a, -0.0), fill(b, 0.0)  # whose product -0.0 changes no sum
+    a, b = (
+        _filled(a, missing, -0.0),
+        _filled(b, missing, 0.0),
+    )  # their product, -0.0, changes no sum
     a, b = (x.reshape(x.shape[0] // (LEAF * lanes), LEAF, lanes, *x.shape[1:]) for x in (a, b))
     total = _counter(_chain(np.moveaxis(a, 1, 0), np.moveaxis(b, 1, 0)), np.add)
     while total.shape[0] > 1:
         half = total.shape[0] // 2
         total = total[:half] + total[half:]
     return total[0]
+
+
+def _filled(x: np.ndarray, missing: int, number: float) -> np.ndarray:
+    return np.concatenate([x, np.full((missing, *x.shape[1:]), number, x.dtype)])
 
 
 def _chain(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -141,8 +146,8 @@ def _chain(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 contract = register(
     Contraction(
-        name="contract", doc="The sum over one index that both operands have: matrix products of every kind.",
-        params=("x", "y"), attrs=("order", "spec"), source=caller(1),
+        name="contract", params=("x", "y"), attrs=("order", "spec"), source=caller(1),
+        doc="The sum over one index that both operands have: matrix products of every kind.",
     )
 )  # fmt: skip
 
@@ -151,7 +156,7 @@ def contract_order(spec: str, ty: TensorType) -> str:
     if not ty.dtype.is_float:
         return "any"
     a, b, out = parse_spec(spec)
-    (k,) = contracted_letters(spec)
+    k = contracted_letters(spec)
     vector = all(c in a for c in out) or all(c in b for c in out)
     return "lanes" if vector and a[-1] == k and b[-1] == k else "chain"
 
@@ -200,6 +205,5 @@ def _merged(x: Value, letters: str, summed: str) -> tuple[Value, str]:
     kept = "".join(c for c in letters if c not in summed)
     sizes = dict(zip(letters, x.shape, strict=True))
     x = x.transposed(tuple(letters.index(c) for c in summed + kept))
-    return x.reshape((product(sizes[c] for c in summed), *(sizes[c] for c in kept))), summed[
-        0
-    ] + kept
+    one = product(sizes[c] for c in summed)
+    return x.reshape((one, *(sizes[c] for c in kept))), summed[0] + kept

@@ -1,16 +1,17 @@
 """Elementwise gates: the Jacobian is diagonal, and `partials` is its diagonal.
 
-A record's `body` is its meaning and its code; `partials` are by hand, in gates, in the stable forms of
-docs/numerics.md; `sym` is an independent model, for sympy, that tests hold both against.
+A record's `body` is its meaning and its code; `partials` are by hand, in gates, in the stable forms
+of docs/numerics.md; `sym` is an independent model, for sympy, that tests hold both against.
 
-`partials` gives for each operand a value, the number 1 or -1, or None where the derivative is zero by
-structure. A gate that is linear declares `transpose` instead: then its tangent is the gate itself.
+`partials` gives for each operand a value, the number 1 or -1, or None where the derivative is zero
+by structure. A gate that is linear declares `transposed` instead: its tangent is the gate itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -47,9 +48,8 @@ class Elementwise(Gate):
 
     body: Callable[..., Scalar] | None = None
     partials: Callable[..., tuple[Any, ...]] | None = None  # (out, *operands) -> diagonals
-    transposed: Callable[..., tuple[Any, ...]] | None = (
-        None  # (ct, *operands) -> cotangents, for linear gates
-    )
+    # (ct, *operands) -> cotangents, for linear gates
+    transposed: Callable[..., tuple[Any, ...]] | None = None
     sym: str | None = None
     accepts: str = "float"
     result: str = "same"  # "same", "bool", or "attr" (the attribute dtype)
@@ -92,7 +92,7 @@ class Elementwise(Gate):
         if found is None:
             assert self.body is not None
             suffix = "_".join(map(str, (*dtypes, to) if to else dtypes))
-            body = self.body if to is None else lambda x: self.body(x, to)  # type: ignore[misc]
+            body = self.body if to is None else partial(_with_attribute, self.body, to)
             found = self._graphs[key] = trace_scalar(f"{self.name}.{suffix}", body, dtypes)
         return found
 
@@ -134,13 +134,8 @@ class Elementwise(Gate):
             for i, (v, t) in enumerate(zip(values, tangents, strict=True))
         ]
         if self.name in ("add", "sub") and None in tangents:  # spare the explicit zero
-            return (
-                tangents[0]
-                if tangents[1] is None
-                else tangents[1]
-                if self.name == "add"
-                else -tangents[1]
-            )  # type: ignore[operator]
+            first, second = tangents
+            return first if second is None else second if self.name == "add" else -second
         return out_of(self, operands, dict(node.attrs))
 
     def transpose(
@@ -154,17 +149,21 @@ class Elementwise(Gate):
         ]
 
 
+def _with_attribute(body: Callable[..., Scalar], attribute: Any, *operands: Scalar) -> Scalar:
+    return body(*operands, attribute)
+
+
 def out_of(g: Gate, operands: Sequence[Value], attrs: Attrs) -> Value:
     return operands[0].apply_gate(g, tuple(operands), dict(attrs))
 
 
-def _times(t: Value, partial: Any) -> Value:
+def _times(t: Value, p: Any) -> Value:
     """Tangent times partial: a number scales, a value goes through the strong zero."""
-    if isinstance(partial, (int, float)):
-        return t if partial == 1 else -t if partial == -1 else t * partial
-    if partial.is_splat() and np.isfinite(partial.splat()):
-        return t * partial  # no zero to be strong about
-    return mul0(t, partial)
+    if isinstance(p, (int, float)):
+        return t if p == 1 else -t if p == -1 else t * p
+    if p.is_splat() and np.isfinite(p.splat()):
+        return t * p  # no zero to be strong about
+    return mul0(t, p)
 
 
 def gate(
@@ -201,14 +200,15 @@ mul = gate(
     "mul", "x * y.", body=lambda x, y: x * y, accepts="number", sym="x*y",
     partials=lambda out, x, y: (y, x), transposed=lambda ct, x, y: (ct * y, ct * x),
 )  # fmt: skip
-mul0 = gate(
+mul0: Elementwise = gate(
     "mul0", "ct * p, and 0 where ct is 0 whatever p is: the product of a cotangent and a partial.",
     body=lambda ct, p: s.select(s.equal(ct, 0.0), 0.0, ct * p), sym="ct*p",
     partials=lambda out, ct, p: (p, ct), transposed=lambda ct, t, p: (mul0(ct, p), None),
 )  # fmt: skip
 div = gate(
     "div", "x / y, of floats.", body=lambda x, y: x / y, sym="x/y",
-    partials=lambda out, x, y: (reciprocal(y), -(out / y)), transposed=lambda ct, x, y: (ct / y, None), edges=(0.0,),
+    partials=lambda out, x, y: (reciprocal(y), -(out / y)),
+    transposed=lambda ct, x, y: (ct / y, None), edges=(0.0,),
 )  # fmt: skip
 neg = gate(
     "neg", "-x.", body=lambda x: -x, accepts="number", sym="-x", transposed=lambda ct, x: (-ct,),
@@ -217,7 +217,7 @@ abs_ = gate(
     "abs", "|x|, with the derivative 0 at 0.", body=lambda x: abs(x), accepts="number",
     sym="Abs(x)", partials=lambda out, x: (sign(x),), edges=(0.0,),
 )  # fmt: skip
-sign = gate(
+sign: Elementwise = gate(
     "sign", "-1, 0 or 1; NaN for NaN; 0 for both zeros.", body=order_bodies.sign, accepts="number",
     sym="sign(x)", partials=lambda out, x: (None,), edges=(0.0,),
 )  # fmt: skip
@@ -229,7 +229,7 @@ sqrt = gate(
     "sqrt", "Square root, correctly rounded.", body=s.sqrt, sym="sqrt(x)",
     partials=lambda out, x: (0.5 / out,), domain=(0.0, 9.0), edges=(0.0,),
 )  # fmt: skip
-reciprocal = gate(
+reciprocal: Elementwise = gate(
     "reciprocal", "1 / x.", body=lambda x: 1.0 / x, sym="1/x",
     partials=lambda out, x: (-(out * out),), edges=(0.0,),
 )  # fmt: skip
@@ -242,13 +242,14 @@ remainder = gate(
     body=integer_bodies.remainder, accepts="int", ulp=None,
 )  # fmt: skip
 power = gate(
-    "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power, accepts="number",
-    sym="x**y", partials=lambda out, x, y: power_partials(out, x, y), domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
+    "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power,
+    accepts="number", sym="x**y", partials=lambda out, x, y: power_partials(out, x, y),
+    domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
 )  # fmt: skip
 
 
 def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
-    """Powers at 0 as NUMERICS decides: y = 0 gives 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
+    """Powers at 0: d/dx at y = 0 is 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
     by_x = where(eq(y, 0), y.constant(0), y * power(x, y - 1))
     by_y = where(logical_and(eq(x, 0), lt(y.constant(0), y)), y.constant(0), mul0(out, log(x)))
     return by_x, by_y
@@ -264,16 +265,18 @@ def _ties(x: Value, y: Value, first: Value) -> tuple[Value, Value]:
 
 
 maximum = gate(
-    "maximum", "The larger; NaN if either is; -0 < +0; ties share the gradient.", body=order_bodies.maximum,
-    accepts="number", sym="Max(x, y)", partials=lambda out, x, y: _ties(x, y, lt(y, x)), edges=(0.0,),
+    "maximum", "The larger; NaN if either is; -0 < +0; ties share the gradient.",
+    body=order_bodies.maximum, accepts="number", sym="Max(x, y)",
+    partials=lambda out, x, y: _ties(x, y, lt(y, x)), edges=(0.0,),
 )  # fmt: skip
 minimum = gate(
-    "minimum", "The smaller; NaN if either is; -0 < +0; ties share the gradient.", body=order_bodies.minimum,
-    accepts="number", sym="Min(x, y)", partials=lambda out, x, y: _ties(x, y, lt(x, y)), edges=(0.0,),
+    "minimum", "The smaller; NaN if either is; -0 < +0; ties share the gradient.",
+    body=order_bodies.minimum, accepts="number", sym="Min(x, y)",
+    partials=lambda out, x, y: _ties(x, y, lt(x, y)), edges=(0.0,),
 )  # fmt: skip
 clip = gate(
-    "clip", "min(max(x, low), high); the gradient passes on the bounds, too.", body=order_bodies.clip,
-    accepts="number", sym="Min(Max(x, low), high)",
+    "clip", "min(max(x, low), high); the gradient passes on the bounds, too.",
+    body=order_bodies.clip, accepts="number", sym="Min(Max(x, low), high)",
     partials=lambda out, x, low, high: _clip_partials(x, low, high),
 )  # fmt: skip
 
@@ -287,110 +290,74 @@ def _clip_partials(x: Value, low: Value, high: Value) -> tuple[Value, Value, Val
 
 
 relu = gate(
-    "relu", "max(x, 0), with the derivative 0 at 0.", body=order_bodies.relu, accepts="number", sym="Max(x, 0)",
-    partials=lambda out, x: (where(lt(x.constant(0), x), x.constant(1), x.constant(0)),), edges=(0.0,),
+    "relu", "max(x, 0), with the derivative 0 at 0.", body=order_bodies.relu, accepts="number",
+    sym="Max(x, 0)", edges=(0.0,),
+    partials=lambda out, x: (where(lt(x.constant(0), x), x.constant(1), x.constant(0)),),
 )  # fmt: skip
-where = gate(
+where: Elementwise = gate(
     "where", "x where the condition holds, else y; the cotangent is selected, never multiplied.",
-    body=lambda condition, x, y: s.select(condition, x, y) if not x.dtype.is_bool else (condition & x) | (~condition & y),
-    accepts="any", choice=True, ulp=None,
-    transposed=lambda ct, c, x, y: (None, where(c, ct, ct.constant(0)), where(c, ct.constant(0), ct)),
+    body=order_bodies.where, accepts="any", choice=True, ulp=None,
+    transposed=lambda ct, c, *_: (None, where(c, ct, ct.constant(0)), where(c, ct.constant(0), ct)),
 )  # fmt: skip
-lt = gate(
-    "lt",
-    "x < y.",
-    body=lambda x, y: order_bodies.less(x, y),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+lt: Elementwise = gate(
+    "lt", "x < y.", body=lambda x, y: order_bodies.less(x, y),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 le = gate(
-    "le",
-    "x <= y.",
-    body=lambda x, y: order_bodies.less_equal(x, y),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+    "le", "x <= y.", body=lambda x, y: order_bodies.less_equal(x, y),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 eq = gate(
-    "eq",
-    "x == y.",
-    body=lambda x, y: order_bodies.equal(x, y),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+    "eq", "x == y.", body=lambda x, y: order_bodies.equal(x, y),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 ne = gate(
-    "ne",
-    "x != y.",
-    body=lambda x, y: ~order_bodies.equal(x, y),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+    "ne", "x != y.", body=lambda x, y: ~order_bodies.equal(x, y),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 gt = gate(
-    "gt",
-    "x > y.",
-    body=lambda x, y: order_bodies.less(y, x),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+    "gt", "x > y.", body=lambda x, y: order_bodies.less(y, x),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 ge = gate(
-    "ge",
-    "x >= y.",
-    body=lambda x, y: order_bodies.less_equal(y, x),
-    accepts="any",
-    result="bool",
-    ulp=None,
-)
+    "ge", "x >= y.", body=lambda x, y: order_bodies.less_equal(y, x),
+    accepts="any", result="bool", ulp=None,
+)  # fmt: skip
 logical_and = gate("logical_and", "Both.", body=lambda x, y: x & y, accepts="bool", ulp=None)
 logical_or = gate("logical_or", "Either.", body=lambda x, y: x | y, accepts="bool", ulp=None)
 logical_xor = gate("logical_xor", "Exactly one.", body=lambda x, y: x ^ y, accepts="bool", ulp=None)
 logical_not = gate("logical_not", "Not.", body=lambda x: ~x, accepts="bool", ulp=None)
 isnan = gate("isnan", "x is NaN.", body=s.is_nan, result="bool", ulp=None)
 isfinite = gate(
-    "isfinite",
-    "x is neither NaN nor infinite.",
-    body=lambda x: abs(x) < float("inf"),
-    result="bool",
-    ulp=None,
-)
+    "isfinite", "x is neither NaN nor infinite.", body=lambda x: abs(x) < float("inf"),
+    result="bool", ulp=None,
+)  # fmt: skip
 isinf = gate(
-    "isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")), result="bool", ulp=None
-)
+    "isinf", "x is infinite.", body=lambda x: s.equal(abs(x), float("inf")),
+    result="bool", ulp=None,
+)  # fmt: skip
 
 # -- rounding and casts ----------------------------------------------------------------------------
 
 floor = gate(
-    "floor",
-    "Largest integer not above x.",
-    body=s.floor,
-    sym="floor(x)",
-    partials=lambda out, x: (None,),
-)
-ceil = gate(
-    "ceil",
-    "Smallest integer not below x.",
-    body=lambda x: -s.floor(-x),
-    sym="ceiling(x)",
-    partials=lambda out, x: (None,),
-)
-round_ = gate(
-    "round", "Nearest integer, ties to even.", body=s.rint, no_sym="sympy has no ties-to-even rounding of reals",
+    "floor", "Largest integer not above x.", body=s.floor, sym="floor(x)",
     partials=lambda out, x: (None,),
 )  # fmt: skip
-trunc = gate(
-    "trunc",
-    "The integer part.",
-    body=order_bodies.trunc,
-    sym="sign(x)*floor(Abs(x))",
+ceil = gate(
+    "ceil", "Smallest integer not below x.", body=lambda x: -s.floor(-x), sym="ceiling(x)",
     partials=lambda out, x: (None,),
-)
-cast = gate(
+)  # fmt: skip
+round_ = gate(
+    "round", "Nearest integer, ties to even.", body=s.rint, partials=lambda out, x: (None,),
+    no_sym="sympy has no ties-to-even rounding of reals",
+)  # fmt: skip
+trunc = gate(
+    "trunc", "The integer part.", body=order_bodies.trunc, sym="sign(x)*floor(Abs(x))",
+    partials=lambda out, x: (None,),
+)  # fmt: skip
+cast: Elementwise = gate(
     "cast", "To another dtype; float to integer truncates, saturates, and makes 0 of NaN.",
-    body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x | x if x.dtype.is_bool else x,
-    attrs=("dtype",), accepts="any", result="attr", ulp=None,
+    body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x, attrs=("dtype",), accepts="any", result="attr", ulp=None,
     transposed=lambda ct, x: (cast(ct, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
 )  # fmt: skip
 
@@ -405,65 +372,57 @@ expm1 = gate(
     partials=lambda out, x: (exp(x),), domain=(-30, 30), edges=(0.0, 709.8), ulp=1.0,
 )  # fmt: skip
 log = gate(
-    "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)", partials=lambda out, x: (reciprocal(x),),
-    domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
+    "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)",
+    partials=lambda out, x: (reciprocal(x),), domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
 )  # fmt: skip
 log1p = gate(
     "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
     partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
 )  # fmt: skip
 sin = gate(
-    "sin",
-    "Sine.",
-    body=trig_bodies.sin,
-    sym="sin(x)",
-    partials=lambda out, x: (cos(x),),
-    domain=(-10, 10),
-    edges=(0.0,),
-    ulp=1.0,
-)
-cos = gate(
-    "cos",
-    "Cosine.",
-    body=trig_bodies.cos,
-    sym="cos(x)",
-    partials=lambda out, x: (-sin(x),),
-    domain=(-10, 10),
-    edges=(0.0,),
-    ulp=1.0,
-)
-sin_huge = gate(
-    "sin_huge", "Sine of a large argument, with as many bits of pi as it takes; `sin` branches here.",
-    body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),), domain=(2e6, 3e6), ulp=1.0,
+    "sin", "Sine.", body=trig_bodies.sin, sym="sin(x)", partials=lambda out, x: (cos(x),),
+    domain=(-10, 10), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
-cos_huge = gate(
+cos: Elementwise = gate(
+    "cos", "Cosine.", body=trig_bodies.cos, sym="cos(x)", partials=lambda out, x: (-sin(x),),
+    domain=(-10, 10), edges=(0.0,), ulp=1.0,
+)  # fmt: skip
+sin_huge = gate(
+    "sin_huge", "Sine of a large argument, with all the bits of pi it takes; `sin` branches here.",
+    body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),),
+    domain=(2e6, 3e6), ulp=1.0,
+)  # fmt: skip
+cos_huge: Elementwise = gate(
     "cos_huge", "Cosine of a large argument; `cos` branches here.",
-    body=trig_bodies.cos_huge, sym="cos(x)", partials=lambda out, x: (-sin_huge(x),), domain=(2e6, 3e6), ulp=1.0,
+    body=trig_bodies.cos_huge, sym="cos(x)", partials=lambda out, x: (-sin_huge(x),),
+    domain=(2e6, 3e6), ulp=1.0,
 )  # fmt: skip
 tanh = gate(
-    "tanh", "Hyperbolic tangent.", body=hyperbolic_bodies.tanh, sym="tanh(x)", partials=lambda out, x: (tanh_partial(x),),
-    domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
+    "tanh", "Hyperbolic tangent.", body=hyperbolic_bodies.tanh, sym="tanh(x)",
+    partials=lambda out, x: (tanh_partial(x),), domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
 )  # fmt: skip
-tanh_partial = gate(
-    "tanh_partial", "tanh'(x) = 4e/(1+e)^2 with e = exp(-2|x|).", body=hyperbolic_bodies.tanh_partial,
-    sym="1/cosh(x)**2", partials=lambda out, x: (-2 * tanh(x) * out,), domain=(-10, 10), edges=(0.0,), ulp=4.0,
+tanh_partial: Elementwise = gate(
+    "tanh_partial", "tanh'(x) = 4e/(1+e)^2 with e = exp(-2|x|).",
+    body=hyperbolic_bodies.tanh_partial, sym="1/cosh(x)**2",
+    partials=lambda out, x: (-2 * tanh(x) * out,), domain=(-10, 10), edges=(0.0,), ulp=4.0,
 )  # fmt: skip
 sigmoid = gate(
     "sigmoid", "1 / (1 + e^-x).", body=hyperbolic_bodies.sigmoid, sym="1/(1 + exp(-x))",
     partials=lambda out, x: (sigmoid_partial(x),), domain=(-30, 30), edges=(-745.0, 0.0), ulp=1.5,
 )  # fmt: skip
-sigmoid_partial = gate(
-    "sigmoid_partial", "sigmoid'(x) = e/(1+e)^2 with e = exp(-|x|).", body=hyperbolic_bodies.sigmoid_partial,
-    sym="exp(-x)/(1 + exp(-x))**2", partials=lambda out, x: (-out * tanh(0.5 * x),), domain=(-30, 30),
-    edges=(0.0,), ulp=4.0,
+sigmoid_partial: Elementwise = gate(
+    "sigmoid_partial", "sigmoid'(x) = e/(1+e)^2 with e = exp(-|x|).",
+    body=hyperbolic_bodies.sigmoid_partial, sym="exp(-x)/(1 + exp(-x))**2",
+    partials=lambda out, x: (-out * tanh(0.5 * x),), domain=(-30, 30), edges=(0.0,), ulp=4.0,
 )  # fmt: skip
 softplus = gate(
-    "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus, sym="log(1 + exp(x))",
-    partials=lambda out, x: (sigmoid(x),), domain=(-30, 30), edges=(-800.0, 0.0, 800.0), ulp=1.5,
+    "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus,
+    sym="log(1 + exp(x))", partials=lambda out, x: (sigmoid(x),), domain=(-30, 30),
+    edges=(-800.0, 0.0, 800.0), ulp=1.5,
 )  # fmt: skip
 stop_gradient = gate(
-    "stop_gradient", "x, as a constant for every derivative.", body=lambda x: x, accepts="any", ulp=None,
-    partials=lambda out, x: (None,),
+    "stop_gradient", "x, as a constant for every derivative.", body=lambda x: x,
+    accepts="any", ulp=None, partials=lambda out, x: (None,),
 )  # fmt: skip
 
 FLOATS = (f64, f32)

@@ -1,8 +1,9 @@
 """The gate record: everything graphc knows of an operation stands in one object.
 
-A kind of gate (elementwise, movement, reduction, contraction, indexing, composite, source) is a subclass that
-derives types, tangents, transposes and the reference from what its records declare. Adding an elementwise gate
-is one record in one file. The registry fills at import and is then read-only.
+A kind of gate (elementwise, movement, reduction, contraction, indexing, composite, source) is a
+subclass that derives types, tangents, transposes and the reference from what its records declare.
+Adding an elementwise gate is one record in one file. The registry fills at import and is then
+read-only.
 
 Invariant: a record is complete or the import fails, naming the record's file and line.
 """
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from graphc.ir.types import DType, Size, TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
+    from graphc.ir.scalar import ScalarGraph
 
 Attrs = Mapping[str, Any]
+Kind = TypeVar("Kind", bound="Gate")
 
 _REGISTRY: dict[str, Gate] = {}
 
@@ -44,7 +47,7 @@ class Gate:
     same_dtype: ClassVar[bool] = True
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
-        """Apply the gate to handles of any layer: scalar bodies, graph values, traced or plain arrays."""
+        """Apply the gate to handles of any layer: scalars, graph values, traced or plain arrays."""
         for a in args:
             apply = getattr(a, "apply_gate", None)
             if apply is not None:
@@ -57,19 +60,19 @@ class Gate:
 
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         """The result's type; a ShapeError or DTypeError where the operands do not fit."""
-        raise NotImplementedError(self.name)
+        self._lacks("infer")
 
     def reference(
         self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]
     ) -> np.ndarray:
         """The meaning, over arrays."""
-        raise NotImplementedError(self.name)
+        self._lacks("reference")
 
     def tangent(
         self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
     ) -> Value | None:
-        """The directional derivative, linear in the tangents; None where it is zero by structure."""
-        raise NotImplementedError(self.name)
+        """The directional derivative, linear in the tangents; None where it is zero."""
+        self._lacks("tangent")
 
     def transpose(
         self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
@@ -79,6 +82,15 @@ class Gate:
 
     def result_dtype(self, dtypes: tuple[DType, ...]) -> DType:
         raise GateError(f"{self.name} is not an elementwise gate and cannot stand in a scalar body")
+
+    def body_graph(self, dtypes: tuple[DType, ...]) -> ScalarGraph:
+        raise GateError(f"{self.name} is not an elementwise gate and has no scalar body")
+
+    def _lacks(self, what: str) -> NoReturn:
+        raise GateError(
+            f"{self.source}: gate {self.name!r} has no {what!r}: its kind, "
+            f"{type(self).__name__}, must define that method"
+        )
 
 
 def registry() -> Mapping[str, Gate]:
@@ -98,7 +110,7 @@ def _load() -> None:
     import graphc.gates.source  # noqa: F401
 
 
-def register(gate: Gate) -> Gate:
+def register(gate: Kind) -> Kind:
     """Enter a record; its completeness is checked here, at import."""
     if gate.name in _REGISTRY:
         raise GateError(

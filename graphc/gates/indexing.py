@@ -1,6 +1,7 @@
-"""Indexing: the Jacobian of `take` is a selection; its transpose adds up, one index after the other.
+"""Indexing: the Jacobian of `take` is a selection; its transpose adds up, index after index.
 
-An index may be negative down to -n. One that is out of bounds is an IndexError, and no output is touched.
+An index may be negative down to -n. One that is out of bounds is an IndexError, and no output is
+touched.
 """
 
 from __future__ import annotations
@@ -42,11 +43,9 @@ class Take(Gate):
     def tangent(
         self, node: Node, values: Sequence[Value], out: Value, tangents: Sequence[Value | None]
     ) -> Value | None:
-        return (
-            None
-            if tangents[0] is None
-            else out.builder.apply("take", tangents[0], values[1], axis=node["axis"])
-        )
+        if tangents[0] is None:
+            return None
+        return out.builder.apply("take", tangents[0], values[1], axis=node["axis"])
 
     def transpose(
         self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
@@ -74,9 +73,8 @@ class ScatterAdd(Gate):
                 "scatter_add: updates are bool, which has no sum; cast them to an integer"
             )
         if updates.shape != (*shape[:axis], *index.shape, *shape[axis + 1 :]):
-            raise ShapeError(
-                f"scatter_add: updates {updates} at {index} along axis {axis} of ({', '.join(map(str, shape))})"
-            )
+            of = f"axis {axis} of ({', '.join(map(str, shape))})"
+            raise ShapeError(f"scatter_add: updates {updates} at {index} along {of}")
         return updates.with_shape(shape)
 
     def reference(
@@ -122,16 +120,13 @@ def checked(index: np.ndarray, n: int) -> np.ndarray:
 
 take = register(
     Take(
-        name="take",
-        doc="Elements at integer indices along an axis.",
-        params=("x", "index"),
-        attrs=("axis",),
-        source=caller(1),
+        name="take", doc="Elements at integer indices along an axis.",
+        params=("x", "index"), attrs=("axis",), source=caller(1),
     )
-)
+)  # fmt: skip
 scatter_add = register(
     ScatterAdd(
-        name="scatter_add", doc="Updates added at integer indices along an axis of zeros.", params=("updates", "index"),
-        attrs=("axis", "shape"), source=caller(1),
+        name="scatter_add", doc="Updates added at integer indices along an axis of zeros.",
+        params=("updates", "index"), attrs=("axis", "shape"), source=caller(1),
     )
 )  # fmt: skip

@@ -1,7 +1,8 @@
-"""Movement: the Jacobian is a selection of rows of the identity; its transpose moves back or adds up.
+"""Movement: the Jacobian is a selection of rows of the identity, its transpose moves back or adds.
 
-A *view* reads each result element from one operand element through an affine index map, so it costs nothing
-inside of a loop. `reshape` keeps the order of elements in memory; `place` and `concat` write into a larger array.
+A *view* reads each result element from one operand element through an affine index map, so it costs
+nothing inside of a loop. `reshape` keeps the order of elements in memory; `place` and `concat`
+write into a larger array.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
 
 
+Arrays = Sequence[np.ndarray]
+
+
 class Along(NamedTuple):
-    """An index of an operand's axis: start + step * (index of the result's axis), or start alone."""
+    """An index of an operand's axis: start + step * (index of a result's axis), or start alone."""
 
     axis: int | None
     start: Size = 0
@@ -37,10 +41,7 @@ class Movement(Gate):
     """A linear gate that moves elements and computes nothing."""
 
     typed: Callable[[Sequence[TensorType], Attrs], TensorType] | None = None
-    meaning: (
-        Callable[[Node, Sequence[np.ndarray], tuple[int, ...], Mapping[str, int]], np.ndarray]
-        | None
-    ) = None
+    meaning: Callable[[Node, Arrays, tuple[int, ...], Mapping[str, int]], np.ndarray] | None = None
     transposed: Callable[[Node, Value], Sequence[Value]] | None = None
     view: Callable[[Node], IndexMap] | None = None
 
@@ -76,7 +77,7 @@ class Movement(Gate):
 
 
 def movement(name: str, doc: str, **fields: Any) -> Movement:
-    return register(Movement(name=name, doc=doc, source=caller(), **fields))  # type: ignore[return-value]
+    return register(Movement(name=name, doc=doc, source=caller(), **fields))
 
 
 # -- views -----------------------------------------------------------------------------------------
@@ -111,8 +112,9 @@ def _broadcast_view(node: Node) -> IndexMap:
 
 
 broadcast = movement(
-    "broadcast", "Repeat along new leading axes and along axes of size 1, as NumPy does.", params=("x",), attrs=("shape",),
-    typed=_broadcast_type, meaning=lambda node, args, shape, sizes: np.broadcast_to(args[0], shape),
+    "broadcast", "Repeat along new leading axes and along axes of size 1, as NumPy does.",
+    params=("x",), attrs=("shape",), typed=_broadcast_type,
+    meaning=lambda node, args, shape, sizes: np.broadcast_to(args[0], shape),
     transposed=_broadcast_transposed, view=_broadcast_view,
 )  # fmt: skip
 
@@ -166,7 +168,8 @@ def _squeeze_view(node: Node) -> IndexMap:
 squeeze = movement(
     "squeeze", "Remove axes of size 1.", params=("x",), attrs=("axes",), typed=_squeeze_type,
     meaning=lambda node, args, shape, sizes: args[0].reshape(shape),
-    transposed=lambda node, ct: [ct.builder.apply("expand_dims", ct, axes=node["axes"])], view=_squeeze_view,
+    transposed=lambda node, ct: [ct.builder.apply("expand_dims", ct, axes=node["axes"])],
+    view=_squeeze_view,
 )  # fmt: skip
 
 
@@ -181,14 +184,40 @@ def _index(
     )
 
 
+def _shape_given(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    return types[0].with_shape(attrs["shape"])
+
+
+def _places(node: Node) -> IndexMap:
+    """Where the small array's elements lie in the large one: starts and steps, axis by axis."""
+    pairs = zip(node["starts"], node["steps"], strict=True)
+    return tuple(Along(i, start, step) for i, (start, step) in enumerate(pairs))
+
+
+def _slice(
+    node: Node, args: Arrays, shape: tuple[int, ...], sizes: Mapping[str, int]
+) -> np.ndarray:
+    return args[0][_index(node["starts"], shape, node["steps"], sizes)] if shape else args[0]
+
+
+def _counterpart(op: str, **attrs: int) -> Callable[[Node, Value], list[Value]]:
+    """The transpose of `slice` is `place`, and the other way round."""
+    return lambda node, ct: [
+        ct.builder.apply(
+            op,
+            ct,
+            starts=node["starts"],
+            steps=node["steps"],
+            shape=node.args[0].type.shape,
+            **attrs,
+        )
+    ]
+
+
 slice_ = movement(
-    "slice", "Every step-th element from start on, along each axis; steps may be negative.", params=("x",),
-    attrs=("starts", "shape", "steps"), typed=lambda types, attrs: types[0].with_shape(attrs["shape"]),
-    meaning=lambda node, args, shape, sizes: args[0][_index(node["starts"], shape, node["steps"], sizes)] if shape else args[0],
-    transposed=lambda node, ct: [
-        ct.builder.apply("place", ct, starts=node["starts"], steps=node["steps"], shape=node.args[0].type.shape, fill=0)
-    ],
-    view=lambda node: tuple(Along(i, a, b) for i, (a, b) in enumerate(zip(node["starts"], node["steps"], strict=True))),
+    "slice", "Every step-th element from start on, along each axis; steps may be negative.",
+    params=("x",), attrs=("starts", "shape", "steps"), typed=_shape_given, meaning=_slice,
+    transposed=_counterpart("place", fill=0), view=_places,
 )  # fmt: skip
 
 # -- memory keeps its order ------------------------------------------------------------------------
@@ -196,15 +225,15 @@ slice_ = movement(
 
 def _reshape_type(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if types[0].size != product(attrs["shape"]):
-        raise ShapeError(
-            f"reshape: {types[0]} to ({', '.join(map(str, attrs['shape']))}) changes the count of elements"
-        )
-    return types[0].with_shape(attrs["shape"])
+        shape = ", ".join(map(str, attrs["shape"]))
+        raise ShapeError(f"reshape: {types[0]} to ({shape}) changes the count of elements")
+    return _shape_given(types, attrs)
 
 
 reshape = movement(
-    "reshape", "The same elements in the same order under another shape.", params=("x",), attrs=("shape",),
-    typed=_reshape_type, meaning=lambda node, args, shape, sizes: np.ascontiguousarray(args[0]).reshape(shape),
+    "reshape", "The same elements in the same order under another shape.",
+    params=("x",), attrs=("shape",), typed=_reshape_type,
+    meaning=lambda node, args, shape, sizes: np.ascontiguousarray(args[0]).reshape(shape),
     transposed=lambda node, ct: [ct.reshape(node.args[0].type.shape)],
 )  # fmt: skip
 
@@ -212,7 +241,7 @@ reshape = movement(
 
 
 def _place(
-    node: Node, args: Sequence[np.ndarray], shape: tuple[int, ...], sizes: Mapping[str, int]
+    node: Node, args: Arrays, shape: tuple[int, ...], sizes: Mapping[str, int]
 ) -> np.ndarray:
     out = np.full(shape, from_bits(node["fill"], node.type.dtype), node.type.dtype.numpy)
     if shape:
@@ -222,12 +251,9 @@ def _place(
 
 
 place = movement(
-    "place", "Put elements at start, start + step, ... of an array filled with one number: a slice's transpose, and pad.",
-    params=("x",), attrs=("fill", "shape", "starts", "steps"),
-    typed=lambda types, attrs: types[0].with_shape(attrs["shape"]), meaning=_place,
-    transposed=lambda node, ct: [
-        ct.builder.apply("slice", ct, starts=node["starts"], steps=node["steps"], shape=node.args[0].type.shape)
-    ],
+    "place", "Elements at start, start + step, ... of one number: a slice's transpose, and pad.",
+    params=("x",), attrs=("fill", "shape", "starts", "steps"), typed=_shape_given, meaning=_place,
+    transposed=_counterpart("slice"),
 )  # fmt: skip
 
 
@@ -267,5 +293,6 @@ def _concat_transposed(node: Node, ct: Value) -> list[Value]:
 
 concat = movement(
     "concat", "Join along an axis.", params=("x", "..."), attrs=("axis",), typed=_concat_type,
-    meaning=lambda node, args, shape, sizes: np.concatenate(args, node["axis"]), transposed=_concat_transposed,
+    meaning=lambda node, args, shape, sizes: np.concatenate(args, node["axis"]),
+    transposed=_concat_transposed,
 )  # fmt: skip

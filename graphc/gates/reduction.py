@@ -1,10 +1,11 @@
 """Reductions over one axis, which disappears. Several axes are several nodes, the last axis first.
 
-The order of a float sum or product is an attribute of the node (`lanes` over the last axis, `rows` over another;
-see `tree_reduce`), so that schedules, threads and sizes cannot change a bit. Maximum, minimum, any, all and
-integer sums give the same bits in any order.
+The order of a float sum or product is an attribute of the node (`lanes` over the last axis, `rows`
+over another; see `tree_reduce`), so that schedules, threads and sizes cannot change a bit. Maximum,
+minimum, any, all and integer sums give the same bits in any order.
 
-`partial` is the diagonal by which the tangent is multiplied before it is summed: a selection for max and min.
+`partial` is the diagonal by which the tangent is multiplied before it is summed: a selection for
+max and min.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import DTypeError, ShapeError
-from graphc.gates.gate import Attrs, Gate, caller, register
 from graphc.gates.elementwise import (
     _ACCEPTS,
     add,
@@ -29,6 +29,7 @@ from graphc.gates.elementwise import (
     mul0,
     where,
 )
+from graphc.gates.gate import Attrs, Gate, caller, register
 from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -44,9 +45,8 @@ class Reduction(Gate):
 
     combine: Gate | None = None  # the monoid's elementwise gate
     identity: Callable[[DType], float | int | bool] | None = None
-    partial: Callable[[Value, Value, int], Value] | None = (
-        None  # (out along the axis, x, axis) -> diagonal
-    )
+    # (out along the axis, x, axis) -> diagonal
+    partial: Callable[[Value, Value, int], Value] | None = None
     accepts: str = "number"
     needs_elements: bool = False  # max and min of nothing are errors
     jacobian: str = "dense row"
@@ -77,9 +77,8 @@ class Reduction(Gate):
             and x.size == 0
             and 0 not in np.delete(x.shape, axis)
         ):
-            raise ShapeError(
-                f"{self.name} over axis {axis} of an array of shape {x.shape}: nothing to choose from"
-            )
+            of = f"axis {axis} of an array of shape {x.shape}"
+            raise ShapeError(f"{self.name} over {of}: nothing to choose from")
         assert self.identity is not None and self.combine is not None
         dtype = node.args[0].type.dtype
         fold = _combine(self.combine, dtype)
@@ -108,7 +107,7 @@ class Reduction(Gate):
 def _combine(gate: Gate, dtype: DType) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     from graphc.ir.reference import run_scalar
 
-    graph = gate.body_graph((dtype, dtype))  # type: ignore[attr-defined]
+    graph = gate.body_graph((dtype, dtype))
     return lambda a, b: run_scalar(graph, a, b)
 
 
@@ -121,11 +120,12 @@ def tree_reduce(
 ) -> np.ndarray:
     """Fold along an axis in the order's tree.
 
-    `rows`: elements in runs of 4, each run folded in sequence; runs meet in a binary counter (two of one size
-    make one of twice the size), and what is left over at the end is folded smallest first.
-    `lanes`: the same over vectors of L = 64 / itemsize elements; then lane l takes lane l + L/2, l + L/4, ... 1.
-    A ragged end is filled with the identity, which changes no bit. The error of a float sum over n elements is
-    at most (ceil(log2 n) + 2) eps sum|x| (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
+    `rows`: elements in runs of 4, each run folded in sequence; runs meet in a binary counter (two
+    of one size make one of twice the size), and what is left at the end is folded smallest first.
+    `lanes`: the same over vectors of L = 64 / itemsize elements; then lane l takes lane l + L/2,
+    l + L/4, ... 1. A ragged end is filled with the identity, which changes no bit. The error of a
+    float sum over n elements is at most (ceil(log2 n) + 2) eps sum|x| (Higham, Accuracy and
+    Stability of Numerical Algorithms, 4.2).
     """
     x = np.moveaxis(x, axis, 0)
     lanes = VECTOR_BYTES // max(x.dtype.itemsize, 4) if order == "lanes" else 1
@@ -149,7 +149,7 @@ def tree_reduce(
 def _counter(
     leaves: np.ndarray, fold: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """A binary counter over all leaves at once: level by level, the odd one out waits for the end."""
+    """A binary counter over all leaves, level by level; the odd one out waits for the end."""
     waiting = []
     while leaves.shape[0] > 1:
         if leaves.shape[0] % 2:
@@ -168,7 +168,7 @@ def reduction(name: str, doc: str, **fields: Any) -> Reduction:
         Reduction(
             name=name, doc=doc, params=("x",), attrs=("axis", "order"), source=caller(), **fields
         )
-    )  # type: ignore[return-value]
+    )
 
 
 def _share(out: Value, x: Value, axis: int) -> Value:
@@ -178,7 +178,7 @@ def _share(out: Value, x: Value, axis: int) -> Value:
 
 
 def _others(out: Value, x: Value, axis: int) -> Value:
-    """For each element the product of all others, without division: exact at zeros, and differentiable again."""
+    """For each element the product of all others: exact at zeros, and differentiable again."""
     n = x.shape[axis]
     wide = (*x.shape[: axis + 1], n, *x.shape[axis + 1 :])
     repeated = x.expand(axis).broadcast(wide)
@@ -198,32 +198,25 @@ def _highest(dtype: DType) -> float | int:
 
 
 sum_ = reduction(
-    "sum", "The sum along an axis.", combine=add, identity=lambda d: -0.0 if d.is_float else 0, jacobian="dense row of ones",
+    "sum", "The sum along an axis.", combine=add, identity=lambda d: -0.0 if d.is_float else 0,
+    jacobian="dense row of ones",
 )  # fmt: skip
 prod = reduction(
     "prod", "The product along an axis.", combine=mul, identity=lambda d: 1, partial=_others
 )
 max_ = reduction(
-    "max", "The largest along an axis; NaN if any is; ties share the gradient.", combine=maximum, identity=_lowest,
-    partial=_share, needs_elements=True, jacobian="selection",
+    "max", "The largest along an axis; NaN if any is; ties share the gradient.",
+    combine=maximum, identity=_lowest, partial=_share, needs_elements=True, jacobian="selection",
 )  # fmt: skip
 min_ = reduction(
-    "min", "The smallest along an axis; NaN if any is; ties share the gradient.", combine=minimum, identity=_highest,
-    partial=_share, needs_elements=True, jacobian="selection",
+    "min", "The smallest along an axis; NaN if any is; ties share the gradient.",
+    combine=minimum, identity=_highest, partial=_share, needs_elements=True, jacobian="selection",
 )  # fmt: skip
 any_ = reduction(
-    "any",
-    "Any true along an axis.",
-    combine=logical_or,
-    identity=lambda d: False,
-    accepts="bool",
-    jacobian="zero",
-)
+    "any", "Any true along an axis.", combine=logical_or, identity=lambda d: False,
+    accepts="bool", jacobian="zero",
+)  # fmt: skip
 all_ = reduction(
-    "all",
-    "All true along an axis.",
-    combine=logical_and,
-    identity=lambda d: True,
-    accepts="bool",
-    jacobian="zero",
-)
+    "all", "All true along an axis.", combine=logical_and, identity=lambda d: True,
+    accepts="bool", jacobian="zero",
+)  # fmt: skip

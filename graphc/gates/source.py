@@ -1,4 +1,4 @@
-"""Sources: nodes without operands. Inputs, constants, sizes as numbers, and the index along an axis."""
+"""Sources: nodes without operands. Inputs, constants, sizes as numbers, the index along an axis."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ input_ = register(
 )
 constant = register(
     Source(
-        name="constant", doc="A number everywhere, or a small array.", attrs=("data", "type"), source=caller(1),
-        typed=lambda attrs: attrs["type"], meaning=constant_array,
+        name="constant", doc="A number everywhere, or a small array.", attrs=("data", "type"),
+        source=caller(1), typed=lambda attrs: attrs["type"], meaning=constant_array,
     )
 )  # fmt: skip
 size = register(

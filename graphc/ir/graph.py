@@ -124,6 +124,11 @@ class Graph:
         found = self.origins.get(node)
         return found[0] if found else None
 
+    def place(self, node: Node) -> str:
+        """` at model.py:12`, for messages; nothing where the origin is not known."""
+        found = self.origin(node)
+        return f" at {found}" if found else ""
+
     def __str__(self) -> str:
         from graphc.ir.text import print_graph
 
@@ -383,7 +388,7 @@ Operand = Value | int | float | bool
 
 
 def sum_order(ty: TensorType, axis: int) -> str:
-    """The order of a sum, set once: `lanes` over the last axis, `rows` over others, `any` of ints."""
+    """The order of a sum, set once: `lanes` over the last axis, `rows` over another."""
     if not ty.dtype.is_float:
         return "any"
     return "lanes" if axis == ty.rank - 1 else "rows"

@@ -93,6 +93,10 @@ def _lshr(a: Array, count: Array) -> Array:
     return (a.view(unsigned) >> count.astype(unsigned)).view(a.dtype)
 
 
+def _select(condition: Array, a: Array, b: Array) -> Array:
+    return np.where(condition, a, b)
+
+
 def _quot(a: Array, b: Array) -> Array:
     safe = np.where(b == 0, 1, np.where(b == -1, 1, b)).astype(a.dtype)
     magnitude = a // safe
@@ -164,7 +168,7 @@ _MEANING: dict[str, Callable[..., Array]] = {
     "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b,
-    "select": lambda c, a, b: np.where(c, a, b),
+    "select": _select,
     "and": lambda a, b: a & b,
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,

@@ -68,7 +68,7 @@ Number = int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One operation: `args` are positions of earlier values, `attr` a const's bits or a gate's name."""
+    """One operation: `args` are positions of values, `attr` a const's bits or a gate's name."""
 
     op: str
     args: tuple[int, ...]

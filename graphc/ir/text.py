@@ -38,8 +38,9 @@ _INT = (str, int)
 _INTS = (_tuple_text, _parse_tuple(int))
 _SIZES = (_tuple_text, _parse_tuple(parse_size))
 ATTRIBUTES: Mapping[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
-    "axis": _INT, "axes": _INTS, "dtype": (str, lambda t: DTYPES[t]), "fill": _INT, "label": _WORD, "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS,
-    "shape": _SIZES, "size": (str, parse_size), "spec": _WORD, "starts": _SIZES, "steps": _INTS,
+    "axis": _INT, "axes": _INTS, "dtype": (str, lambda t: DTYPES[t]), "fill": _INT, "label": _WORD,
+    "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS, "shape": _SIZES,
+    "size": (str, parse_size), "spec": _WORD, "starts": _SIZES, "steps": _INTS,
 }  # fmt: skip
 
 

@@ -86,8 +86,8 @@ def from_numpy(dtype: object) -> DType:
     return found
 
 
-# A named size, or ("floordiv" | "max" | "min" | "bits", a, b).
-Atom = str | tuple[str, "Size", "Size"]
+SizeCall = tuple[str, "Size", "Size"]  # ("floordiv" | "max" | "min" | "bits", a, b)
+Atom = str | SizeCall  # a named size, or a function of sizes
 Monomial = tuple[Atom, ...]
 
 

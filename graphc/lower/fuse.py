@@ -1,4 +1,4 @@
-"""fuse: a simplified graph becomes loops. What shares a loop shares its data, in registers or cache.
+"""fuse: a simplified graph becomes loops. Tasks in one loop share data in registers and cache.
 
 In:   a `Graph` of sources, elementwise, movement, reduction, contraction and indexing gates.
 Out:  a `Program` without offsets.
@@ -62,15 +62,13 @@ def _check_limits(graph: Graph) -> None:
     for name in graph.sizes:
         if name.startswith("_"):
             raise CompileError(
-                f"graph {graph.name}: the size {name!r} begins with _, as only the variables of loops "
-                "may: rename it"
+                f"graph {graph.name}: the size {name!r} begins with _, which is kept for the "
+                "variables of loops: rename it"
             )
     for node in graph.nodes:
         if node.type.rank > len(VARIABLES):
-            origin = graph.origin(node)
-            place = f" at {origin}" if origin else ""
             raise CompileError(
-                f"graph {graph.name}: {node.op}{place} has {node.type.rank} axes, more than the "
+                f"graph {graph.name}: {node.op}{graph.place(node)} has {node.type.rank} axes, more than the "
                 f"{len(VARIABLES)} that can be compiled: reshape it to fewer"
             )
 
@@ -137,7 +135,7 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
 def _sink(
     tasks: list[Task], step: dict[Task, int], lanes: dict[tuple[int, Any], int], depth: int
 ) -> None:
-    """Tasks move on to a later step whose loop reads them, if all that they share a loop with move, too."""
+    """Tasks move on to a later step whose loop reads them, if what they share a loop with moves."""
     readers: dict[Task, list[tuple[Task, Access]]] = {t: [] for t in tasks}
     for task in tasks:
         for made, access in _needs(task):
@@ -225,7 +223,7 @@ class _Storage:
         return name
 
     def _walk(self, top: Sequence[Group]) -> None:
-        pending = [(g, (), i) for i, g in enumerate(top)]
+        pending: list[tuple[Group, tuple[int, ...], int]] = [(g, (), i) for i, g in enumerate(top)]
         while pending:
             group, loops, kernel = pending.pop()
             if group.kind == "loop":

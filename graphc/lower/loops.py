@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from graphc.errors import FormatError
-from graphc.ir.scalar import Instruction, bits_text, parse_bits
+from graphc.ir.scalar import MACHINE, Instruction, bits_text, parse_bits
 from graphc.ir.types import DTYPES, Dim, DType, Size, TensorType, parse_size, parse_type, split_top
 
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
@@ -109,7 +109,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Add:
-    """Fold a value (for fma: a product of two) into an accumulator; `index` is an array's element."""
+    """Fold a value (for fma: a product) into an accumulator, at an index if it is an array."""
 
     acc: str
     values: tuple[str, ...]
@@ -160,8 +160,8 @@ class Contract:
 class For:
     """A loop.
 
-    `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one iteration
-    after the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part).
+    `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one after
+    the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part).
     """
 
     var: str
@@ -437,6 +437,8 @@ def _parse_statement(text: str) -> Statement:
     attr = None
     if op in ("call", "rare"):
         attr, _, operands = operands.partition(" ")
+    elif op not in MACHINE:
+        raise ValueError(f"{op!r} is not an operation")
     return Let(name, op, tuple(operands.split(", ")), dtype, attr)
 
 

@@ -75,7 +75,7 @@ def _buffers(loop: For) -> list[str]:
 
 
 def _worthwhile(program: Program, loop: For) -> bool:
-    """Are the rows short, and is there something to compute between inner loops, or sums of rows?"""
+    """Are rows short, and is there something to compute between inner loops, or sums of rows?"""
     if loop.mode != "rows" or any(isinstance(s, Contract) for s in loop.body):
         return False
     inner = [s for s in loop.body if isinstance(s, For)]

@@ -1,4 +1,4 @@
-"""The statements of fused loops: loads, scalar operations, accumulators and stores, task by task."""
+"""The statements of fused loops: loads, scalar operations, accumulators, stores; task by task."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ UNIT = -1  # no position: an axis of size 1 has no loop
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The element of `base` at start + step * loop, with one entry of `map` for each of its axes."""
+    """The element of `base` at start + step * loop; `map` has an entry for each of its axes."""
 
     base: Task | Node  # a node is a source
     map: IndexMap

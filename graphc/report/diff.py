@@ -1,19 +1,19 @@
 """diff: what changed between two stages, and what changed it.
 
 In:   the texts of two stages of one graph.
-Out:  the lines of nodes that only one of them has (`-` the first, `+` the second), each with the part of graphc
-      that made it; values of the second text that the first does not have carry a prime.
+Out:  the lines of nodes that only one of them has (`-` the first, `+` the second), each with the
+      part of graphc that made it; values of the second text that the first does not have carry a
+      prime.
 Invariant: a node counts as the same if its gate, attributes and operands are, whatever its number.
 
->>> before = "graph f(x: f64[])\\n  %1 = neg %x : f64[]\\n  %2 = neg %1 : f64[]\\n  %3 = exp %2 : f64[]\\nreturn y=%3"
->>> print(diff_stages(before, "graph f(x: f64[])\\n  %1 = exp %x : f64[]   m.py:3 rule neg-neg\\nreturn y=%1"))
-- %1 = neg %x : f64[]
-- %2 = neg %1 : f64[]
-- %3 = exp %2 : f64[]
-+ %1' = exp %x : f64[]   m.py:3 rule neg-neg
-- return y=%3
+>>> before = "graph f(x: f64[])\\n  %1 = mul %x, %x : f64[]\\nreturn y=%1"
+>>> after = "graph f(x: f64[])\\n  %1 = square %x : f64[]   m.py:3 rule mul-self\\nreturn y=%1"
+>>> print(diff_stages(before, after))
+- %1 = mul %x, %x : f64[]
++ %1' = square %x : f64[]   m.py:3 rule mul-self
+- return y=%1
 + return y=%1'
-3 nodes gone, 1 new, 0 kept; made by: rule neg-neg 1
+1 node gone, 1 new, 0 kept; made by: rule mul-self 1
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def diff_stages(a_text: str, b_text: str) -> str:
     """What differs between two graphs, or between two programs."""
     kinds = tuple(_kind(t) for t in (a_text, b_text))
     if kinds[0] != kinds[1]:
-        raise FormatError(f"a {kinds[0]} and a {kinds[1]} are two languages: compare two graphs, or two programs")
+        raise FormatError(
+            f"a {kinds[0]} and a {kinds[1]} are two languages: compare two graphs, or two programs"
+        )
     if kinds[0] == "graph":
         return _diff_graphs(parse_graph(a_text), parse_graph(b_text))
     lines = difflib.unified_diff(a_text.split("\n"), b_text.split("\n"), n=0, lineterm="")
@@ -79,7 +81,9 @@ def _diff_graphs(a: Graph, b: Graph) -> str:
     if not lines:
         return SAME
     kept -= len(a.inputs)
-    return "\n".join([*lines, f"{_count(len(gone))} gone, {len(new)} new, {kept} kept{_makers(b, new)}"])
+    return "\n".join(
+        [*lines, f"{_count(len(gone))} gone, {len(new)} new, {kept} kept{_makers(b, new)}"]
+    )
 
 
 def _count(n: int) -> str:

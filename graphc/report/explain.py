@@ -1,8 +1,8 @@
 """explain: what the compiler made of a graph, in at most 40 lines of prose.
 
 In:   a `Compiled`.
-Out:  text: its kernels and what was fused in each, sweeps over the inputs, bytes moved against the least possible,
-      what is saved for the backward, and what was not fused and why.
+Out:  text: its kernels and what was fused in each, sweeps over the inputs, bytes moved against the
+      least possible, what is saved for the backward, and what was not fused and why.
 Invariant: every number is read off the planned program and the emitted code; nothing is run.
 
 >>> from graphc.dsl.declare import graph
@@ -38,7 +38,8 @@ MOST_KERNELS, MOST_REASONS, MOST_SAVED = 8, 5, 3  # so that 40 lines always suff
 
 
 def explain(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> str:
-    """At most 40 lines on a compiled graph; `sizes` are the values of named sizes that the bytes are for."""
+    """At most 40 lines on a compiled graph; `sizes` are the values of named sizes that the bytes
+    are for."""
     made = compiled.stages.items_made
     graph, program = made["simplify"], made["plan"]
     values = {s: SAMPLE for s in program.sizes} | dict(sizes or {})
@@ -64,11 +65,16 @@ def _head(compiled: Compiled, graph: Graph, program: Program, text: str) -> list
     gates = sum(n.gate.kind != "source" for n in graph.nodes)
     loops = sum(isinstance(s, For) for k in program.kernels for s in k.body)
     calls = sum(isinstance(s, Contract) for k in program.kernels for s in k.body)
-    what = [_count(gates, "gate"), _count(len(program.kernels), "kernel"), _count(loops, "outer loop")]
+    what = [
+        _count(gates, "gate"),
+        _count(len(program.kernels), "kernel"),
+        _count(loops, "outer loop"),
+    ]
     products = f" and {_count(calls, 'matrix product')}" if calls else ""
     body = (
-        f"{what[0]} in {what[1]}: {what[2]}{products}, all in one native function of {instructions(text):,} LLVM "
-        f"instructions, {_machine_instructions(text):,} of this processor."
+        f"{what[0]} in {what[1]}: {what[2]}{products}, all in one native function of "
+        f"{instructions(text):,} LLVM instructions, {_machine_instructions(text):,} of this "
+        "processor."
     )
     return [*_filled(f"{compiled.__name__}({inputs}){by}"), *_filled(body)]
 
@@ -77,7 +83,8 @@ def _kernels(compiled: Compiled, graph: Graph, program: Program) -> list[str]:
     places = _places(compiled, graph, program)
     lines = ["Kernels, and the gates fused in each"]
     for kernel in program.kernels[:MOST_KERNELS]:
-        lines.extend(_wrapped(f"{kernel.name}  {_shape_of(kernel)}{places.get(kernel.name, '')}: {_gates(kernel)}", 1))
+        where = places.get(kernel.name, "")
+        lines.extend(_wrapped(f"{kernel.name}  {_shape_of(kernel)}{where}: {_gates(kernel)}", 1))
     return lines + _rest(program.kernels, MOST_KERNELS)
 
 
@@ -105,12 +112,15 @@ def _bytes(program: Program, sizes: Mapping[str, int]) -> list[str]:
     moved = Plan(program).bytes_moved(**sizes)
     read = {name for k in program.kernels for name in traffic(k)[0]}
     least = sum(
-        evaluate(b.bytes(), sizes) for b in program.buffers if b.role == "output" or (b.role == "input" and b.name in read)
+        evaluate(b.bytes(), sizes)
+        for b in program.buffers
+        if b.role == "output" or (b.role == "input" and b.name in read)
     )
     at = f", at {', '.join(f'{s} = {n:,}' for s, n in sizes.items())}" if sizes else ""
     text = (
-        f"Bytes moved{at}: {moved:,}; reading each input and writing each output once takes {least:,}: "
-        f"{moved / max(least, 1):.2f} times the least. Temporaries take {evaluate(program.arena or 0, sizes):,} bytes."
+        f"Bytes moved{at}: {moved:,}; reading each input and writing each output once takes "
+        f"{least:,}: {moved / max(least, 1):.2f} times the least. "
+        f"Temporaries take {evaluate(program.arena or 0, sizes):,} bytes."
     )
     return _filled(text)
 
@@ -124,10 +134,14 @@ def _saved(compiled: Compiled, sizes: Mapping[str, int]) -> list[str]:
     total = sum(evaluate(n.type.bytes_expr(), sizes) for _, n in kept)
     dense = evaluate(dense_bytes(compiled.traced.graph, compiled._wrt_inputs), sizes)
     head = (
-        f"Saved by forward() for backward(): {total:,} bytes; all Jacobians, stored dense, would take {dense:,} "
+        f"Saved by forward() for backward(): {total:,} bytes; "
+        f"all Jacobians, stored dense, would take {dense:,} "
         f"({dense / max(total, 1):,.0f} times as many)."
     )
-    lines = [f"  {_what(n)}: {n.type}, {evaluate(n.type.bytes_expr(), sizes):,} bytes" for _, n in kept[:MOST_SAVED]]
+    lines = [
+        f"  {_what(n)}: {n.type}, {evaluate(n.type.bytes_expr(), sizes):,} bytes"
+        for _, n in kept[:MOST_SAVED]
+    ]
     return [*_filled(head), *lines, *_rest(kept, MOST_SAVED)]
 
 
@@ -160,9 +174,15 @@ def _filled(text: str) -> list[str]:
 
 def _wrapped(text: str, most: int = 2) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent="  ", subsequent_indent="      ", max_lines=most, placeholder=" ...",
-        break_on_hyphens=False, break_long_words=False,
-    )  # fmt: skip
+        text,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="      ",
+        max_lines=most,
+        placeholder=" ...",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _count(n: int, what: str) -> str:
@@ -187,11 +207,18 @@ def _why(program: Program, b: Buffer) -> str:
         return "a scatter may write any element in any iteration"
     if b.type.rank == 0:
         looped = any(isinstance(s, For) for s in maker.body)
-        return "complete only after the loop that makes it" if looped else "made once, before the loops that use it"
+        return (
+            "complete only after the loop that makes it"
+            if looped
+            else "made once, before the loops that use it"
+        )
     here, there = _size_of_loop(maker, b), _size_of_loop(reader, b)
     if here != there:
         return f"the loops have different sizes, {here} and {there}"
-    return "read in another order than it is made: a reshape, a transpose, a shift or a reduction stands between"
+    return (
+        "read in another order than it is made: "
+        "a reshape, a transpose, a shift or a reduction stands between"
+    )
 
 
 def _has_call(kernel: Kernel) -> bool:
@@ -200,7 +227,9 @@ def _has_call(kernel: Kernel) -> bool:
 
 def _is_sum_of(kernel: Kernel, b: Buffer) -> bool:
     """Is the buffer filled by an accumulator of a loop that does not lie inside of another one?"""
-    return any(isinstance(s, For) and any(a.into == b.name for a in s.accs) for s, _ in walk(kernel.body))
+    return any(
+        isinstance(s, For) and any(a.into == b.name for a in s.accs) for s, _ in walk(kernel.body)
+    )
 
 
 def _size_of_loop(kernel: Kernel, b: Buffer) -> Size:
@@ -221,7 +250,10 @@ def _places(compiled: Compiled, graph: Graph, program: Program) -> dict[str, str
     groups = _groups(tasks_of(graph), 0, "fuse" not in compiled.options.skip)
     if len(groups) != len(program.kernels):
         return {}
-    lines = ((k.name, _lines_text(graph, (t.node for t in g.tasks))) for k, g in zip(program.kernels, groups, strict=True))
+    lines = (
+        (k.name, _lines_text(graph, (t.node for t in g.tasks)))
+        for k, g in zip(program.kernels, groups, strict=True)
+    )
     return dict(lines)
 
 
@@ -229,7 +261,10 @@ def _lines_text(graph: Graph, nodes: Iterable[Node]) -> str:
     found: dict[str, dict[int, None]] = {}
     for origin in filter(None, map(graph.origin, nodes)):
         found.setdefault(origin.file.rsplit("/", 1)[-1], {})[origin.line] = None
-    files = [f"{file}:{','.join(map(str, sorted(lines)[:6]))}" for file, lines in sorted(found.items())[:2]]
+    files = [
+        f"{file}:{','.join(map(str, sorted(lines)[:6]))}"
+        for file, lines in sorted(found.items())[:2]
+    ]
     return f" ({' '.join(files)})" if files else ""
 
 

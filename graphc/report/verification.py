@@ -1,9 +1,9 @@
 """GRAPHC_VERIFY: every stage is held against the one before it.
 
 In:   what each stage of a compilation gives.
-Out:  nothing, or a VerifyError that names the first stage that broke an invariant or changed a value.
-Invariant: with level 1 what comes out of a stage is well-formed; with level 2 it also means the same, bit for bit,
-on sample inputs, in the interpreters of graphs and of loops.
+Out:  nothing, or a VerifyError that names the first stage that changed a value.
+Invariant: with level 1 what comes out of a stage is well-formed; with level 2 it also means the
+same, bit for bit, on sample inputs, in the interpreters of graphs and of loops.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -13,7 +13,7 @@ on sample inputs, in the interpreters of graphs and of loops.
 >>> checker("trace", b.graph("f", {"y": x * 2.0}))
 >>> checker("simplify", b.graph("f", {"y": x * 3.0}))
 Traceback (most recent call last):
-graphc.errors.VerifyError: stage simplify changed the value of output 'y', which stage trace still had
+graphc.errors.VerifyError: stage simplify changed the value of output 'y' that trace gave
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Checker:
         for name, value in values.items():
             if name in self.before and not same_bits(value, self.before[name]):
                 raise VerifyError(
-                    f"stage {stage} changed the value of output {name!r}, which stage {self.last} still had"
+                    f"stage {stage} changed the value of output {name!r} that {self.last} gave"
                 )
         if values:
             self.before, self.last = dict(values), stage
@@ -70,7 +70,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _values(item: Graph | Program) -> dict[str, np.ndarray]:
-    """Outputs for the sample; none where the sample is not legal input (an index out of bounds, say)."""
+    """Outputs for the sample; none where it is not legal input (an index out of bounds, say)."""
     if isinstance(item, Graph):
         types, names = [(n["name"], n.type) for n in item.inputs], [n for n, _ in item.outputs]
         sizes = sample_sizes(item.sizes)
@@ -103,7 +103,7 @@ def sample_sizes(names: Sequence[str]) -> dict[str, int]:
 
 
 def sample(name: str, ty: TensorType, sizes: Mapping[str, int]) -> np.ndarray:
-    """Numbers that depend on an input's name and type alone; integers are 0 or 1, so that they can be indices."""
+    """Numbers that depend on an input's name and type alone; integers are 0 or 1, as an index."""
     random = np.random.default_rng(zlib.crc32(name.encode()))
     shape = tuple(evaluate(s, sizes) for s in ty.shape)
     if ty.dtype.is_float:

@@ -1,4 +1,4 @@
-"""A compiled graph, as its user holds it: value, gradient, forward, backward, each a native function.
+"""A compiled graph, as its user holds it: value, gradient, forward and backward in native code.
 
 In:   a declared graph and the parameters to differentiate by.
 Out:  a `Compiled`: `k(x)`, `k.value_and_grad(x)`, `k.forward(x)` and `k.backward(saved, ct)`, and
@@ -48,12 +48,13 @@ def compile(  # noqa: A001  the public name, as in `re.compile`
 ) -> Compiled:
     """Compile a declared graph.
 
-    `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients come
-    back alike. `deterministic` keeps large matrix products in graphc's own kernel. `skip` leaves out
-    optional passes ("rules", "fold", "fuse", "blocks", "reuse"), for tests and for curiosity.
+    `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients
+    come back alike. `deterministic` keeps large matrix products in graphc's own kernel. `skip`
+    leaves out optional passes ("rules", "fold", "fuse", "blocks", "reuse"), for tests and for
+    curiosity.
     """
     if not isinstance(declared, (Declared, Graph)):
-        declared = Declared(declared)  # type: ignore[arg-type]
+        declared = Declared(declared)
     return Compiled(declared, wrt, Options(deterministic=deterministic, skip=frozenset(skip)))
 
 

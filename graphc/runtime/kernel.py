@@ -35,7 +35,7 @@ LAYOUTS = 256  # shapes whose layouts are remembered
 
 @dataclass(frozen=True)
 class Layout:
-    """What a call with some shapes needs: outputs, arena bytes, named sizes, the type of its slots."""
+    """What a call with some shapes needs: outputs, arena bytes, sizes, the type of its slots."""
 
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...]
     arena: int
@@ -69,8 +69,10 @@ class Kernel:
         object.__setattr__(self, "_entry", _ENTRY_TYPE(self._address))
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for inputs of the right dtype and layout; an IndexError where an index is
-        out of bounds."""
+        """The outputs for inputs of the right dtype and layout.
+
+        Raises `IndexOutOfBounds` where an index is out of bounds.
+        """
         shapes = tuple([a.shape for a in arrays])
         layout = self._layouts.get(shapes) or self._layout(shapes)
         outputs = [np.empty(shape, dtype) for shape, dtype in layout.outputs]
@@ -83,7 +85,7 @@ class Kernel:
         return outputs
 
     def _call(self, layout: Layout, arrays: tuple[np.ndarray, ...]) -> tuple[ctypes.Array, int]:
-        """Run on the arena, inputs and outputs; through their objects where native code can read them."""
+        """Run on the arena, inputs and outputs, whose addresses native code reads if it can."""
         through = call_through()
         if through is not None:
             slots = layout.slots(0, 0, *map(id, arrays), *layout.sizes)
@@ -129,10 +131,10 @@ def _check_choice(graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
     if evaluate(node.args[0].type.shape[node["axis"]], sizes) == 0 and 0 not in [
         evaluate(s, sizes) for s in node.type.shape
     ]:
-        origin = graph.origin(node)
-        where = f" at {origin}" if origin else ""
         axis = f"axis {node['axis']} of {node.args[0].type}"
-        raise ShapeError(f"{node.op}{where}: {axis} is empty: there is nothing to choose from")
+        raise ShapeError(
+            f"{node.op}{graph.place(node)}: {axis} is empty: there is nothing to choose from"
+        )
 
 
 def compile_graph(

@@ -1,8 +1,8 @@
 """The data of arrays, read from the array objects in native code.
 
-Asking NumPy for an array's address costs a microsecond in Python. `PyArrayObject` begins with the object's header and
-then the data pointer, a layout that NumPy keeps; it is checked once, and where it does not hold (another Python
-build), addresses are asked for one by one.
+Asking NumPy for an array's address costs a microsecond in Python. `PyArrayObject` begins with the
+object's header and then the data pointer, a layout that NumPy keeps; it is checked once, and where
+it does not hold (another Python build), addresses are asked for one by one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def layout_holds() -> bool:
 
 @cache
 def call_through() -> Callable[[int, ctypes.Array, int], int] | None:
-    """(entry, slots, last): the slots from 2 to `last` hold array objects, whose data the entry gets.
+    """(entry, slots, last): slots 2 to `last` hold array objects; the entry gets their data.
 
     Slot 2 is the arena, rounded up to 64 bytes. None where the layout of arrays is another.
     """

@@ -71,9 +71,10 @@ def float_inputs(graph: Graph, names: Sequence[str]) -> list[Node]:
                 f"graph {graph.name} has no input {name!r} to differentiate by; "
                 f"it has {', '.join(by_name)}"
             )
-        if not by_name[name].type.dtype.is_float:
+        node = by_name[name]
+        if not node.type.dtype.is_float:
             raise DifferentiationError(
-                f"graph {graph.name}: the input {name!r} is {by_name[name].type}; "
+                f"graph {graph.name}: the input {name!r}{graph.place(node)} is {node.type}; "
                 "only float inputs have derivatives: leave it out of wrt, or cast it to f64"
             )
     return [by_name[name] for name in names]

@@ -83,7 +83,9 @@ def test_wrt_says_which_gradients():
     assert graphc.check(graph, *arguments, wrt=("w", "b")).total == 5
     assert graphc.check(graphc.compile(graph, wrt="b"), *arguments).total == 1
     assert graphc.check(graphc.compile(graph), *arguments).total == 7 * 4 + 7 + 4 + 1
-    with pytest.raises(SignatureError, match="logistic has no parameter 'q'; its inputs are X, y, w, b"):
+    with pytest.raises(
+        SignatureError, match="logistic has no parameter 'q'; its inputs are X, y, w, b"
+    ):
         graphc.check(graph, *arguments, wrt="q")
     with pytest.raises(DifferentiationError, match="only float inputs have derivatives"):
         graphc.check(EVERY["gather"][0], *example("gather"), wrt="index")
@@ -111,7 +113,10 @@ def test_several_results_are_weighted_with_random_cotangents():
         (lambda x: np.tanh(x).sum(), [1e-200, 20.0, -20.0, 300.0]),
         (lambda x: np.sin(x).sum() + np.cos(x).sum(), [1e22, 3.14159, 1e-9]),
         (lambda x: (x**3.0).sum() + (2.0**x).sum(), [0.0, 0.5, 2.0]),
-        (lambda x: graphc.relu(x).sum() + np.clip(x, -1.0, 1.0).sum() + np.abs(x).sum(), [-1.0, 0.0, 1.0, 2.0]),
+        (
+            lambda x: graphc.relu(x).sum() + np.clip(x, -1.0, 1.0).sum() + np.abs(x).sum(),
+            [-1.0, 0.0, 1.0, 2.0],
+        ),
         (lambda x: np.max(x) + np.min(x) + np.prod(x), [2.0, 2.0, -1.0, -1.0, 0.0]),
         (lambda x: graphc.logsumexp(x) + graphc.softmax(x)[0], [700.0, 710.0, -3.0]),
         (lambda x: np.exp(x).sum(), [0.0, 710.0]),
@@ -142,7 +147,12 @@ def test_logarithms_get_positive_inputs():
 def test_the_text_says_where():
     assert str(Worst()) == "nothing to compare"
     assert str(Worst(count=1)) == "1 number, and exact"
-    assert str(Worst(3, 2.0, 1e-16, 1e-16, "w[1]", 0.5, "0.25")) == "3 numbers; worst 2 ULP, 1e-16 relative, at w[1]: 0.5, exactly 0.25"
+    assert (
+        str(Worst(3, 2.0, 1e-16, 1e-16, "w[1]", 0.5, "0.25"))
+        == "3 numbers; worst 2 ULP, 1e-16 relative, at w[1]: 0.5, exactly 0.25"
+    )
     graph, _ = EVERY["gather"]
     text = str(graphc.check(graph, *example("gather")))
-    assert text.startswith("gather agrees with 40 digits (seed 0; table float32[4, 2], index int32[7])\n  value        3 numbers; ")
+    assert text.startswith(
+        "gather agrees with 40 digits (seed 0; table float32[4, 2], index int32[7])\n  value        3 numbers; "
+    )

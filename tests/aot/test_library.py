@@ -14,12 +14,20 @@ from graphc.aot import library
 from graphc.aot.interface import from_json, header, interface_of, to_json
 from graphc.aot.library import build, driver, save
 from graphc.aot.names import KEYWORDS, LIBRARY, exported_name, field_name
-from graphc.errors import CompileError, DifferentiationError, FormatError, IndexOutOfBounds, SignatureError
+from graphc.errors import (
+    CompileError,
+    DifferentiationError,
+    FormatError,
+    IndexOutOfBounds,
+    SignatureError,
+)
 from tests.models import EVERY, example, leaves, same_bits
 
 CASES = sorted(EVERY)
 needs_driver = pytest.mark.skipif(driver() is None, reason="no linker driver")
-needs_nm = pytest.mark.skipif(driver() is None or shutil.which("nm") is None, reason="no linker driver or no nm")
+needs_nm = pytest.mark.skipif(
+    driver() is None or shutil.which("nm") is None, reason="no linker driver or no nm"
+)
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
 
 
@@ -59,7 +67,9 @@ def test_a_batch_of_nothing(built, case):
 def test_code_for_this_host_gives_the_same_bits(tmp_path):
     kernels, arguments = compiled("logistic"), example("logistic", 100)
     made = build(kernels, tmp_path, isa="host")
-    assert same_bits(graphc.load(made.shared).value_and_grad(*arguments), kernels.value_and_grad(*arguments))
+    assert same_bits(
+        graphc.load(made.shared).value_and_grad(*arguments), kernels.value_and_grad(*arguments)
+    )
 
 
 @needs_driver
@@ -140,7 +150,10 @@ def test_calls_of_a_library_are_checked(built):
         (b'{"graphc_abi":1}\0', "description cannot be read"),
         (b'{"graphc_abi":99}\0', "version 99 of graphc's interface"),
         (b'{"graphc_abi":[[[[\0', "description cannot be read"),
-        (b'{"graphc_abi":1,"name":"f","fields":[],"parameters":[],"wrt":[],"single":true,"in_tree":0,"out_tree":0}\0', "cannot be loaded"),
+        (
+            b'{"graphc_abi":1,"name":"f","fields":[],"parameters":[],"wrt":[],"single":true,"in_tree":0,"out_tree":0}\0',
+            "cannot be loaded",
+        ),
     ],
 )
 def test_what_is_no_library_is_refused(tmp_path, content, message):
@@ -164,7 +177,9 @@ def test_descriptions_parse_back(case):
 
 
 def symbols(*arguments):
-    return subprocess.run(["nm", *map(str, arguments)], capture_output=True, text=True, check=True).stdout.split("\n")
+    return subprocess.run(
+        ["nm", *map(str, arguments)], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
 
 
 @needs_nm
@@ -175,8 +190,46 @@ def test_nothing_is_undefined_and_only_the_interface_is_exported(built, case):
     expected |= {f"{name}_value_and_grad"} if EVERY[case][1] else set()
     for path, flags in ((built[case].object, ("-g",)), (built[case].shared, ("-D",))):
         assert not "".join(symbols("-u", path)).strip()
-        exported = {line.split()[-1] for line in symbols(*flags, "--defined-only", path) if line.strip()}
+        exported = {
+            line.split()[-1] for line in symbols(*flags, "--defined-only", path) if line.strip()
+        }
         assert exported == expected, path
+
+
+UNARY = (
+    np.sin, np.cos, np.tanh, np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.abs, np.sign, np.floor, np.ceil,
+    np.rint, np.square, np.reciprocal, graphc.sigmoid, graphc.softplus, graphc.relu,
+)  # fmt: skip
+
+
+@graphc.graph
+def everything(
+    x: graphc.f64["n", "m"], z: graphc.f32["n"], i: graphc.i64["k"], w: graphc.f64["m", 40]
+):
+    total = sum(f(x).sum() + f(z).sum() for f in UNARY) + (x**2.5).sum() + np.prod(x, axis=0).sum()
+    total = total + x[:, ::-1].T[i].max() + x.reshape(-1)[i].sum() + np.concatenate([x, x]).var()
+    total = (
+        total
+        + np.pad(x, 1).sum()
+        + (graphc.softmax(x @ w, axis=0) @ w.T).sum()
+        + (i // 3 + i % 3).sum()
+    )
+    total = total + np.argmax(x, axis=1).sum() + x.astype(graphc.i32).sum() + np.isnan(x).sum()
+    return total + np.where(x > 0.5, x, 0.0).any()
+
+
+@needs_nm
+def test_no_gate_calls_the_c_library(tmp_path):
+    rng = np.random.default_rng(5)
+    arguments = (
+        rng.uniform(0.1, 1, (35, 9)), rng.uniform(0.1, 1, 35).astype("f4"), rng.integers(0, 9, 4), rng.normal(size=(9, 40)),
+    )  # fmt: skip
+    kernels = graphc.compile(everything, ("x", "z", "w"), deterministic=True)
+    made = build(kernels, tmp_path)
+    assert not "".join(symbols("-u", made.object)).strip()
+    assert same_bits(
+        graphc.load(made.shared).value_and_grad(*arguments), kernels.value_and_grad(*arguments)
+    )
 
 
 @needs_driver
@@ -203,7 +256,9 @@ def test_two_libraries_live_in_one_program(built, tmp_path):
     )
     program = tmp_path / "both"
     objects = [str(built[case].object) for case in ("neuron", "logistic")]
-    subprocess.run([driver(), "-Wall", "-Werror", str(source), *objects, "-o", str(program)], check=True)
+    subprocess.run(
+        [driver(), "-Wall", "-Werror", str(source), *objects, "-o", str(program)], check=True
+    )
     assert subprocess.run([program]).returncode == 0
 
 
@@ -217,7 +272,11 @@ def test_a_library_is_reproducible(tmp_path):
 @pytest.mark.parametrize("shift", [0, 1, 8, 63])
 def test_the_workspace_may_start_anywhere(built, monkeypatch, shift):
     """The entry aligns inside of the bytes that NAME_workspace asks for, and touches no others."""
-    loaded, kernels, arguments = graphc.load(built["network"].shared), compiled("network"), example("network", 20)
+    loaded, kernels, arguments = (
+        graphc.load(built["network"].shared),
+        compiled("network"),
+        example("network", 20),
+    )
     entries = dict(loaded._entries)
     margin, blocks = 4096, []
 
@@ -296,7 +355,10 @@ def test_a_header_has_nothing_but_identifiers_and_numbers():
 def test_captured_arrays_live_in_the_library(monkeypatch, built):
     assert "captured" not in built["lookup"].header.read_text()
     monkeypatch.setattr(library, "LARGEST_CAPTURE", 100)
-    with pytest.raises(CompileError, match="captures captured_0 f64.2,48., more than .* make such arrays parameters"):
+    with pytest.raises(
+        CompileError,
+        match="captures captured_0 f64.2,48., more than .* make such arrays parameters",
+    ):
         library.image(compiled("lookup"))
 
 
@@ -338,7 +400,9 @@ def test_without_a_linker_the_object_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(library.shutil, "which", lambda name: None)
     made = build(compiled("neuron"), tmp_path)
     assert made.shared is None and "no linker driver (cc, gcc, clang) is on the PATH" in made.note
-    assert made.object.read_bytes()[:4] in (b"\x7fELF", b"\xcf\xfa\xed\xfe") and made.header.exists()
+    assert (
+        made.object.read_bytes()[:4] in (b"\x7fELF", b"\xcf\xfa\xed\xfe") and made.header.exists()
+    )
     with pytest.raises(CompileError, match="cannot be made: no linker driver"):
         save(compiled("neuron"), tmp_path / "saved.so")
     assert (tmp_path / "saved.o").exists() and not (tmp_path / "saved.so").exists()

@@ -82,7 +82,13 @@ def float32(b, n, k):
     x, w = b.input("x", f32[n, k]), b.input("w", f32[k])
     z = contract_values(x, w, "ij,j->i")
     wide = x.cast(f64).sum(1)
-    return {"z": z, "rows": gates.exp(x).sum(0), "lanes": x.sum(1), "wide": wide, "mixed": wide.sum(0)}
+    return {
+        "z": z,
+        "rows": gates.exp(x).sum(0),
+        "lanes": x.sum(1),
+        "wide": wide,
+        "mixed": wide.sum(0),
+    }
 
 
 @case
@@ -100,7 +106,13 @@ def cube(b, n, k):
     """Array accumulators inside of loops, and over more than one axis."""
     x = b.input("x", f64[n, k, 3])
     middle = x.sum(1)
-    return {"middle": middle, "front": x.sum(0), "last": x.sum(2), "twice": gates.exp(middle).sum(0), "all": x.sum(2).sum(1).sum(0)}
+    return {
+        "middle": middle,
+        "front": x.sum(0),
+        "last": x.sum(2),
+        "twice": gates.exp(middle).sum(0),
+        "all": x.sum(2).sum(1).sum(0),
+    }
 
 
 @case
@@ -118,7 +130,11 @@ def network(b, n, k):
     h = gates.tanh(contract_values(X, W, "ij,jl->il"))
     out = contract_values(h, v, "il,l->i")
     back = contract_values(out, v, "i,l->il") * (1.0 - h * h)
-    return {"out": out, "grad_W": contract_values(X, back, "ij,il->jl"), "gram": contract_values(X, X, "ij,lj->il")}
+    return {
+        "out": out,
+        "grad_W": contract_values(X, back, "ij,il->jl"),
+        "gram": contract_values(X, X, "ij,lj->il"),
+    }
 
 
 @case
@@ -136,7 +152,11 @@ def integers(b, n, k):
 def extremes(b, n, k):
     x = b.input("x", f64[n, k])
     top, low = (b.apply(op, x, axis=1, order="any") for op in ("max", "min"))
-    return {"spread": top - low, "prod": b.apply("prod", x, axis=1, order="lanes"), "column": b.apply("prod", x, axis=0, order="rows")}
+    return {
+        "spread": top - low,
+        "prod": b.apply("prod", x, axis=1, order="lanes"),
+        "column": b.apply("prod", x, axis=0, order="rows"),
+    }
 
 
 @case
@@ -145,7 +165,14 @@ def moved(b, n, k):
     swapped = y.transposed((1, 0))
     backwards = b.apply("slice", x, starts=(x.shape[0] - 1, 0), shape=x.shape, steps=(-1, 1))
     joined = b.apply("concat", x * 2.0, swapped, axis=0)
-    padded = b.apply("place", x + 1.0, starts=(1, 2), shape=(x.shape[0] + 2, x.shape[1] * 2 + 3), steps=(1, 2), fill=1 << 62)
+    padded = b.apply(
+        "place",
+        x + 1.0,
+        starts=(1, 2),
+        shape=(x.shape[0] + 2, x.shape[1] * 2 + 3),
+        steps=(1, 2),
+        fill=1 << 62,
+    )
     flat = (x + swapped).reshape((x.shape[0] * x.shape[1],))
     return {
         "swapped": x + swapped, "backwards": backwards * x, "joined": joined.sum(1), "concat": joined, "padded": padded,
@@ -160,7 +187,14 @@ def gathered(b, n, k):
     columns = b.apply("take", table.transposed((1, 0)) * 2.0, u, axis=1)
     spread = b.apply("scatter_add", gates.exp(rows), i, axis=0, shape=table.shape)
     wide = b.apply("scatter_add", columns, u, axis=1, shape=(3, table.shape[0]))
-    return {"rows": rows, "columns": columns, "spread": spread, "wide": wide, "after": spread.sum(0), "dot": rows.sum(1).sum(0)}
+    return {
+        "rows": rows,
+        "columns": columns,
+        "spread": spread,
+        "wide": wide,
+        "after": spread.sum(0),
+        "dot": rows.sum(1).sum(0),
+    }
 
 
 @case
@@ -197,7 +231,13 @@ def constants(b, n, k):
     c = b.array(np.array([1.0, -2.0, 0.5]), f64[3])
     i = b.array(np.array([0, 2, -1, 1]), i64[4])
     picked = b.apply("take", x, i, axis=1)
-    return {"scaled": x * row(c, x), "c": c, "picked": picked, "z": contract_values(x, c, "ij,j->i"), "taken": b.apply("take", c, i, axis=0)}
+    return {
+        "scaled": x * row(c, x),
+        "c": c,
+        "picked": picked,
+        "z": contract_values(x, c, "ij,j->i"),
+        "taken": b.apply("take", c, i, axis=0),
+    }
 
 
 @case
@@ -208,13 +248,20 @@ def reused(b, n, k):
     sym = e + e.transposed((1, 0))
     back = b.apply("slice", e, starts=(x.shape[0] - 1, 0), shape=x.shape, steps=(-1, 1))
     s = sym.sum(1)
-    return {"sym": sym, "back": back - e, "scaled": sym / s.broadcast(x.shape), "diag": (sym * column(s, x)).sum(0)}
+    return {
+        "sym": sym,
+        "back": back - e,
+        "scaled": sym / s.broadcast(x.shape),
+        "diag": (sym * column(s, x)).sum(0),
+    }
 
 
 @case
 def repeated_rows(b, n, k):
     """A broadcast of a computed value is reshaped and read as memory."""
     x = b.input("x", f64[k])
-    e = gates.exp(x).broadcast((n, k) if isinstance(n, int) else (b.input("y", f64[n]).shape[0], x.shape[0]))
+    e = gates.exp(x).broadcast(
+        (n, k) if isinstance(n, int) else (b.input("y", f64[n]).shape[0], x.shape[0])
+    )
     flat = e.reshape((e.shape[0] * e.shape[1],))
     return {"flat": flat, "sum": flat.sum(0), "double": e.sum(0)}

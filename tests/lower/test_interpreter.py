@@ -25,10 +25,14 @@ NO_REUSE, NO_FUSE = frozenset({"reuse"}), frozenset({"fuse"})
 def bits(x) -> bytes:
     """Raw bits; all NaNs are one."""
     x = np.asarray(x)
-    return (np.where(np.isnan(x), np.array(np.nan, x.dtype), x) if x.dtype.kind == "f" else x).tobytes()
+    return (
+        np.where(np.isnan(x), np.array(np.nan, x.dtype), x) if x.dtype.kind == "f" else x
+    ).tobytes()
 
 
-def check(made: Graph, args: list[np.ndarray], sizes: dict[str, int], want: list[np.ndarray]) -> None:
+def check(
+    made: Graph, args: list[np.ndarray], sizes: dict[str, int], want: list[np.ndarray]
+) -> None:
     fused, apart = fuse(made), fuse(made, NO_FUSE)
     programs = {
         "fuse": fused, "plan": plan(fused), "no reuse": plan(fused, NO_REUSE), "apart": plan(apart),
@@ -97,7 +101,9 @@ def test_an_overlap_changes_the_result():
     want = [bits(x) for x in run_graph(made, args)]
     assert [bits(x) for x in run_program(planned, args, {})] == want
     temps = planned.of_role("temp")
-    spoilt = replace(planned, buffers=tuple(replace(b, offset=0) if b in temps else b for b in planned.buffers))
+    spoilt = replace(
+        planned, buffers=tuple(replace(b, offset=0) if b in temps else b for b in planned.buffers)
+    )
     assert [bits(x) for x in run_program(spoilt, args, {})] != want
 
 
@@ -132,7 +138,12 @@ def test_memory_begins_as_poison():
 
 @pytest.mark.parametrize(
     "statement",
-    ["%1 = load x[_i+1] : f64", "store y.out[2*_i] %2", "store x[0-_i] %2", "scatter y.out[_i-1] %2"],
+    [
+        "%1 = load x[_i+1] : f64",
+        "store y.out[2*_i] %2",
+        "store x[0-_i] %2",
+        "scatter y.out[_i-1] %2",
+    ],
 )
 def test_a_place_outside_of_a_buffer_is_an_error(statement):
     program = parse_program(f"""program p(x: f64[3])
@@ -169,11 +180,19 @@ def test_inputs_stay_as_they_are():
 def test_empty_loops_give_identities():
     made = graph("integers")
     args = arguments(made, 3, 0)
-    got = dict(zip([o for o, _ in made.outputs], run_program(fuse(made), args, {"n": 3, "k": 0}), strict=True))
+    got = dict(
+        zip(
+            [o for o, _ in made.outputs],
+            run_program(fuse(made), args, {"n": 3, "k": 0}),
+            strict=True,
+        )
+    )
     assert got["rows"].tolist() == [0, 0, 0]
     assert got["prod"].tolist() == [1, 1, 1]
     assert got["all"].tolist() == [True] * 3
-    total = run_program(fuse(graph("layer_norm")), [np.zeros((0, 2)), np.zeros(2)], {"n": 0, "k": 2})[2]
+    total = run_program(
+        fuse(graph("layer_norm")), [np.zeros((0, 2)), np.zeros(2)], {"n": 0, "k": 2}
+    )[2]
     assert bits(total) == bits(0.0)  # not -0.0
 
 

@@ -54,7 +54,9 @@ def test_programs_parse_back(name, sizes):
         assert str(parse_program(str(p))) == str(p)
 
 
-@pytest.mark.parametrize("line", ["  %1 = load", "  %1 is 2", "kernels", "buffer temp t: f64", "  acc %1 f64"])
+@pytest.mark.parametrize(
+    "line", ["  %1 = load", "  %1 is 2", "kernels", "buffer temp t: f64", "  acc %1 f64"]
+)
 def test_bad_text_is_a_format_error(line):
     with pytest.raises(FormatError):
         parse_program(f"program p()\nkernel k0\n{line}\n")

@@ -109,7 +109,11 @@ def test_a_tree_has_a_level_for_every_bit_of_its_leaves(size, order, leaf):
 def test_private_buffers():
     planned = plan(fuse(graph("network", 1000, 10)))
     panels = {b.name: b.type for b in planned.of_role("temp") if b.name.endswith(".panel")}
-    assert panels == {"t0.panel": f64[160], "grad_W.out.panel": f64[16000], "gram.out.panel": f64[160]}
+    assert panels == {
+        "t0.panel": f64[160],
+        "grad_W.out.panel": f64[16000],
+        "gram.out.panel": f64[160],
+    }
     planned = plan(fuse(graph("float32", 1000, 10)))
     trees = {b.name: b.type for b in planned.of_role("temp") if b.name.endswith(".tree")}
     assert trees == {"rows.out.tree": f32[8, 16]}  # whole vectors
@@ -203,7 +207,12 @@ def test_each_top_level_loop_and_product_counts():
 
 @pytest.mark.parametrize(
     "first, second, passes",
-    [("_i*1000+_j", "_i*1000+_j", 1), ("_i*1000+_j", "_j*1000+_i", 2), ("1000*_i", "1000*_i+7", 1), ("_j", "_j", 1)],
+    [
+        ("_i*1000+_j", "_i*1000+_j", 1),
+        ("_i*1000+_j", "_j*1000+_i", 2),
+        ("1000*_i", "1000*_i+7", 1),
+        ("_j", "_j", 1),
+    ],
 )
 def test_a_transposed_reading_is_another_pass(first, second, passes):
     program = parse_program(f"""program p(x: f64[1000,1000])

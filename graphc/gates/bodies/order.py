@@ -45,6 +45,10 @@ def clip(x: Scalar, low: Scalar, high: Scalar) -> Scalar:
     return minimum(maximum(x, low), high)
 
 
+def where(condition: Scalar, x: Scalar, y: Scalar) -> Scalar:
+    return (condition & x) | (~condition & y) if x.dtype is bool_ else select(condition, x, y)
+
+
 def relu(x: Scalar) -> Scalar:
     """x above 0, NaN for NaN, else +0."""
     if not x.dtype.is_float:
