@@ -301,16 +301,17 @@ class Draft:
         for v in self.shuffled([v for v in self.pool if v.node.op == producer])[:3]:
             if self.consume(consumer, v) is not None:
                 return True
+        axes, found = self.axes, None
         for attempt in range(40):
             self.style = "small" if attempt % 2 or consumer in ("take", "scatter_add") else ""
-            made = self.produce(
-                producer, None if attempt < 6 else (self.pick(tuple(DTYPES.values())),)
-            )
+            self.axes = axes if attempt < 10 else [2, 3, 1]  # an empty axis suits few
+            dtypes = None if attempt < 6 else (self.pick(tuple(DTYPES.values())),)
+            made = self.produce(producer, dtypes)
             found = None if made is None else self.consume(consumer, made)
-            self.style = ""
             if found is not None:
-                return True
-        return False
+                break
+        self.style, self.axes = "", axes
+        return found is not None
 
     # The result.
 

@@ -22,7 +22,7 @@ def run_of(number):
     return {
         "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
         "restart": RESTARTS[number // 3 % len(RESTARTS)],
-        "quick": number % 4 != 0,
+        "quick": number % 5 != 0,
     }
 
 

@@ -19,6 +19,8 @@ Each elementary function is computed with as many digits more as its argument co
 
 from __future__ import annotations
 
+import ast
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -280,17 +282,17 @@ class _Machine:
     def elementwise(self, node: Node, args: Sequence[Dual]) -> Dual:
         """A gate by its `sym` model, one element at a time."""
         gate: Any = node.gate
-        model = compile_model(gate.sym or {"round": "round(x)"}[node.op])
+        model = parse_model(gate.sym or {"round": "round(x)"}[node.op])
         names, shape = gate.params, args[0][0].shape
         moving = any(t is not None for _, t in args)
         columns = [(v.reshape(-1), self._flat(t, v.size)) for v, t in args]
         values, slopes = [], []
-        cancels = any(f in model.co_names for f in ("exp", "log"))
+        cancels = any(isinstance(n, ast.Name) and n.id in ("exp", "log") for n in ast.walk(model))
         for i in range(args[0][0].size):
             operands = [_D(self, v[i], t[i]) for v, t in columns]
             self.context.prec = self.base + (max(_extra(d.x) for d in operands) if cancels else 0)
             kink = _at_kink(node.op, operands)
-            out = self.dual(kink or eval(model, self.functions, dict(zip(names, operands))))
+            out = self.dual(kink or run_model(model, self.functions | dict(zip(names, operands))))
             values.append(out.x)
             slopes.append(out.t)
         self.context.prec = self.base
@@ -301,9 +303,33 @@ class _Machine:
 
 
 @cache
-def compile_model(sym: str) -> Any:
-    """A `sym` model as code; models are part of graphc, never of a user."""
-    return compile(sym, "<sym>", "eval")
+def parse_model(sym: str) -> ast.expr:
+    return ast.parse(sym, mode="eval").body
+
+
+def run_model(model: ast.expr, names: Mapping[str, Any]) -> Any:
+    """The value of a `sym` model: numbers, names, calls and arithmetic."""
+    match model:
+        case ast.Constant(value):
+            return value
+        case ast.Name(name):
+            return names[name]
+        case ast.Call(ast.Name(name), args):
+            return names[name](*(run_model(a, names) for a in args))
+        case ast.UnaryOp(ast.USub(), operand):
+            return -run_model(operand, names)
+        case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](run_model(left, names), run_model(right, names))
+    raise GateError(f"{ast.unparse(model)!r} cannot stand in a sym model")
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
 
 
 def _extra(x: Any) -> int:

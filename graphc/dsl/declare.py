@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -26,7 +27,13 @@ from graphc.dsl.apply import find_recorder, lifted
 from graphc.dsl.inline import inline
 from graphc.dsl.promote import operand
 from graphc.dsl.recorder import Recorder, place_text, recording, user_place
-from graphc.dsl.signature import as_type, bind, name_of, parameter_types
+from graphc.dsl.signature import (
+    as_type,
+    bind,
+    evaluated_signature,
+    name_of,
+    parameter_types,
+)
 from graphc.dsl.tensor import Tensor
 from graphc.dsl.trace import Traced, flatten_arguments, is_type, trace
 from graphc.dsl.tree import LEAF, Structure, as_names, flatten_like, unflatten
@@ -40,15 +47,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Callable:
+class _Callable(ABC):
     """A graph with types, as a function of its inputs."""
 
     __name__: str
     __signature__: inspect.Signature
 
     @property
+    @abstractmethod
     def traced(self) -> Traced:
-        raise NotImplementedError
+        """The trace, made when it is first asked for."""
 
     @property
     def graph(self) -> NodeGraph:
@@ -97,7 +105,7 @@ class Declared(_Callable, Generic[P, R]):
         functools.update_wrapper(self, function)
         self._function = function
         self.__name__ = name_of(function)
-        self.__signature__ = inspect.signature(function)
+        self.__signature__ = evaluated_signature(function, local)
         self.names, self.types = parameter_types(function, local)
         _check_sizes(self.__name__, self.names, self.types)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ForwardRef, get_args, get_origin
 
@@ -42,16 +41,23 @@ def name_of(function: Callable[..., Any]) -> str:
     return name if name.isidentifier() and name.isascii() else "function"
 
 
-def parameter_types(
+def evaluated_signature(
     function: Callable[..., Any], local: Mapping[str, Any] | None = None
-) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Names and types of the parameters of a declared graph."""
+) -> inspect.Signature:
+    """The signature, with what its annotations say in place of their text."""
     try:
-        signature = inspect.signature(function, locals=dict(local or {}), eval_str=True)
+        return inspect.signature(function, locals=dict(local or {}), eval_str=True)
     except Exception as error:
         raise SignatureError(
             f"an annotation of {name_of(function)} cannot be read: {error}"
         ) from error
+
+
+def parameter_types(
+    function: Callable[..., Any], local: Mapping[str, Any] | None = None
+) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Names and types of the parameters of a declared graph."""
+    signature = evaluated_signature(function, local)
     types = []
     for p in signature.parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
@@ -89,8 +95,8 @@ def as_type(annotation: Any, what: str) -> Any:
 
 def _of_class(cls: type, what: str) -> Any:
     """A dataclass or named tuple whose fields are annotated with types."""
-    fields = inspect.get_annotations(cls, eval_str=True)
-    parts = {k: as_type(_evaluated(v, cls), f"{what}, field {k}") for k, v in fields.items()}
+    fields = inspect.get_annotations(_with_text(cls), eval_str=True)
+    parts = {k: as_type(v, f"{what}, field {k}") for k, v in fields.items()}
     if hasattr(cls, "_fields"):
         return cls(**parts)
     made: Any = object.__new__(cls)
@@ -99,11 +105,11 @@ def _of_class(cls: type, what: str) -> Any:
     return made
 
 
-def _evaluated(annotation: Any, cls: type) -> Any:
-    """Named tuples keep the text of an annotation as a forward reference."""
-    if isinstance(annotation, ForwardRef):
-        return eval(annotation.__forward_arg__, vars(sys.modules[cls.__module__]))
-    return annotation
+def _with_text(cls: type) -> type:
+    """A class of the same annotations, where a named tuple has the text in forward references."""
+    fields = inspect.get_annotations(cls)
+    text = {k: v.__forward_arg__ if isinstance(v, ForwardRef) else v for k, v in fields.items()}
+    return type(cls.__name__, (), {"__annotations__": text, "__module__": cls.__module__})
 
 
 def bind(

@@ -357,7 +357,8 @@ trunc = gate(
 )  # fmt: skip
 cast: Elementwise = gate(
     "cast", "To another dtype; float to integer truncates, saturates, and makes 0 of NaN.",
-    body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x, attrs=("dtype",), accepts="any", result="attr", ulp=None,
+    body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x,
+    attrs=("dtype",), accepts="any", result="attr", ulp=None,
     transposed=lambda ct, x: (cast(ct, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
 )  # fmt: skip
 

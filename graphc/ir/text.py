@@ -207,6 +207,8 @@ def _parse_line(
         node = builder.add(op, args, items)
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(f"line {line}: {text.strip()!r}: {error}") from error
+    except IndexError as error:
+        raise FormatError(f"line {line}: {text.strip()!r}: {op} needs more operands") from error
     if node.type != ty:
         raise FormatError(f"line {line}: {op} gives {node.type}, the text says {ty}")
     values[name] = Value(builder, node)

@@ -68,8 +68,8 @@ def _check_limits(graph: Graph) -> None:
     for node in graph.nodes:
         if node.type.rank > len(VARIABLES):
             raise CompileError(
-                f"graph {graph.name}: {node.op}{graph.place(node)} has {node.type.rank} axes, more than the "
-                f"{len(VARIABLES)} that can be compiled: reshape it to fewer"
+                f"graph {graph.name}: {node.op}{graph.place(node)} has {node.type.rank} axes, more "
+                f"than the {len(VARIABLES)} that can be compiled: reshape it to fewer"
             )
 
 

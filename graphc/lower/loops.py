@@ -320,12 +320,13 @@ _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$"
 )
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks)$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
 def parse_program(text: str) -> Program:
     """The inverse of `print_program`."""
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()] or [""]
     header = re.match(r"program ([A-Za-z_][\w.]*)\((.*)\)$", lines[0])
     if not header:
         raise FormatError(f"line 1: {lines[0]!r} does not begin a program")
@@ -390,12 +391,15 @@ def _parse_body(lines: list[str], position: int, depth: int) -> tuple[tuple[Stat
 
 
 def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
-    _, var, _, size, mode = lines[position].split()
+    head = _FOR.match(lines[position].strip())
+    if not head:
+        raise FormatError(f"line {position + 1}: {lines[position].strip()!r} is not a loop")
+    var, size, mode = head.groups()
     position += 1
     accs = []
     while position < len(lines) and lines[position].strip().startswith("acc "):
         match = _ACC.match(lines[position].strip())
-        if not match:
+        if not match or match.group(2) not in DTYPES:
             raise FormatError(
                 f"line {position + 1}: {lines[position].strip()!r} is not an accumulator"
             )

@@ -91,7 +91,8 @@ def _seeded(
         if not first.dtype.is_float or first.shape:
             raise DifferentiationError(
                 f"graph {graph.name}: the gradient of the output {name!r}"
-                f"{graph.place(graph.output_nodes[0])} is asked for, which is {first.type}; it must be one float number: sum it, or give cotangents"
+                f"{graph.place(graph.output_nodes[0])} is asked for, which is {first.type}; "
+                "it must be one float number: sum it, or give cotangents"
             )
         return [first], [first.constant(1)]
     if seeds != "input":
