@@ -13,9 +13,9 @@ from graphc.ir.reference import run_graph
 from graphc.ir.types import TensorType, f64
 from graphc.transforms.adjoint import adjoint
 from graphc.transforms.tangent import tangent
-from tests.random_graphs import M, N, Draft
+from tests.random_graphs import Draft, M, N
 
-GRAPHS = 300
+GRAPHS = 600
 CHUNKS = 10
 DIGITS = 50
 SMOOTH = (
