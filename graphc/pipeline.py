@@ -12,6 +12,16 @@ A stage's name is its module, its dump file, its golden folder and its test file
 what comes out prints as text that parses back, except for the last, so a compilation can stop after
 any stage and go on from text. An observer sees every stage's output: dumps, timings, verification
 and `explain` all hang there.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> seen = []
+>>> graph = b.graph("energy", {"y": (x * x).sum(0)})
+>>> text = run_stages(graph, Options(), lambda stage, item: seen.append(stage), last="emit")
+>>> seen
+['trace', 'adjoint', 'simplify', 'fuse', 'plan', 'emit']
 """
 
 from __future__ import annotations

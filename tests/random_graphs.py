@@ -302,7 +302,7 @@ class Draft:
             if self.consume(consumer, v) is not None:
                 return True
         axes, found = self.axes, None
-        for attempt in range(40):
+        for attempt in range(100):
             self.style = "small" if attempt % 2 or consumer in ("take", "scatter_add") else ""
             self.axes = axes if attempt < 10 else [2, 3, 1]  # an empty axis suits few
             dtypes = None if attempt < 6 else (self.pick(tuple(DTYPES.values())),)

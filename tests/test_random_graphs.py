@@ -8,7 +8,7 @@ import pytest
 
 from graphc.ir.types import f64
 from graphc.pipeline import Options
-from tests.random_checks import minimised, outcome, report
+from tests.random_checks import CHECKS, minimised, outcome, report
 from tests.random_graphs import directed, gates, grown, pairs_in, per_chunk, possible_pairs
 
 CHUNKS = 20
@@ -18,11 +18,14 @@ RESTARTS = ("trace", "simplify", "fuse", "plan")
 
 
 def run_of(number):
-    """How graph number `number` is compiled: what is left out, where it begins from text, and whether in haste."""
+    """How graph number `number` is compiled: what is left out, where it begins anew from text, whether in haste; and
+    what is held. The compiled code, the planned loops and the simplified graph always are; the rest takes turns."""
+    turns = {"fuse": number % 3 == 0, "text": number % 2 == 0}
     return {
         "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
-        "restart": RESTARTS[number // 3 % len(RESTARTS)],
-        "quick": number % 5 != 0,
+        "checks": tuple(c for c in CHECKS if turns.get(c, True)),
+        "restart": RESTARTS[number // 2 % len(RESTARTS)],
+        "quick": number % 8 != 0,
     }
 
 

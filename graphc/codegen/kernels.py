@@ -7,6 +7,16 @@ same body under a mask.
 
 The arguments are 64-bit slots: a wrong index, the size it was held against, the arena, then the inputs, outputs and
 named sizes in the program's order.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> from graphc.lower.fuse import fuse
+>>> from graphc.lower.plan import plan
+>>> text = emit(plan(fuse(b.graph("energy", {"y": (x * x).sum(0)}))))
+>>> [line for line in text.split("\\n") if "@graphc_run" in line]
+['define i32 @graphc_run(ptr %args) #0 {']
 """
 
 from __future__ import annotations

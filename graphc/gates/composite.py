@@ -3,6 +3,10 @@
 `forward` is the meaning; `simplify` puts it in place of the node. `backward`, where there is one,
 is the adjoint; without one the forward is differentiated. A user's `graphc.Gate` is the composite
 `call`, whose forward and backward are graphs that the node carries.
+
+>>> from graphc.ir.types import f64
+>>> logsumexp.infer([f64["n", 3]], {"axis": 1})
+f64[n]
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@
 letters: `lanes` with fma where a vector is multiplied along the last axis of both operands, else
 `chain`: fma in sequence in blocks of 256, the blocks merged by a binary counter. `contract_values`
 brings every two-operand einsum to that form.
+
+>>> from graphc.ir.types import f64
+>>> contract_order("ij,jk->ik", f64["n", "m"]), contract_order("ij,j->i", f64["n", "m"])
+('chain', 'lanes')
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 An index may be negative down to -n. One that is out of bounds is an IndexError, and no output is
 touched.
+
+>>> checked(np.array([-1, 2]), 3)
+array([2, 2])
 """
 
 from __future__ import annotations

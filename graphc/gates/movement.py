@@ -3,6 +3,10 @@
 A *view* reads each result element from one operand element through an affine index map, so it costs
 nothing inside of a loop. `reshape` keeps the order of elements in memory; `place` and `concat`
 write into a larger array.
+
+>>> from graphc.ir.types import f64
+>>> transpose.infer([f64["n", 3]], {"perm": (1, 0)})
+f64[3,n]
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ minimum, any, all and integer sums give the same bits in any order.
 
 `partial` is the diagonal by which the tangent is multiplied before it is summed: a selection for
 max and min.
+
+>>> float(tree_reduce(np.arange(5.0), 0, "lanes", np.add, -0.0))
+10.0
 """
 
 from __future__ import annotations

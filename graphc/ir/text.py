@@ -8,6 +8,12 @@
 
 Values are numbered in order, inputs go by name. A user's gate prints its graphs first, as `@1`,
 `@2`, ...
+
+>>> graph = parse_graph("graph twice(x: f64[n])\\n  %1 = add %x, %x : f64[n]\\nreturn y=%1")
+>>> print(graph)
+graph twice(x: f64[n])
+  %1 = add %x, %x : f64[n]
+return y=%1
 """
 
 from __future__ import annotations

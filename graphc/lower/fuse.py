@@ -10,6 +10,22 @@ allow; tasks of one step with one leading size share a loop, and the same is don
 their domains inside of it. A value that is read only inside of the loops that make it lives in a
 register; one that is read by a later loop inside of the same outer loop lives in that iteration's
 scratch; all others live in the arena or in an output.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> print(fuse(b.graph("energy", {"y": (x * x).sum(0)})))
+program energy(x: f64[n])
+sizes n
+buffer output y.out: f64[]
+kernel k0   mul sum
+  for _i in n vector
+    acc %1: f64 sum lanes
+    %2 = load x[_i] : f64
+    %3 = mul %2, %2 : f64
+    add %1 %3
+  store y.out[0] %1
 """
 
 from __future__ import annotations

@@ -18,6 +18,17 @@ Invariant: a program means the same whatever its loops are annotated with. Value
 point of the iteration space; an index is a size polynomial over the loop variables and named sizes,
 in elements; an accumulator can be read only after its loop, an array accumulator through the buffer
 that it fills.
+
+>>> program = parse_program('''program twice(x: f64[n])
+... sizes n
+... buffer output y.out: f64[n]
+... kernel k0
+...   for _i in n vector
+...     %1 = load x[_i] : f64
+...     %2 = add %1, %1 : f64
+...     store y.out[_i] %2''')
+>>> parse_program(str(program)) == program
+True
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from graphc.lower.loops import (
     Store,
     coefficient,
     walk,
+    without,
 )
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
@@ -35,12 +36,41 @@ def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
     made: list[Statement] = []
     for s in body:
         if isinstance(s, For):
+            s = _collapsed(s)
             inner = with_modes(s.body)
             innermost = not any(isinstance(t, For) for t in inner)
             sequential = any(isinstance(t, Scatter) and not _strided(t, s.var) for t in inner)
             s = replace(s, body=inner, mode="vector" if innermost and not sequential else "rows")
         made.append(s)
     return tuple(made)
+
+
+def _collapsed(outer: For) -> For:
+    """Two loops that walk memory as one, as over a whole matrix, become one long loop."""
+    if len(outer.body) != 1 or not isinstance(outer.body[0], For) or outer.accs:
+        return outer
+    inner = _collapsed(outer.body[0])
+    if inner.accs or not all(_walks_on(s, outer.var, inner) for s in inner.body):
+        return replace(outer, body=(inner,))
+    moved = tuple(_along(s, outer.var, inner.var) for s in inner.body)
+    return replace(outer, size=outer.size * inner.size, body=moved)
+
+
+def _walks_on(s: Statement, outer: str, inner: For) -> bool:
+    """Does a step of the outer loop go on where the inner loop ends?"""
+    if isinstance(s, Let):
+        return True
+    if not isinstance(s, (Load, Store)) or (isinstance(s, Load) and s.at):
+        return False
+    return coefficient(s.index, outer) == coefficient(s.index, inner.var) * inner.size
+
+
+def _along(s: Statement, outer: str, inner: str) -> Statement:
+    """The statement with one index in place of two."""
+    if not isinstance(s, (Load, Store)):
+        return s
+    step = coefficient(s.index, inner)
+    return replace(s, index=without(without(s.index, outer), inner) + step * Dim.symbol(outer))
 
 
 def _strided(scatter: Scatter, var: str) -> bool:

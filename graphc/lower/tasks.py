@@ -6,6 +6,13 @@ Out:  `Task`s in order. Each has a domain (one size for every loop around its in
       where along the domain.
 Invariant: views cost nothing. A chain of them is folded into the access of whoever reads it;
 `reshape` reads the operand's memory under another shape.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> [(t.kind, t.domain) for t in tasks_of(b.graph("energy", {"y": (x * x).sum(0)}))]
+[('elementwise', (Dim('n'),)), ('reduce', (Dim('n'),))]
 """
 
 from __future__ import annotations

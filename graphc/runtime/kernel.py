@@ -4,6 +4,14 @@ In:   C-contiguous arrays of the program's dtypes, in the order of its inputs.
 Out:  new arrays, in the order of its outputs.
 Invariant: sizes are checked before anything runs; a failed run leaves its inputs as they were and
 returns nothing.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> kernel = compile_graph(b.graph("twice", {"y": x + x}))
+>>> kernel.run([np.array([1.0, 2.0])])
+[array([2., 4.])]
 """
 
 from __future__ import annotations
