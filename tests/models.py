@@ -1,4 +1,4 @@
-"""Small models that tests of stages, libraries and the command line share. Golden texts name these lines."""
+"""Small models that tests of stages, libraries and the CLI share. Golden texts name their lines."""
 
 import numpy as np
 

@@ -1,7 +1,9 @@
-"""What must hold of any graph with data: every stage's meaning is the reference's, bit for bit, NaNs all being equal.
+"""What must hold of any graph with data: every stage's meaning is the reference's, bit for bit,
+NaNs all being equal.
 
-`problem(case, options)` is the first thing that does not hold, in words, or "". `minimised` makes the graph in which
-it shows small: outputs are dropped and nodes become inputs for as long as the problem stays.
+`problem(case, options)` is the first thing that does not hold, in words, or "". `minimised` makes
+the graph in which it shows small: outputs are dropped and nodes become inputs for as long as the
+problem stays.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def difference(graph, got, expected, sizes):
                     ~((a == b) & (np.signbit(a) == np.signbit(b)) | (a != a) & (b != b))
                 )
                 first = int(wrong[0]) if wrong.size else 0
-                at = f"{wrong.size} of {a.size} elements, element {first}: {a.reshape(-1)[first]!r}, not {b.reshape(-1)[first]!r}"
+                here, there = a.reshape(-1)[first], b.reshape(-1)[first]
+                at = f"{wrong.size} of {a.size} elements, element {first}: {here!r}, not {there!r}"
             return f"output {name} = {node!r} at sizes {sizes}: {at}"
     return ""
 
@@ -61,7 +64,9 @@ def stages_of(graph, options, first="trace", item=None, last="jit"):
 
 @cache
 def quick_machine():
-    """This processor, with LLVM's own optimisations of machine code left out: compiles in a third of the time."""
+    """This processor, with LLVM's own optimisations of machine code left out: compiles in a third
+    of the time.
+    """
     host = target.host()
     of = llvm.Target.from_triple(llvm.get_process_triple())
     return of.create_target_machine(
@@ -79,7 +84,9 @@ def library(text, quick):
 def problem(
     case: Case, options: Options = PLAIN, checks=CHECKS, restart: str = "trace", quick: bool = False
 ) -> str:
-    """The first thing that does not hold; `restart` is the stage whose text is parsed and gone on from."""
+    """The first thing that does not hold; `restart` is the stage whose text is parsed and gone on
+    from.
+    """
     seen = stages_of(case.graph, options, last="emit")
     verify(case.graph)
     verify(seen["simplify"])
@@ -135,7 +142,7 @@ def outcome(case, options=PLAIN, checks=CHECKS, restart="trace", quick=False):
         return f"{type(e).__name__}: {e}"
 
 
-# -- making it small ------------------------------------------------------------------------------------------------------
+# -- making it small -------------------------------------------------------------------------------
 
 
 def kind_of(found):
@@ -144,7 +151,7 @@ def kind_of(found):
 
 
 def part_of(case, outputs, cut):
-    """The case with some of its outputs, and with nodes replaced by inputs that hold their values."""
+    """The case with some of its outputs, and nodes replaced by inputs that hold their values."""
     graph, builder = case.graph, Builder()
     roots = [n for name, n in graph.outputs if name in outputs]
     needed, pending = set(roots), list(roots)

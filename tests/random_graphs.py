@@ -1,9 +1,11 @@
-"""Random graphs of every gate, with data: `directed(chunk, index)` is a graph, its runs and what they must give.
+"""Random graphs of every gate, with data: `directed(chunk, index)` is a graph, its runs and what
+they must give.
 
-A `Draft` grows a graph node by node and runs each node's reference at once, so that it knows its values: indices are
-in bounds, sizes fit for every value of the symbolic ones, special values are there. Gates are dealt out in blocks: the
-graph of a producer block and a consumer block holds every pair that types allow, so that `BLOCKS**2` graphs hold every
-pair of gates that there is. What types allow is found by trying, on operands of every dtype and rank (`possible_pairs`).
+A `Draft` grows a graph node by node and runs each node's reference at once, so that it knows its
+values: indices are in bounds, sizes fit for every value of the symbolic ones, special values are
+there. Gates are dealt out in blocks: the graph of a producer block and a consumer block holds every
+pair that types allow, so that `BLOCKS**2` graphs hold every pair of gates that there is. What types
+allow is found by trying, on operands of every dtype and rank (`possible_pairs`).
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ N, M = Dim.symbol("n"), Dim.symbol("m")
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a graph: the values of its named sizes, its arguments, and its outputs by the reference."""
+    """One call of a graph: the values of its named sizes, its arguments, and its outputs by the
+    reference.
+    """
 
     sizes: dict[str, int]
     args: list[np.ndarray]
@@ -57,7 +61,7 @@ class Case:
     runs: tuple[Run, ...]
 
 
-# -- data -------------------------------------------------------------------------------------------------------------
+# -- data ------------------------------------------------------------------------------------------
 
 
 def special_values(dtype):
@@ -85,7 +89,7 @@ def special_values(dtype):
 
 
 def random_data(rng, ty, shape, style):
-    """Ordinary numbers; `special` mixes in the edges of the dtype, `small` holds -1, 0 and 1 alone."""
+    """Ordinary numbers; `special` mixes in the edges of the dtype, `small` has only -1, 0, 1."""
     dtype = ty.dtype
     if dtype.is_bool:
         return rng.integers(0, 2, shape).astype(bool)
@@ -101,7 +105,7 @@ def random_data(rng, ty, shape, style):
     return np.asarray(x, dtype.numpy)
 
 
-# -- growing a graph ----------------------------------------------------------------------------------------------------
+# -- growing a graph -------------------------------------------------------------------------------
 
 
 class Draft:
@@ -235,7 +239,7 @@ class Draft:
         )
 
     def shape(self, rank=None):
-        """A shape over this graph's sizes; of size 1 throughout where those are too large together."""
+        """A shape over this graph's sizes; all sizes are 1 where those are too large together."""
         rank = self.pick((0, 1, 1, 2, 2, 2, 3)) if rank is None else rank
         for _ in range(6):
             made = tuple(self.pick(self.axes) for _ in range(rank))
@@ -249,7 +253,7 @@ class Draft:
     # Operands.
 
     def operand(self, ty, consumer=""):
-        """A value of exactly this type: one that is there, one that is brought to it, or a new one."""
+        """A value of exactly this type: one that is there, one brought to it, or a new one."""
         same = [v for v in self.pool if v.node.type == ty]
         needed = [v for v in same if (v.node.op, consumer) in self.wanted]
         if needed and self.chance(0.8):
@@ -337,7 +341,9 @@ class Draft:
         return Case(name, graph, tuple(runs))
 
     def outputs(self):
-        """Every value that nothing reads, and some others: read ones, inputs, constants, one of them twice."""
+        """Every value that nothing reads, and some others: read ones, inputs, constants, one of
+        them twice.
+        """
         ends = [v for v in self.pool if v.node not in self.read and v.node.op not in SOURCES]
         extra = [v for v in self.pool if self.chance(0.04)] + (
             [self.pick(ends)] if ends and self.chance(0.3) else []
@@ -362,7 +368,7 @@ def _broadcasts(narrow, wide):
     )
 
 
-# -- gates over a given operand, by kind ---------------------------------------------------------------------------------
+# -- gates over a given operand, by kind -----------------------------------------------------------
 
 
 def _elementwise(d, gate, x, slot):
@@ -414,8 +420,10 @@ def _slice(d, gate, x, slot):
     for s in x.shape:
         single = [(int(d.rng.integers(s)), 1, d.pick((1, -1)))] if isinstance(s, int) and s else []
         options = [
-            (0, s, 1), (s - 1, s, -1), (0, size_floordiv(s + 1, 2), 2), (s - 1, size_floordiv(s + 2, 3), -3),
-            (1, size_max(s - 1, 0), 1), (0, size_min(s, 2), 1), (1, size_floordiv(s, 2), 2), *single,
+            (0, s, 1), (s - 1, s, -1), (0, size_floordiv(s + 1, 2), 2),
+            (s - 1, size_floordiv(s + 2, 3), -3),
+            (1, size_max(s - 1, 0), 1), (0, size_min(s, 2), 1), (1, size_floordiv(s, 2), 2),
+            *single,
         ]  # fmt: skip
         start, size, step = d.pick(options)
         starts.append(start)
@@ -529,7 +537,7 @@ def _indices(d, shape, size):
 
 
 def _index_axis(d, x):
-    """A size for the axis that an integer value indexes, or None where its numbers are too large."""
+    """A size for the axis that an integer value indexes; None where its numbers are too large."""
     low, high = _bounds(d, x)
     size = max(high + 1, -low, 1)
     return size + int(d.rng.integers(0, 3)) if size <= 40 else None
@@ -627,13 +635,15 @@ _BY_KIND = {
     "composite": _composite,
 }
 _BY_NAME = {
-    "broadcast": _broadcast, "transpose": _transpose, "expand_dims": _expand_dims, "squeeze": _squeeze, "slice": _slice,
-    "reshape": _reshape, "place": _place, "concat": _concat, "take": _take, "scatter_add": _scatter_add, "call": _call,
+    "broadcast": _broadcast, "transpose": _transpose, "expand_dims": _expand_dims,
+    "squeeze": _squeeze, "slice": _slice,
+    "reshape": _reshape, "place": _place, "concat": _concat, "take": _take,
+    "scatter_add": _scatter_add, "call": _call,
     "jacobian": _jacobian,
 }  # fmt: skip
 
 
-# -- every pair of gates ----------------------------------------------------------------------------------------------------
+# -- every pair of gates ---------------------------------------------------------------------------
 
 
 @cache
@@ -645,7 +655,9 @@ def gates():
 
 @cache
 def possible_pairs():
-    """The pairs (producer, consumer) that types allow: some result of the one, by dtype and rank, is an operand of the other."""
+    """The pairs (producer, consumer) that types allow: some result of the one, by dtype and rank,
+    is an operand of the other.
+    """
     producers, consumers = gates()
     kinds = [(dtype, rank) for dtype in DTYPES.values() for rank in range(3)]
     accepts = {c: set() for c in consumers}
@@ -732,7 +744,9 @@ CALM = (
 
 
 def grown(seed):
-    """A graph as models are: long rows or columns, folded and put back along what they were folded from."""
+    """A graph as models are: long rows or columns, folded and put back along what they were folded
+    from.
+    """
     rng = np.random.default_rng([seed, 3])
     n, k = int(rng.choice(LONG)), int(rng.choice([1, 2, 3, 5, 8, 9, 20]))
     rows = [

@@ -1,4 +1,6 @@
-"""The command line: what it prints and writes, and that what goes wrong is one line and exit code 2."""
+"""The command line: what it prints and writes, and that what goes wrong is one line and exit code
+2.
+"""
 
 import json
 import os
@@ -57,7 +59,7 @@ def fails(graphc_command):
     return run
 
 
-# -- compile ----------------------------------------------------------------------------------------------------------
+# -- compile ---------------------------------------------------------------------------------------
 
 
 def test_compile_writes_a_library(graphc_command, tmp_path):
@@ -100,7 +102,8 @@ def test_dump_and_resume_give_the_same_files(graphc_command, tmp_path):
     code, out, _ = graphc_command("compile", LOGISTIC, "--wrt", "w,b", "--dump", first)
     assert code == 0 and sorted(p.name for p in first.iterdir()) == sorted(FILES.values())
     assert list(FILES.values()) == [
-        "1-trace.txt", "2-adjoint.txt", "3-simplify.txt", "4-fuse.txt", "5-plan.txt", "6-emit.ll", "7-jit.s",
+        "1-trace.txt", "2-adjoint.txt", "3-simplify.txt", "4-fuse.txt", "5-plan.txt", "6-emit.ll",
+        "7-jit.s",
     ]  # fmt: skip
     for stage in ("simplify", "fuse", "plan", "emit"):
         later = tmp_path / stage
@@ -148,7 +151,7 @@ def test_every_kind_of_graph_is_found(graphc_command, tmp_path):
     )
 
 
-# -- the other commands -------------------------------------------------------------------------------------------------
+# -- the other commands ----------------------------------------------------------------------------
 
 
 def test_explain(graphc_command):
@@ -162,7 +165,8 @@ def test_check(graphc_command, tmp_path):
     assert "gradient     4 numbers" in out
     source = tmp_path / "bad.py"
     source.write_text(
-        "import graphc\nclass Half(graphc.Gate):\n    def forward(self, x):\n        return x * 0.5\n"
+        "import graphc\nclass Half(graphc.Gate):\n"
+        "    def forward(self, x):\n        return x * 0.5\n"
         "    def backward(self, dz, x):\n        return dz * 0.501\n"
         "@graphc.graph\ndef f(x: graphc.f64[3]):\n    return Half()(x).sum()\n"
     )
@@ -212,7 +216,7 @@ def test_as_a_module_and_in_a_pipe():
     assert done.returncode == 0 and done.stdout == f"graphc {graphc.__version__}\n"
 
 
-# -- what goes wrong ----------------------------------------------------------------------------------------------------
+# -- what goes wrong -------------------------------------------------------------------------------
 
 
 def test_places_that_hold_no_graph(fails, tmp_path):

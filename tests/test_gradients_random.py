@@ -1,8 +1,9 @@
 """Random smooth graphs: reverse mode, forward mode and dual numbers of fifty digits say the same.
 
-For a random direction v and random cotangents w, <w, J v> = <J' w, v>; and J v is what `graphc.aot.oracle` finds from
-the gates' `sym` models, which share nothing with bodies, partials and transposes. A third of the graphs are gradients
-themselves, so that second derivatives are held, too.
+For a random direction v and random cotangents w, <w, J v> = <J' w, v>; and J v is what
+`graphc.aot.oracle` finds from the gates' `sym` models, which share nothing with bodies, partials
+and transposes. A third of the graphs are gradients themselves, so that second derivatives are held,
+too.
 """
 
 import numpy as np
@@ -19,13 +20,23 @@ GRAPHS = 600
 CHUNKS = 10
 DIGITS = 50
 SMOOTH = (
-    "add", "sub", "mul", "mul0", "div", "neg", "abs", "square", "sqrt", "reciprocal", "power", "maximum", "minimum",
-    "clip", "relu", "where", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "tanh_partial", "sigmoid",
-    "sigmoid_partial", "softplus", "stop_gradient", "sum", "prod", "max", "min", "contract", "logsumexp", "softmax",
-    "log_softmax", "call", "take", "scatter_add", "broadcast", "transpose", "expand_dims", "squeeze", "slice",
+    "add", "sub", "mul", "mul0", "div", "neg", "abs", "square", "sqrt", "reciprocal", "power",
+    "maximum", "minimum",
+    "clip", "relu", "where", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "tanh_partial",
+    "sigmoid",
+    "sigmoid_partial", "softplus", "stop_gradient", "sum", "prod", "max", "min", "contract",
+    "logsumexp", "softmax",
+    "log_softmax", "call", "take", "scatter_add", "broadcast", "transpose", "expand_dims",
+    "squeeze", "slice",
     "reshape", "place", "concat",
 )  # fmt: skip
-AWAY_FROM_ZERO = {"log": 0, "sqrt": 0, "reciprocal": 0, "div": 1, "power": 0}  # the operand that must be so
+AWAY_FROM_ZERO = {
+    "log": 0,
+    "sqrt": 0,
+    "reciprocal": 0,
+    "div": 1,
+    "power": 0,
+}  # the operand that must be so
 LARGEST = 30.0  # of any value: what is larger has digits that its gradient needs cut off
 
 
@@ -33,9 +44,9 @@ def is_calm(draft):
     """Does a node stay away from poles, and from sizes at which digits are lost?"""
 
     def allowed(node, arrays):
-        if any(np.abs(a[np.isfinite(a)], dtype=float).max(initial=0) > LARGEST for a in arrays) or not all(
-            np.isfinite(a).all() for a in arrays
-        ):
+        if any(
+            np.abs(a[np.isfinite(a)], dtype=float).max(initial=0) > LARGEST for a in arrays
+        ) or not all(np.isfinite(a).all() for a in arrays):
             return False
         if node.op == "place" and np.isnan(np.frombuffer(node["fill"].to_bytes(8, "little"))).any():
             return False
@@ -51,7 +62,7 @@ def is_calm(draft):
 
 
 def smooth(seed):
-    """A graph of one float dtype, with sizes of its own, in which derivatives are worth looking at."""
+    """A graph of one float dtype, with sizes of its own, whose derivatives are worth a look."""
     draft = Draft([seed, 11], sizes=[{"n": 2 + seed % 3, "m": 3}], special=0.0)
     draft.floats, draft.ints, draft.elements = (f64,), draft.ints, 40
     draft.axes = [N, M, 2, 1, 3] if seed % 4 else [4]

@@ -79,7 +79,7 @@ def unsafe(tree: ast.AST):
 def test_the_source(path):
     text = path.read_text(encoding="utf-8")
     assert not list(unsafe(ast.parse(text)))
-    unfinished = re.findall(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError|NotImplemented)\b", text)
+    unfinished = re.findall(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b", text)
     assert not unfinished
 
 

@@ -1,7 +1,9 @@
-"""Random graphs: every stage means what the reference means, bit for bit, with any optional pass left out.
+"""Random graphs: every stage means what the reference means, bit for bit, with any optional pass
+left out.
 
-A chunk holds every possible pair of gates, one reading the other, at least once; there are twenty chunks. On failure
-the seed and a minimised graph are printed: `directed(chunk, index)` or `grown(seed)` make the whole graph again.
+A chunk holds every possible pair of gates, one reading the other, at least once; there are twenty
+chunks. On failure the seed and a minimised graph are printed: `directed(chunk, index)` or
+`grown(seed)` make the whole graph again.
 """
 
 import pytest
@@ -18,8 +20,10 @@ RESTARTS = ("trace", "simplify", "fuse", "plan")
 
 
 def run_of(number):
-    """How graph number `number` is compiled: what is left out, where it begins anew from text, whether in haste; and
-    what is held. The compiled code, the planned loops and the simplified graph always are; the rest takes turns."""
+    """How graph number `number` is compiled: what is left out, where it begins anew from text,
+    whether in haste; and what is held. The compiled code, the planned loops and the simplified
+    graph always are; the rest takes turns.
+    """
     turns = {"fuse": number % 3 == 0, "text": number % 2 == 0}
     return {
         "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
@@ -50,8 +54,10 @@ def test_impossible_pairs_have_a_reason_in_types():
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_every_stage_means_the_same(chunk):
-    """Compiled code, the loops after fuse and after plan, and the simplified graph give the reference's bits; text
-    parses back, and what follows from it is the same to the byte; each possible pair of gates stands in some graph."""
+    """Compiled code, the loops after fuse and after plan, and the simplified graph give the
+    reference's bits; text parses back, and what follows from it is the same to the byte; each
+    possible pair of gates stands in some graph.
+    """
     missing = set(possible_pairs())
     failed = []
     for i in range(per_chunk() + GROWN):

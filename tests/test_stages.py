@@ -1,4 +1,6 @@
-"""Every stage's text parses back, the stages after it do not notice, and none of it depends on a hash seed."""
+"""Every stage's text parses back, the stages after it do not notice, and none of it depends on a
+hash seed.
+"""
 
 import hashlib
 import os

@@ -1,155 +1,177 @@
-"""Compiled sums have the bits of the reference tree, for every size, axis and stride."""
+"""Compiled sums are the reference tree, bit for bit: every length, every axis, one to three axes,
+strided or not.
+"""
+
+import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 
-import graphc
 from graphc.gates.contraction import contract_reference
-from graphc.gates.reduction import tree_reduce
+from graphc.gates.gate import registry
+from graphc.gates.reduction import _combine, tree_reduce
+from graphc.ir.graph import Builder, sum_order
+from graphc.ir.types import Dim, TensorType, f32, f64, size_floordiv
+from graphc.runtime.kernel import compile_graph
+from tests.random_checks import same
 
-TYPES = {"f64": graphc.f64, "f32": graphc.f32}
-EVERY = 5_000
+LONGEST = 5000
+DTYPES = (f64, f32)
+SHAPES = {
+    2: [(7, 33), (65, 5), (130, 9), (1, 257), (300, 1), (0, 4), (4, 0), (64, 64), (20, 70)],
+    3: [(5, 6, 7), (3, 130, 4), (70, 3, 5), (2, 2, 66), (1, 9, 1), (3, 0, 2), (129, 2, 3),
+        (4, 65, 9)],
+}  # fmt: skip
 
 
-def tree(x, axes, fold=np.add, identity=-0.0):
-    """The reference: one axis after the other, the last first."""
-    for axis in sorted(axes, reverse=True):
-        order = "lanes" if axis == x.ndim - 1 else "rows"
-        x = tree_reduce(x, axis, order, fold, identity)
+def numbers(rng, shape, dtype):
+    """Numbers of many magnitudes, so that each order of adding them gives bits of its own."""
+    x = rng.normal(size=shape) * 2.0 ** rng.integers(-20, 20, shape)
+    return x.astype(dtype.numpy)
+
+
+def reference(x, axis, order, op="sum"):
+    gate, dtype = registry()[op], f64 if x.dtype == f64.numpy else f32
+    return np.asarray(
+        tree_reduce(x, axis, order, _combine(gate.combine, dtype), gate.identity(dtype))
+    )
+
+
+def compiled(make, *types):
+    """The kernel of a function of graph inputs."""
+    builder = Builder()
+    inputs = [builder.input(f"x{i}", t) for i, t in enumerate(types)]
+    return compile_graph(builder.graph("sums", {"y": make(*inputs)})).run
+
+
+def reduced(x, op, axis):
+    return x.builder.apply(op, x, axis=axis, order=sum_order(x.type, axis))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", ["sum", "prod"])
+def test_every_length(op, dtype):
+    """One kernel of a symbolic size folds 0 to 5,000 numbers as the tree does."""
+    rng = np.random.default_rng(1)
+    run = compiled(lambda x: reduced(x, op, 0), dtype["n"])
+    x = (
+        numbers(rng, LONGEST, dtype)
+        if op == "sum"
+        else rng.uniform(0.7, 1.4, LONGEST).astype(dtype.numpy)
+    )
+    wrong = [
+        n
+        for n in range(LONGEST + 1)
+        if not same(run([x[:n].copy()])[0], reference(x[:n], 0, "lanes", op))
+    ]
+    assert not wrong, wrong[:9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", ["sum", "prod"])
+@pytest.mark.parametrize("columns", ["k", 3, 17])
+def test_every_count_of_rows(op, dtype, columns):
+    """The same over the rows of a matrix, whose order is `rows`, for a number of columns that is
+    known or not.
+    """
+    rng = np.random.default_rng(2)
+    run = compiled(lambda x: reduced(x, op, 0), dtype["n", columns])
+    k = columns if isinstance(columns, int) else 5
+    x = (
+        numbers(rng, (1030, k), dtype)
+        if op == "sum"
+        else rng.uniform(0.7, 1.4, (1030, k)).astype(dtype.numpy)
+    )
+    wrong = [
+        n
+        for n in range(x.shape[0] + 1)
+        if not same(run([x[:n].copy()])[0], reference(x[:n], 0, "rows", op))
+    ]
+    assert not wrong, wrong[:9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_length_of_a_dot_product(dtype):
+    """Products are added with one rounding each, in lanes."""
+    rng = np.random.default_rng(3)
+    dot = lambda x, y: x.builder.apply("contract", x, y, spec="i,i->", order="lanes")
+    run = compiled(dot, dtype["n"], dtype["n"])
+    x, y = numbers(rng, 2100, dtype), numbers(rng, 2100, dtype)
+    wrong = [
+        n
+        for n in range(2101)
+        if not same(
+            run([x[:n].copy(), y[:n].copy()])[0],
+            np.asarray(contract_reference(x[:n], y[:n], "lanes")),
+        )
+    ]
+    assert not wrong, wrong[:9]
+
+
+def subsets(rank):
+    return [
+        axes for count in range(1, rank + 1) for axes in itertools.combinations(range(rank), count)
+    ]
+
+
+def folded(x, axes):
+    for axis in reversed(axes):
+        x = x.sum(axis)
     return x
 
 
-def same(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def folded_slice(x, axes, **place):
+    return folded(x.builder.apply("slice", x, **place), axes)
 
 
-def data(shape, dtype, seed=0):
-    """Numbers over many magnitudes, so that another order is another sum."""
-    random = np.random.default_rng(seed)
-    return (random.normal(size=shape) * 10.0 ** random.integers(-6, 7, size=shape)).astype(dtype)
+def folded_reference(x, axes):
+    for axis in reversed(axes):
+        x = reference(x, axis, "lanes" if axis == x.ndim - 1 else "rows")
+    return x
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_every_size_up_to_5000(name):
-    dtype = TYPES[name]
-
-    def total(x):
-        return x.sum()
-
-    total.__annotations__ = {"x": dtype["n"]}
-    kernel = graphc.compile(total)
-    x = data(EVERY, dtype.numpy)
-    wrong = [n for n in range(EVERY + 1) if not same(kernel(x[:n]), tree(x[:n], (0,)))]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_every_size_of_dot_products(name):
-    dtype = TYPES[name]
-
-    def dot(x, y):
-        return x @ y
-
-    dot.__annotations__ = {"x": dtype["n"], "y": dtype["n"]}
-    kernel = graphc.compile(dot)
-    x, y = data(EVERY, dtype.numpy, 1), data(EVERY, dtype.numpy, 2)
-    sizes = [*range(0, 700), *range(700, EVERY, 41)]
-    assert [n for n in sizes if not same(kernel(x[:n], y[:n]), contract_reference(x[:n], y[:n], "lanes"))] == []
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "axes", [(2, a) for a in subsets(2)] + [(3, a) for a in subsets(3)], ids=str
+)
+def test_every_axis(axes, dtype):
+    """One to three axes, the last first, with symbolic sizes and with static ones."""
+    (rank, axes), rng = axes, np.random.default_rng(4)
+    symbolic = compiled(lambda x: folded(x, axes), dtype[("a", "b", "c")[:rank]])
+    for i, shape in enumerate(SHAPES[rank]):
+        x = numbers(rng, shape, dtype)
+        expected = folded_reference(x, axes)
+        assert same(symbolic([x])[0], expected), shape
+        if i % 2 == 0:
+            assert same(compiled(lambda x: folded(x, axes), dtype[shape])([x])[0], expected), shape
 
 
-@pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("static", [False, True])
-def test_columns_of_every_height(name, static):
-    """Sums over rows, with columns that do and do not fill whole vectors."""
-    dtype = TYPES[name]
-    columns = 19
-
-    def down(x):
-        return x.sum(axis=0)
-
-    down.__annotations__ = {"x": dtype["n", columns if static else "m"]}
-    kernel = graphc.compile(down)
-    x = data((1100, columns), dtype.numpy)
-    heights = [*range(0, 300), *range(300, 1100, 37)]
-    assert [n for n in heights if not same(kernel(x[:n]), tree(x[:n], (0,)))] == []
+STRIDES = {
+    "backwards": lambda s: (s - 1, s, -1),
+    "every second": lambda s: (0, size_floordiv(s + 1, 2), 2),
+    "every third, backwards": lambda s: (s - 1, size_floordiv(s + 2, 3), -3),
+}
 
 
-AXES = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-SHAPES = [(1, 1, 1), (3, 5, 7), (2, 40, 33), (70, 4, 9), (5, 1, 130), (0, 3, 2), (3, 0, 2), (300, 2, 3)]
-
-
-@pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("axes", AXES)
-def test_every_axis_of_three(name, axes):
-    dtype = TYPES[name]
-
-    def total(x):
-        return x.sum(axis=axes)
-
-    total.__annotations__ = {"x": dtype["a", "b", "c"]}
-    kernel = graphc.compile(total)
-    for shape in SHAPES:
-        x = data(shape, dtype.numpy)
-        assert same(kernel(x), tree(x, axes)), shape
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_strided_and_reversed_inputs(name):
-    dtype = TYPES[name]
-
-    def total(x):
-        return x.sum(axis=0), x.sum(axis=1), x.sum()
-
-    total.__annotations__ = {"x": dtype["n", "m"]}
-    kernel = graphc.compile(total)
-    base = data((130, 90), dtype.numpy)
-    for view in (base, base.T, base[::2, ::3], base[::-1], base[:, ::-1], np.asfortranarray(base), base[5:6]):
-        for got, axes in zip(kernel(view), [(0,), (1,), (0, 1)]):
-            assert same(got, tree(view, axes))
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_slices_inside_of_the_graph(name):
-    dtype = TYPES[name]
-
-    def total(x):
-        return x[::-1].sum(), x[1::3].sum(), x[:, ::2].sum(axis=0), x.T.sum(axis=1)
-
-    total.__annotations__ = {"x": dtype["n", 45]}
-    kernel = graphc.compile(total)
-    x = data((77, 45), dtype.numpy)
-    expected = [tree(x[::-1], (0, 1)), tree(x[1::3], (0, 1)), tree(x[:, ::2], (0,)), tree(x.T, (1,))]
-    for got, want in zip(kernel(x), expected):
-        assert same(got, want)
-
-
-def test_products_have_their_tree_too():
-    def total(x: graphc.f64["n"]):
-        return np.prod(x)
-
-    kernel = graphc.compile(total)
-    x = 1 + 1e-3 * np.random.default_rng(0).normal(size=600)
-    for n in range(0, 600, 7):
-        assert same(kernel(x[:n]), tree_reduce(x[:n], 0, "lanes", np.multiply, 1.0))
-
-
-def test_a_sum_of_nothing_is_positive_zero():
-    def total(x: graphc.f64["n", "m"]):
-        return x.sum(axis=0), x.sum(axis=1)
-
-    down, across = graphc.compile(total)(np.zeros((0, 3)))
-    assert same(down, np.zeros(3)) and across.shape == (0,)
-    assert not np.signbit(graphc.compile(total)(np.zeros((2, 0)))[1]).any()
-
-
-def test_the_error_bound_holds():
-    """(ceil(log2 n) + 2) eps sum|x|, on any axis."""
-    def total(x: graphc.f32["n", "m"]):
-        return x.sum(axis=0), x.sum(axis=1)
-
-    x = data((4000, 37), np.float32)
-    for got, axis in zip(graphc.compile(total)(x), (0, 1)):
-        exact = x.astype(np.float64).sum(axis)
-        bound = (np.ceil(np.log2(x.shape[axis])) + 2) * 2.0**-24 * np.abs(x.astype(np.float64)).sum(axis)
-        assert (np.abs(got - exact) <= bound).all()
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_strided_inputs(rank, stride, dtype):
+    """Sums over slices inside of a graph, and over the same slices copied, are the same tree."""
+    rng = np.random.default_rng(5)
+    names = tuple(map(Dim.symbol, "abc"[:rank]))
+    for strided in range(rank):
+        parts = [STRIDES[stride](s) if i == strided else (0, s, 1) for i, s in enumerate(names)]
+        place = dict(zip(("starts", "shape", "steps"), zip(*parts)))
+        step = place["steps"][strided]
+        at = tuple(slice(None, None, step) if i == strided else slice(None) for i in range(rank))
+        for axes in subsets(rank):
+            run = compiled(partial(folded_slice, axes=axes, **place), TensorType(dtype, names))
+            plain = compiled(partial(folded, axes=axes), TensorType(dtype, names))
+            for shape in SHAPES[rank][:3] if rank > 1 else [(1000,), (67,), (1,)]:
+                x = numbers(rng, shape, dtype)
+                expected = folded_reference(x[at], axes)
+                assert same(run([x])[0], expected), (shape, axes, strided)
+                copied = np.ascontiguousarray(x[at])
+                assert same(plain([copied])[0], expected), (shape, axes, strided)

@@ -13,11 +13,11 @@ from graphc.codegen.llvm import (
     REGISTER,
     Function,
     Module,
-    emit_instruction,
     literal,
     register,
     splat,
     vector,
+    write_body,
 )
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
@@ -54,12 +54,7 @@ def combine(fn: Function, monoid: str, dtype: DType, a: str, b: str, width: int)
     """One step of a monoid: its gate's body, written in place."""
     gate = _reduction(monoid).combine
     graph = gate.body_graph((dtype, dtype))  # type: ignore[union-attr]
-    values, types = [a, b], [dtype, dtype]
-    for ins in graph.code:
-        operands = [values[i] for i in ins.args]
-        values.append(emit_instruction(fn, ins, operands, [types[i] for i in ins.args], width))
-        types.append(ins.dtype)
-    return values[graph.result]
+    return write_body(fn, graph, [a, b], width)
 
 
 def fma(fn: Function, dtype: DType, a: str, b: str, c: str, width: int) -> str:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from graphc.ir.scalar import Instruction, from_bits
+from graphc.ir.scalar import Instruction, ScalarGraph, from_bits
 from graphc.ir.types import Atom, DType, Size, SizeCall, bool_, f64, i64
 
 REGISTER = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32", "bool": "i1"}
@@ -46,6 +46,9 @@ def splat(text: str, ty: str, width: int) -> str:
     return text if width == 1 else f"splat ({ty} {text})"
 
 
+INLINED = 1000  # instructions of long bodies that a module has written in place
+
+
 class Module:
     """One module: functions are added under names of their own and found again by key."""
 
@@ -54,6 +57,7 @@ class Module:
         self.globals: list[str] = []
         self.declared: dict[str, str] = {}
         self.made: set[str] = set()
+        self.inline_left = INLINED
 
     def intrinsic(self, name: str, result: str, params: Sequence[str]) -> str:
         self.declared.setdefault(name, f"declare {result} @{name}({', '.join(params)})")
@@ -429,30 +433,36 @@ def _rare(
 def emit_call(
     fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int
 ) -> str:
-    """A call of a gate's body, which is added to the module once for each width and dtypes."""
+    """A gate's body: written in place in a module's first loops, where it saves a call and shares
+    what bodies have in common; else a call of a function that is added to the module once."""
+    from graphc.gates.gate import registry
+
+    graph = registry()[gate].body_graph(tuple(dtypes))
+    if 1 < width and len(graph.code) <= fn.module.inline_left:
+        fn.module.inline_left -= len(graph.code)
+        return write_body(fn, graph, args, width)
     name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
-    fn.module.once(name, lambda: emit_body(fn.module, name, gate, tuple(dtypes), width))
+    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width))
     operands = ", ".join(f"{register(d, width)} {a}" for d, a in zip(dtypes, args, strict=True))
     return fn.do(f"call {register(dtype, width)} @{name}({operands})")
 
 
-def emit_body(module: Module, name: str, gate: str, dtypes: tuple[DType, ...], width: int) -> None:
-    from graphc.gates.gate import registry
-
-    graph = registry()[gate].body_graph(dtypes)
-    params = [(register(d, width), f"x{i}") for i, d in enumerate(dtypes)]
+def _add_body(module: Module, name: str, graph: ScalarGraph, width: int) -> None:
+    params = [(register(d, width), f"x{i}") for i, d in enumerate(graph.params)]
     fn = Function(module, name, register(graph.dtype, width), params)
-    values = [f"%x{i}" for i in range(len(dtypes))]
-    types = list(dtypes)
-    for ins in graph.code:
-        values.append(
-            emit_instruction(
-                fn, ins, [values[a] for a in ins.args], [types[a] for a in ins.args], width
-            )
-        )
-        types.append(ins.dtype)
-    fn.say(f"ret {register(graph.dtype, width)} {values[graph.result]}")
+    result = write_body(fn, graph, [f"%{p}" for _, p in params], width)
+    fn.say(f"ret {register(graph.dtype, width)} {result}")
     fn.close()
+
+
+def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int) -> str:
+    """The instructions of a scalar graph."""
+    values, types = list(args), list(graph.params)
+    for ins in graph.code:
+        operands = [values[a] for a in ins.args]
+        values.append(emit_instruction(fn, ins, operands, [types[a] for a in ins.args], width))
+        types.append(ins.dtype)
+    return values[graph.result]
 
 
 __all__ = [

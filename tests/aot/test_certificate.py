@@ -1,4 +1,6 @@
-"""The gradient certificate: what is right passes, what is wrong by 1e-3 does not, and large inputs are sampled."""
+"""The gradient certificate: what is right passes, what is wrong by 1e-3 does not, and large inputs
+are sampled.
+"""
 
 import numpy as np
 import pytest
@@ -123,7 +125,9 @@ def test_several_results_are_weighted_with_random_cotangents():
     ],
 )
 def test_the_edges_agree(function, x):
-    """Small arguments do not cancel, ties and kinks are as documented, and overflow is overflow on both sides."""
+    """Small arguments do not cancel, ties and kinks are as documented, and overflow is overflow on
+    both sides.
+    """
     found = graphc.check(function, np.array(x))
     assert found.ok and found.value.ulp <= 4, found
 
@@ -154,5 +158,6 @@ def test_the_text_says_where():
     graph, _ = EVERY["gather"]
     text = str(graphc.check(graph, *example("gather")))
     assert text.startswith(
-        "gather agrees with 40 digits (seed 0; table float32[4, 2], index int32[7])\n  value        3 numbers; "
+        "gather agrees with 40 digits (seed 0; table float32[4, 2], index int32[7])\n"
+        "  value        3 numbers; "
     )

@@ -1,4 +1,6 @@
-"""Libraries: the bits of the JIT, four exported names, nothing undefined, and names that are safe in C."""
+"""Libraries: the bits of the JIT, four exported names, nothing undefined, and names that are safe
+in C.
+"""
 
 import dataclasses
 import os
@@ -42,7 +44,7 @@ def built(tmp_path_factory):
     return {case: build(compiled(case), folder, emit=("ll", "s")) for case in CASES}
 
 
-# -- bits -----------------------------------------------------------------------------------------------------------
+# -- bits ------------------------------------------------------------------------------------------
 
 
 @needs_driver
@@ -126,7 +128,7 @@ def test_structures_come_back(tmp_path):
     assert (value, first, second.tolist()) == (6.0, 3.0, [2.0, 2.0])
 
 
-# -- errors at the call ---------------------------------------------------------------------------------------------
+# -- errors at the call ----------------------------------------------------------------------------
 
 
 @needs_driver
@@ -173,7 +175,7 @@ def test_descriptions_parse_back(case):
     assert again.fields == interface.fields
 
 
-# -- symbols and headers --------------------------------------------------------------------------------------------
+# -- symbols and headers ---------------------------------------------------------------------------
 
 
 def symbols(*arguments):
@@ -197,7 +199,8 @@ def test_nothing_is_undefined_and_only_the_interface_is_exported(built, case):
 
 
 UNARY = (
-    np.sin, np.cos, np.tanh, np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.abs, np.sign, np.floor, np.ceil,
+    np.sin, np.cos, np.tanh, np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.abs, np.sign, np.floor,
+    np.ceil,
     np.rint, np.square, np.reciprocal, graphc.sigmoid, graphc.softplus, graphc.relu,
 )  # fmt: skip
 
@@ -222,7 +225,8 @@ def everything(
 def test_no_gate_calls_the_c_library(tmp_path):
     rng = np.random.default_rng(5)
     arguments = (
-        rng.uniform(0.1, 1, (35, 9)), rng.uniform(0.1, 1, 35).astype("f4"), rng.integers(0, 9, 4), rng.normal(size=(9, 40)),
+        rng.uniform(0.1, 1, (35, 9)), rng.uniform(0.1, 1, 35).astype("f4"), rng.integers(0, 9, 4),
+        rng.normal(size=(9, 40)),
     )  # fmt: skip
     kernels = graphc.compile(everything, ("x", "z", "w"), deterministic=True)
     made = build(kernels, tmp_path)
@@ -237,7 +241,7 @@ def test_no_gate_calls_the_c_library(tmp_path):
 @pytest.mark.parametrize("language", [("c", "c99"), ("c", "c11"), ("c++", "c++17")])
 def test_headers_compile_without_a_warning(built, case, language):
     kind, standard = language
-    source = f'#include "{built[case].header}"\n#include "{built[case].header}"\nint main(void) {{ return 0; }}\n'
+    source = f'#include "{built[case].header}"\n' * 2 + "int main(void) { return 0; }\n"
     command = [driver(), *WARNINGS, f"-std={standard}", "-x", kind, "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True)
     if kind == "c++" and done.returncode and "cc1plus" in done.stderr:
@@ -251,7 +255,8 @@ def test_two_libraries_live_in_one_program(built, tmp_path):
     source.write_text(
         f'#include "{built["neuron"].header}"\n#include "{built["logistic"].header}"\n'
         "int main(void) { logistic_args l = {0}; neuron_args n = {0};\n"
-        "return logistic(&l) != LOGISTIC_INVALID || neuron(0) != NEURON_INVALID || logistic_workspace(0) != 0 ||\n"
+        "return logistic(&l) != LOGISTIC_INVALID || neuron(0) != NEURON_INVALID ||\n"
+        "       logistic_workspace(0) != 0 ||\n"
         "(n.n = -1, neuron(&n)) != NEURON_INVALID; }\n"
     )
     program = tmp_path / "both"
@@ -295,11 +300,13 @@ def test_the_workspace_may_start_anywhere(built, monkeypatch, shift):
     assert (before == 0xA5).all() and (after == 0xA5).all() and (inside != 0xA5).any()
 
 
-# -- names ----------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 BAD_NAMES = [
-    "", "1x", "_x", "__x", "a-b", "a b", "a\nb", "a\0b", 'a"b', "a;b", "é", "\u202efoo", "x" * 64, "x" * 1_000_000,
-    "int", "class", "NULL", "int64_t", "exp", "malloc", "printf", "main", "sinf", "memcpy", "*/", "../x",
+    "", "1x", "_x", "__x", "a-b", "a b", "a\nb", "a\0b", 'a"b', "a;b", "é", "\u202efoo", "x" * 64,
+    "x" * 1_000_000,
+    "int", "class", "NULL", "int64_t", "exp", "malloc", "printf", "main", "sinf", "memcpy", "*/",
+    "../x",
 ]  # fmt: skip
 
 
@@ -362,7 +369,7 @@ def test_captured_arrays_live_in_the_library(monkeypatch, built):
         library.image(compiled("lookup"))
 
 
-# -- files ----------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_links_folders_and_devices_are_not_replaced(tmp_path):

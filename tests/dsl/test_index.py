@@ -13,14 +13,19 @@ X = np.arange(5 * 6 * 7, dtype=float).reshape(5, 6, 7)
 s_ = np.s_
 IDX = np.array([3, -1, 0])
 BASIC = [
-    s_[0], s_[-1], s_[1, 2], s_[1, 2, -3], s_[1:], s_[:-1], s_[::2], s_[::-1], s_[4:1:-2], s_[..., 0], s_[None], s_[:, None, 2],
-    s_[..., None], s_[1:4, ::3, ::-2], s_[:, 1:1], s_[10:], s_[-100:2], s_[None, ..., None], s_[()], s_[...], s_[2:100:7], s_[-3:-1],
+    s_[0], s_[-1], s_[1, 2], s_[1, 2, -3], s_[1:], s_[:-1], s_[::2], s_[::-1], s_[4:1:-2],
+    s_[..., 0], s_[None], s_[:, None, 2],
+    s_[..., None], s_[1:4, ::3, ::-2], s_[:, 1:1], s_[10:], s_[-100:2], s_[None, ..., None], s_[()],
+    s_[...], s_[2:100:7], s_[-3:-1],
     s_[np.int64(2)], s_[-1, ..., -1],
 ]  # fmt: skip
 ARRAYS = [
-    s_[IDX], s_[:, IDX], s_[..., IDX], s_[IDX, 1:3], s_[IDX, IDX], s_[:, IDX, IDX], s_[IDX, :, IDX], s_[0, :, IDX], s_[:, 0, IDX],
-    s_[IDX, None], s_[IDX[:, None], IDX], s_[[1, 2]], s_[IDX.astype(np.int32), 2:, None, ::2], s_[IDX, IDX, IDX], s_[[]],
-    s_[X[:, 0, 0] > 60], s_[:, X[0, :, 0] > 20], s_[IDX, 1], s_[np.uint8([1, 2])], s_[1:, IDX[:, None], None, IDX],
+    s_[IDX], s_[:, IDX], s_[..., IDX], s_[IDX, 1:3], s_[IDX, IDX], s_[:, IDX, IDX], s_[IDX, :, IDX],
+    s_[0, :, IDX], s_[:, 0, IDX],
+    s_[IDX, None], s_[IDX[:, None], IDX], s_[[1, 2]], s_[IDX.astype(np.int32), 2:, None, ::2],
+    s_[IDX, IDX, IDX], s_[[]],
+    s_[X[:, 0, 0] > 60], s_[:, X[0, :, 0] > 20], s_[IDX, 1], s_[np.uint8([1, 2])],
+    s_[1:, IDX[:, None], None, IDX],
 ]  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from tests.dsl.support import run, same, traced
 DTYPES = [np.float64, np.float32, np.int64, np.int32, np.bool_]
 FORMS = ["array", "scalar", "python"]
 OPERATORS = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
-    "lt": operator.lt, "eq": operator.eq, "maximum": np.maximum, "minimum": np.minimum, "where": lambda x, y: np.where(True, x, y),
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "pow": operator.pow,
+    "lt": operator.lt, "eq": operator.eq, "maximum": np.maximum, "minimum": np.minimum,
+    "where": lambda x, y: np.where(True, x, y),
 }  # fmt: skip
 
 

@@ -121,12 +121,18 @@ def test_operators():
 
 
 METHODS = {
-    "sum": lambda x: x.sum(1), "mean": lambda x: x.mean(axis=0, keepdims=True), "max": lambda x: x.max(), "min": lambda x: x.min(0),
-    "prod": lambda x: x.prod(), "var": lambda x: x.var(), "any": lambda x: (x > 4).any(), "all": lambda x: (x > -1).all(axis=1),
-    "argmax": lambda x: x.argmax(), "argmin": lambda x: x.argmin(1), "clip": lambda x: x.clip(1, 3), "round": lambda x: (x / 3).round(1),
-    "dot": lambda x: x.dot(x.T), "take": lambda x: x.take([0, 2], axis=1), "squeeze": lambda x: x[:1].squeeze(),
-    "swapaxes": lambda x: x.swapaxes(0, 1), "astype": lambda x: x.astype("f4"), "reshape": lambda x: x.reshape(3, -1),
-    "flatten": lambda x: x.flatten(), "ravel": lambda x: x.ravel(), "transpose": lambda x: x.transpose(),
+    "sum": lambda x: x.sum(1), "mean": lambda x: x.mean(axis=0, keepdims=True),
+    "max": lambda x: x.max(), "min": lambda x: x.min(0),
+    "prod": lambda x: x.prod(), "var": lambda x: x.var(), "any": lambda x: (x > 4).any(),
+    "all": lambda x: (x > -1).all(axis=1),
+    "argmax": lambda x: x.argmax(), "argmin": lambda x: x.argmin(1), "clip": lambda x: x.clip(1, 3),
+    "round": lambda x: (x / 3).round(1),
+    "dot": lambda x: x.dot(x.T), "take": lambda x: x.take([0, 2], axis=1),
+    "squeeze": lambda x: x[:1].squeeze(),
+    "swapaxes": lambda x: x.swapaxes(0, 1), "astype": lambda x: x.astype("f4"),
+    "reshape": lambda x: x.reshape(3, -1),
+    "flatten": lambda x: x.flatten(), "ravel": lambda x: x.ravel(),
+    "transpose": lambda x: x.transpose(),
 }  # fmt: skip
 
 
@@ -136,13 +142,20 @@ def test_methods(name):
 
 
 PROTOCOLS = {
-    "ufunc": lambda x: np.tanh(x @ np.ones(3)), "two": lambda x: np.add(x, 1), "reduce": lambda x: np.add.reduce(x),
-    "reduce axis": lambda x: np.maximum.reduce(x, axis=1), "outer": lambda x: np.multiply.outer(x[0], x[1]), "dtype": lambda x: np.add(x, 1, dtype=np.float32),
+    "ufunc": lambda x: np.tanh(x @ np.ones(3)), "two": lambda x: np.add(x, 1),
+    "reduce": lambda x: np.add.reduce(x),
+    "reduce axis": lambda x: np.maximum.reduce(x, axis=1),
+    "outer": lambda x: np.multiply.outer(x[0], x[1]),
+    "dtype": lambda x: np.add(x, 1, dtype=np.float32),
     "mean": lambda x: np.mean(x, axis=0), "average of "
-                                          "stack": lambda x: np.mean(np.stack([x, 2 * x]), axis=0), "amax": lambda x: np.amax(x),
-    "around": lambda x: np.around(x), "where": lambda x: np.where(x > 2, x, 0.0), "result_type": lambda x: x.astype(np.result_type(x, np.float32)),
-    "invert": lambda x: np.invert(x > 2), "bitwise": lambda x: np.bitwise_and(x > 2, x < 4), "sum defaults": lambda x: np.sum(x, out=None),
-    "einsum": lambda x: np.einsum("ij,kj->ik", x, x), "clip": lambda x: np.clip(x, 1.0, 2.0), "logical": lambda x: np.logical_and(x, 1),
+                                          "stack": lambda x: np.mean(np.stack([x, 2 * x]), axis=0),
+                                          "amax": lambda x: np.amax(x),
+    "around": lambda x: np.around(x), "where": lambda x: np.where(x > 2, x, 0.0),
+    "result_type": lambda x: x.astype(np.result_type(x, np.float32)),
+    "invert": lambda x: np.invert(x > 2), "bitwise": lambda x: np.bitwise_and(x > 2, x < 4),
+    "sum defaults": lambda x: np.sum(x, out=None),
+    "einsum": lambda x: np.einsum("ij,kj->ik", x, x), "clip": lambda x: np.clip(x, 1.0, 2.0),
+    "logical": lambda x: np.logical_and(x, 1),
 }  # fmt: skip
 
 
@@ -221,6 +234,8 @@ def test_nodes_carry_the_users_line():
 
     graph = traced(function, X).graph
     line = function.__code__.co_firstlineno
-    assert {n.op: str(graph.origin(n)) for n in graph.nodes if n.op in ("add", "sigmoid", "sum")} == {
-        "add": f"test_tensor.py:{line + 1}", "sigmoid": f"test_tensor.py:{line + 2}", "sum": f"test_tensor.py:{line + 2}",
+    assert {n.op: str(graph.origin(n)) for n in graph.nodes if n.op in ("add", "sigmoid",
+    "sum")} == {
+        "add": f"test_tensor.py:{line + 1}", "sigmoid": f"test_tensor.py:{line + 2}",
+        "sum": f"test_tensor.py:{line + 2}",
     }  # fmt: skip

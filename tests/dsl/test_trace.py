@@ -73,7 +73,7 @@ def test_nothing_returned():
 
 
 def test_functions_record_inside_of_a_trace():
-    """Also on plain arrays, so that transforms see everything and nothing is compiled on the way."""
+    """Also on plain arrays: transforms see everything and nothing is compiled on the way."""
 
     def function(x):
         y = gnp.sum(np.ones(3))

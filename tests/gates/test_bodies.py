@@ -20,7 +20,8 @@ def run(name, *args):
     return run_scalar(registry()[name].body_graph(dtypes), *args)
 
 
-# Each gate: the exact function in mpmath, the same in NumPy's f64, and points where its code changes course.
+# Each gate: the exact function in mpmath, the same in NumPy's f64, and points where its code
+# changes course.
 
 
 def _mp_sigmoid(x):
@@ -82,7 +83,9 @@ ARGUMENTS = {"log": (0.0, INF), "log1p": (-1.0, INF)}
 
 
 def points(name):
-    """About 3000: every exponent, the range where the function lives, and the neighbours of its breakpoints."""
+    """About 3000: every exponent, the range where the function lives, and the neighbours of its
+    breakpoints.
+    """
     rng = np.random.default_rng(7)
     by_exponent = np.ldexp(rng.uniform(1, 2, 2046), np.arange(-1022, 1024)) * rng.choice(
         [-1, 1], 2046
@@ -103,7 +106,9 @@ def points(name):
 
 
 def ulp_errors(got, exact, dtype):
-    """|got - exact| in units of the last place of exact; inf where one overflows and the other must not."""
+    """|got - exact| in units of the last place of exact; inf where one overflows and the other must
+    not.
+    """
     bits, least = (53, -1074) if dtype == np.float64 else (24, -149)
     overflow = mp.mpf(2) ** (1024 if bits == 53 else 128) * (1 - mp.mpf(2) ** (-bits - 1))
     for g, e in zip(got, exact, strict=True):
@@ -155,19 +160,27 @@ def test_f32_is_within_its_budget_of_f64(name):
 
 SPECIAL = [
     # name, arguments, results
-    ("exp", [0.0, -0.0, INF, -INF, 709.782712893384, 709.7827128933841, -745.2], [1, 1, INF, 0, None, INF, 0]),
-    ("expm1", [0.0, -0.0, INF, -INF, 5e-324, -5e-324, -800.0, 709.8], [0.0, -0.0, INF, -1, 5e-324, -5e-324, -1, INF]),
-    ("log", [0.0, -0.0, INF, -INF, 1.0, -1.0, -5e-324, 5e-324], [-INF, -INF, INF, NAN, 0, NAN, NAN, math.log(5e-324)]),
-    ("log1p", [0.0, -0.0, INF, -INF, -1.0, -2.0, 5e-324, -5e-324], [0.0, -0.0, INF, NAN, -INF, NAN, 5e-324, -5e-324]),
+    ("exp", [0.0, -0.0, INF, -INF, 709.782712893384, 709.7827128933841, -745.2],
+     [1, 1, INF, 0, None, INF, 0]),
+    ("expm1", [0.0, -0.0, INF, -INF, 5e-324, -5e-324, -800.0, 709.8],
+     [0.0, -0.0, INF, -1, 5e-324, -5e-324, -1, INF]),
+    ("log", [0.0, -0.0, INF, -INF, 1.0, -1.0, -5e-324, 5e-324],
+     [-INF, -INF, INF, NAN, 0, NAN, NAN, math.log(5e-324)]),
+    ("log1p", [0.0, -0.0, INF, -INF, -1.0, -2.0, 5e-324, -5e-324],
+     [0.0, -0.0, INF, NAN, -INF, NAN, 5e-324, -5e-324]),
     ("log1p", [1.7976931348623157e308], [709.782712893384]),
     ("sin", [0.0, -0.0, INF, -INF, 5e-324, -1e-300], [0.0, -0.0, NAN, NAN, 5e-324, -1e-300]),
-    ("sin", [1e22, -1e22, 1.7976931348623157e308], [-0.8522008497671888, 0.8522008497671888, 0.004961954789184062]),
-    ("cos", [0.0, -0.0, INF, -INF, 1e22, 1.7976931348623157e308], [1, 1, NAN, NAN, 0.523214785395139, -0.9999876894265599]),
-    ("tanh", [0.0, -0.0, INF, -INF, 5e-324, -5e-324, 1e300], [0.0, -0.0, 1, -1, 5e-324, -5e-324, 1]),
+    ("sin", [1e22, -1e22, 1.7976931348623157e308],
+     [-0.8522008497671888, 0.8522008497671888, 0.004961954789184062]),
+    ("cos", [0.0, -0.0, INF, -INF, 1e22, 1.7976931348623157e308],
+     [1, 1, NAN, NAN, 0.523214785395139, -0.9999876894265599]),
+    ("tanh", [0.0, -0.0, INF, -INF, 5e-324, -5e-324, 1e300],
+     [0.0, -0.0, 1, -1, 5e-324, -5e-324, 1]),
     ("tanh_partial", [0.0, -0.0, INF, -INF, 1e300], [1, 1, 0, 0, 0]),
     ("sigmoid", [0.0, -0.0, INF, -INF, 1e300, -1e300, -745.0], [0.5, 0.5, 1, 0, 1, 0, 5e-324]),
     ("sigmoid_partial", [0.0, INF, -INF, -745.0], [0.25, 0, 0, 5e-324]),
-    ("softplus", [0.0, -0.0, INF, -INF, 1e300, -1e300, -745.0], [LN2, LN2, INF, 0, 1e300, 0, 5e-324]),
+    ("softplus", [0.0, -0.0, INF, -INF, 1e300, -1e300, -745.0],
+     [LN2, LN2, INF, 0, 1e300, 0, 5e-324]),
 ]  # fmt: skip
 
 
@@ -216,7 +229,7 @@ def test_arguments_next_to_multiples_of_half_pi():
             assert max(ulp_errors(run(name, x), exact, np.float64)) <= 1.0
 
 
-# -- power ----------------------------------------------------------------------------------------------------
+# -- power -----------------------------------------------------------------------------------------
 
 
 def power_points():
@@ -256,7 +269,9 @@ def test_power_f32_is_within_its_budget_of_mpmath():
 
 
 def annex_f(x, y):
-    """pow of C99 Annex F, from its text: x^y for the arguments which that treats by name, else None."""
+    """pow of C99 Annex F, from its text: x^y for the arguments which that treats by name, else
+    None.
+    """
     odd = math.isfinite(y) and y == math.floor(y) and math.fmod(y, 2) != 0
     whole = math.isinf(y) or y == math.floor(y) if not math.isnan(y) else False
     if x == 1 or y == 0:
@@ -279,8 +294,10 @@ def annex_f(x, y):
 
 
 SPECIALS = [
-    0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0, -8.0, 1 / 3, 1.5, -1.5, 2.0**53, -(2.0**53) + 1,
-    INF, -INF, NAN, 1e-300, -1e-300, 5e-324, 1e300, -1e300, 1.7976931348623157e308, 1 - 2.0**-53, 1 + 2.0**-52,
+    0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0, -8.0, 1 / 3, 1.5, -1.5, 2.0**53,
+    -(2.0**53) + 1,
+    INF, -INF, NAN, 1e-300, -1e-300, 5e-324, 1e300, -1e300, 1.7976931348623157e308, 1 - 2.0**-53,
+    1 + 2.0**-52,
 ]  # fmt: skip
 
 
@@ -319,10 +336,11 @@ def test_integer_power_wraps(dtype):
         assert g == want, (a, b)
 
 
-# -- shape of the code ----------------------------------------------------------------------------------------
+# -- shape of the code -----------------------------------------------------------------------------
 
 MOST_INSTRUCTIONS = {
-    "exp": 28, "expm1": 42, "log": 40, "log1p": 52, "sin": 40, "cos": 40, "tanh": 48, "tanh_partial": 32,
+    "exp": 28, "expm1": 42, "log": 40, "log1p": 52, "sin": 40, "cos": 40, "tanh": 48,
+    "tanh_partial": 32,
     "sigmoid": 42, "sigmoid_partial": 32, "softplus": 66, "power": 130,
 }  # fmt: skip
 

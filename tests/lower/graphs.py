@@ -1,4 +1,6 @@
-"""Graphs by hand that between them use every statement of the loop IR, over sizes that are names or numbers."""
+"""Graphs by hand that between them use every statement of the loop IR, over sizes that are names or
+numbers.
+"""
 
 from collections.abc import Callable
 
@@ -19,7 +21,9 @@ def graph(name: str, n: Size = "n", k: Size = "k") -> Graph:
 
 
 def arguments(made: Graph, n: int, k: int, seed: int = 0) -> list[np.ndarray]:
-    """Numbers for its inputs; integers are indices that fit into an axis of size k, negatives included."""
+    """Numbers for its inputs; integers are indices that fit into an axis of size k, negatives
+    included.
+    """
     rng = np.random.default_rng(seed)
     values = []
     for node in made.inputs:
@@ -143,8 +147,10 @@ def integers(b, n, k):
     reduce = lambda op, v, axis: b.apply(op, v, axis=axis, order="any")
     return {
         "sum": x.sum(0), "rows": x.sum(1), "prod": reduce("prod", x, 1), "any": reduce("any", m, 0),
-        "all": reduce("all", m, 1), "dot": contract_values(u, u, "i,i->"), "product": contract_values(x, x, "ij,lj->il"),
-        "count": m.cast(i64).sum(1), "place": b.apply("iota", axis=0, shape=x.shape) + x, "size": b.size(x.shape[0]),
+        "all": reduce("all", m, 1), "dot": contract_values(u, u, "i,i->"),
+        "product": contract_values(x, x, "ij,lj->il"),
+        "count": m.cast(i64).sum(1), "place": b.apply("iota", axis=0, shape=x.shape) + x,
+        "size": b.size(x.shape[0]),
     }  # fmt: skip
 
 
@@ -175,8 +181,10 @@ def moved(b, n, k):
     )
     flat = (x + swapped).reshape((x.shape[0] * x.shape[1],))
     return {
-        "swapped": x + swapped, "backwards": backwards * x, "joined": joined.sum(1), "concat": joined, "padded": padded,
-        "flat": flat, "used": flat * flat, "sums": (x * 3.0).transposed((1, 0)).sum(1), "copy": swapped, "cube": padded.sum(0),
+        "swapped": x + swapped, "backwards": backwards * x, "joined": joined.sum(1),
+        "concat": joined, "padded": padded,
+        "flat": flat, "used": flat * flat, "sums": (x * 3.0).transposed((1, 0)).sum(1),
+        "copy": swapped, "cube": padded.sum(0),
     }  # fmt: skip
 
 

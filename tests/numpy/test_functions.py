@@ -206,8 +206,10 @@ def test_movement_of_empty_arrays():
 
 
 MATMULS = [
-    ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-    ((1, 2, 3), (5, 3, 4)), ((5, 2, 3), (1, 3, 4)), ((6, 1, 2, 3), (5, 3, 4)), ((2, 3), (5, 3, 4)), ((3,), (5, 3, 4)),
+    ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((1, 2, 3), (5, 3, 4)), ((5, 2, 3), (1, 3, 4)), ((6, 1, 2, 3), (5, 3, 4)), ((2, 3), (5, 3, 4)),
+    ((3,), (5, 3, 4)),
     ((5, 2, 3), (3,)), ((1, 2, 3), (1, 3, 4)), ((2, 0), (0, 4)), ((0, 3), (3, 4)), ((1, 1), (1, 1)),
 ]  # fmt: skip
 
@@ -261,9 +263,12 @@ def test_einsum_of_one(spec):
 
 @pytest.mark.parametrize("make", [
     lambda xp: xp.zeros((2, 3)), lambda xp: xp.ones(4, dtype=np.int32), lambda xp: xp.full((2,), 7),
-    lambda xp: xp.full((2,), 1.5, dtype=np.float32), lambda xp: xp.arange(5), lambda xp: xp.arange(2, 11, 3),
-    lambda xp: xp.arange(0.0, 1.0, 0.1), lambda xp: xp.arange(100), lambda xp: xp.eye(3), lambda xp: xp.eye(3, 4, 1),
-    lambda xp: xp.linspace(0, 1, 5), lambda xp: xp.arange(9, 0, -2), lambda xp: xp.arange(3, dtype=np.int32),
+    lambda xp: xp.full((2,), 1.5, dtype=np.float32), lambda xp: xp.arange(5),
+    lambda xp: xp.arange(2, 11, 3),
+    lambda xp: xp.arange(0.0, 1.0, 0.1), lambda xp: xp.arange(100), lambda xp: xp.eye(3),
+    lambda xp: xp.eye(3, 4, 1),
+    lambda xp: xp.linspace(0, 1, 5), lambda xp: xp.arange(9, 0, -2),
+    lambda xp: xp.arange(3, dtype=np.int32),
 ])  # fmt: skip
 def test_creation(make):
     same(make(gnp), make(np))

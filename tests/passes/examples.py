@@ -73,7 +73,8 @@ def broadcasts(shape):
 
 
 ATTRIBUTES = {
-    "broadcast": broadcasts, "expand_dims": expansions, "squeeze": squeezes, "transpose": transposes,
+    "broadcast": broadcasts, "expand_dims": expansions, "squeeze": squeezes,
+    "transpose": transposes,
     "reshape": reshapes, "slice": slices,
 }  # fmt: skip
 

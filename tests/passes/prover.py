@@ -1,8 +1,8 @@
 """Proofs of rewrite rules: both sides are run and must give the same bits, NaNs all being equal.
 
-Scalar rules run on floats of 16 bits, exhaustively for one variable, over a grid for more; on the special values of
-f32 and f64; on integers as wide as a byte and at the ends of their range; and on bools. All other rules run on
-examples, over labelled data of small shapes.
+Scalar rules run on floats of 16 bits, exhaustively for one variable, over a grid for more; on the
+special values of f32 and f64; on integers as wide as a byte and at the ends of their range; and on
+bools. All other rules run on examples, over labelled data of small shapes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def sides(rule, dtype, constants=()):
 
 
 def left(rule, builder, env, ty):
-    """The left side as values; a number that stands without a handle beside it takes the type of the variables."""
+    """The left side as values; a number that stands without a handle beside it takes the type of
+    the variables.
+    """
     made = {}
     pending = [rule.pattern]
     while pending:

@@ -62,16 +62,21 @@ UNSOUND = (
     Rule("div-self", lambda x: x / x, lambda x: x.constant(1), dtype="float"),
     Rule("zero-sub", lambda x: 0.0 - x, lambda x: -x, dtype="float"),
     Rule("neg-sub", lambda x, y: -(x - y), lambda x, y: y - x, dtype="float"),
-    Rule("div-constant", lambda x, c: x / c, lambda x, c: x * (1 / c.splat() if c.splat() else 0.0), dtype="float"),
+    Rule("div-constant", lambda x, c: x / c, lambda x, c: x * (1 / c.splat() if c.splat() else 0.0),
+    dtype="float"),
     Rule("associative", lambda x, y, z: (x + y) + z, lambda x, y, z: x + (y + z), dtype="float"),
     Rule("not-lt", lambda x, y: logical_not(lt(x, y)), lambda x, y: le(y, x), dtype="float"),
-    Rule("mul0-constant", lambda x, c: mul0(x, c), lambda x, c: x * c, dtype="float", where=lambda c: c.splat() == 2),
+    Rule("mul0-constant", lambda x, c: mul0(x, c), lambda x, c: x * c, dtype="float",
+    where=lambda c: c.splat() == 2),
     Rule("mul0-any", lambda x, y: mul0(x, y), lambda x, y: x * y, dtype="float"),
-    Rule("abs", lambda x: maximum(x, -x), lambda x: where(lt(x, x.constant(0)), -x, x), dtype="float"),
+    Rule("abs", lambda x: maximum(x, -x), lambda x: where(lt(x, x.constant(0)), -x, x),
+    dtype="float"),
     Rule("halves", lambda x, y: (x + y) - y, lambda x, y: x, dtype="float"),
     Rule("int-square", lambda x: x * x, lambda x: abs_(x * x), dtype="int"),
-    Rule("int-abs", lambda x: maximum(x, -x), lambda x: where(lt(x, x.constant(0)), x, -x), dtype="int"),
-    Rule("where-swapped", lambda p, x, y: where(logical_not(p), x, y), lambda p, x, y: where(p, x, y)),
+    Rule("int-abs", lambda x: maximum(x, -x), lambda x: where(lt(x, x.constant(0)), x, -x),
+    dtype="int"),
+    Rule("where-swapped", lambda p, x, y: where(logical_not(p), x, y), lambda p, x,
+    y: where(p, x, y)),
 )  # fmt: skip
 
 
@@ -83,7 +88,8 @@ def test_unsound_rule_is_found(rule):
 def test_unsound_movement_is_found():
     swapped = Rule(
         "transpose-transpose", lambda x, a, b: transpose(transpose(x, perm=a), perm=b),
-        lambda x, a, b: x.transposed([b[i] for i in a]), where=lambda x, a, b: [x.shape[a[i]] for i in b] == [x.shape[b[i]] for i in a],
+        lambda x, a, b: x.transposed([b[i] for i in a]), where=lambda x, a,
+        b: [x.shape[a[i]] for i in b] == [x.shape[b[i]] for i in a],
     )  # fmt: skip
     assert prove_examples(swapped, EXAMPLES["transpose-transpose"]()) is not None
 

@@ -131,7 +131,10 @@ def test_rules_that_fired_are_counted():
 
 
 def test_origins_name_the_rule():
-    text = "graph g(x: f64[n], y: f64[n])\n  %2 = neg %y : f64[n]   m.py:3\n  %3 = add %x, %2 : f64[n]   m.py:4\nreturn z=%3"
+    text = (
+        "graph g(x: f64[n], y: f64[n])\n  %2 = neg %y : f64[n]   m.py:3\n"
+        "  %3 = add %x, %2 : f64[n]   m.py:4\nreturn z=%3"
+    )
     graph = simplify(parse_graph(text))
     assert str(graph.origin(graph.output_nodes[0])) == "m.py:4 rule add-neg"
 
@@ -199,15 +202,18 @@ def test_output_does_not_depend_on_the_hash_seed():
     assert len(texts) == 1
 
 
-# -- random graphs ----------------------------------------------------------------------------------------------------
+# -- random graphs ---------------------------------------------------------------------------------
 
 BINARY = (
-    lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y, maximum, minimum, mul0,
+    lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y, maximum,
+    minimum, mul0,
     lambda x, y: where(lt(x, y), x, y),
 )  # fmt: skip
 UNARY = (
-    lambda x: -x, abs_, square, relu, reciprocal, sin, lambda x: x.sum(1).expand(1).broadcast(x.shape),
-    lambda x: x.sum(0).broadcast(x.shape), lambda x: x.transposed((1, 0)).sum(1).broadcast(x.shape) if x.shape[0] == x.shape[1] else x,
+    lambda x: -x, abs_, square, relu, reciprocal, sin,
+    lambda x: x.sum(1).expand(1).broadcast(x.shape),
+    lambda x: x.sum(0).broadcast(x.shape),
+    lambda x: x.transposed((1, 0)).sum(1).broadcast(x.shape) if x.shape[0] == x.shape[1] else x,
     lambda x: x.expand(0).broadcast((2, *x.shape)).sum(0),
 )  # fmt: skip
 
@@ -238,7 +244,7 @@ def test_random_graphs_keep_their_bits(seed):
             assert same(a, c).all(), f"{graph}\n{after}"
 
 
-# -- the engine -------------------------------------------------------------------------------------------------------
+# -- the engine ------------------------------------------------------------------------------------
 
 
 def test_a_cycle_of_rules_is_named():

@@ -23,9 +23,12 @@ def accepted(value, ty):
 
 X = np.arange(6.0).reshape(2, 3)
 GOOD = [
-    (X, f64[2, 3]), (np.asfortranarray(X), f64["n", 3]), (X[:, ::-1], f64[2, 3]), (X.astype(">f8"), f64[2, 3]), (X.astype(np.float32), f64[2, 3]),
-    (X.astype(np.int8), f32[2, 3]), (X.astype(np.uint8), i32[2, 3]), (X > 1, f64[2, 3]), (X.tolist(), f64[2, 3]), (X.astype(np.float16), f32[2, 3]),
-    (np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float64).reshape(2, 3), f64[2, 3]), (X.astype(np.int64), f64[2, 3]),
+    (X, f64[2, 3]), (np.asfortranarray(X), f64["n", 3]), (X[:, ::-1], f64[2, 3]),
+    (X.astype(">f8"), f64[2, 3]), (X.astype(np.float32), f64[2, 3]),
+    (X.astype(np.int8), f32[2, 3]), (X.astype(np.uint8), i32[2, 3]), (X > 1, f64[2, 3]),
+    (X.tolist(), f64[2, 3]), (X.astype(np.float16), f32[2, 3]),
+    (np.frombuffer(b"\0" + X.tobytes(), np.uint8)[1:].view(np.float64).reshape(2, 3), f64[2, 3]),
+    (X.astype(np.int64), f64[2, 3]),
 ]  # fmt: skip
 
 
@@ -45,7 +48,8 @@ def test_memory_maps(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "ty", "expected"), [
-    (1, f64[()], 1.0), (True, i32[()], 1), (0.1, f32[()], np.float32(0.1)), (1e40, f32[()], np.inf), (3, i64[()], 3), (False, bool_[()], False),
+    (1, f64[()], 1.0), (True, i32[()], 1), (0.1, f32[()], np.float32(0.1)), (1e40, f32[()], np.inf),
+    (3, i64[()], 3), (False, bool_[()], False),
     (np.float32(2), f64[()], 2.0), (np.array(4), i64[()], 4),
 ])  # fmt: skip
 def test_numbers(value, ty, expected):

@@ -1,4 +1,6 @@
-"""Small graphs in which every gate with a derivative stands at least once: name -> graph with float inputs."""
+"""Small graphs in which every gate with a derivative stands at least once: name -> graph with float
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ def elementwise_gates():
     """Gates of floats with a derivative that is not zero by structure."""
     return [
         g for g in registry().values()
-        if g.kind == "elementwise" and g.structure == "diagonal" and not g.attrs and not g.choice and g.name != "stop_gradient"
+        if g.kind == "elementwise"
+        and g.structure == "diagonal"
+        and not g.attrs
+        and not g.choice
+        and g.name != "stop_gradient"
     ]  # fmt: skip
 
 

@@ -103,7 +103,9 @@ def test_simplified_gradients_have_the_same_bits(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_second_order(name):
-    """Forward over reverse equals reverse over reverse, and the difference quotient of the gradient."""
+    """Forward over reverse equals reverse over reverse, and the difference quotient of the
+    gradient.
+    """
     graph = CASES[name]
     args, w = arguments(graph), normals(graph.output_nodes, 2)
     first = only(adjoint(graph, names(graph), "input"), *(f"grad_{n}" for n in names(graph)))
@@ -152,7 +154,7 @@ def test_partials_equal_the_model(gate):
         )
 
 
-# -- traps: gradients at the edges --------------------------------------------------------------------------------
+# -- traps: gradients at the edges -----------------------------------------------------------------
 
 
 def test_a1_the_branch_not_taken_gives_no_nan():
@@ -242,7 +244,7 @@ def test_gradient_passes_through_a_choice_by_argmax():
     np.testing.assert_allclose(found, np.cos([0.0, 1.0]))
 
 
-# -- graphs -----------------------------------------------------------------------------------------------------------
+# -- graphs ----------------------------------------------------------------------------------------
 
 
 def loss_graph():
