@@ -15,9 +15,10 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from graphc.codegen import target
-from graphc.errors import GraphcError
+from graphc.errors import GraphcError, IndexOutOfBounds
 from graphc.ir.graph import Builder, Value
 from graphc.ir.reference import run_graph
+from graphc.ir.types import evaluate
 from graphc.ir.verify import verify
 from graphc.lower.interpreter import run_program
 from graphc.lower.plan import verify_plan
@@ -97,7 +98,8 @@ def problem(
         "plan": lambda run: run_program(seen["plan"], run.args, run.sizes),
         "jit": lambda run: kernel.run(run.args),
     }
-    kernel = Kernel(seen["simplify"], seen["plan"], library(seen["emit"], quick))
+    if "jit" in checks:
+        kernel = Kernel(seen["simplify"], seen["plan"], library(seen["emit"], quick))
     for i, run in enumerate(case.runs):
         for stage in (s for s in meanings if s in checks):
             if stage != "jit" and (i + (stage == "plan")) % len(case.runs):
@@ -106,6 +108,32 @@ def problem(
             if found:
                 return f"{stage} changes {found}"
     return text_problem(seen, options, restart) if "text" in checks else ""
+
+
+def index_problem(case: Case, options: Options = PLAIN) -> str:
+    """An index that is out of bounds is an error of the compiled code wherever it is one of the reference."""
+    seen = stages_of(case.graph, options, last="emit")
+    kernel = Kernel(seen["simplify"], seen["plan"], library(seen["emit"], True))
+    run = case.runs[0]
+    for node in case.graph.nodes:
+        if node.op not in ("take", "scatter_add") or node.args[1] not in case.graph.inputs:
+            continue
+        at = case.graph.inputs.index(node.args[1])
+        shape = node.args[0].type.shape if node.op == "take" else node.type.shape
+        size = evaluate(shape[node["axis"]], run.sizes)
+        moved = node.type if node.op == "take" else node.args[0].type
+        if evaluate(moved.size, run.sizes) == 0:
+            continue  # no element is moved, and no index looked at
+        for wrong in (size, -size - 1):
+            args = [np.array(a) for a in run.args]
+            args[at].reshape(-1)[args[at].size // 2] = wrong
+            for what, call in (("reference", lambda: run_graph(case.graph, args)), ("jit", lambda: kernel.run(args))):
+                try:
+                    call()
+                    return f"{what} takes the index {wrong} into an axis of size {size}: {node!r}"
+                except IndexOutOfBounds:
+                    continue
+    return ""
 
 
 def text_problem(seen, options, restart):

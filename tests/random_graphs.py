@@ -724,6 +724,14 @@ def directed(chunk, index):
     return draft.case(f"g{chunk}_{index}", draft.outputs())
 
 
+def holding(producer, consumer, chunk):
+    """The graph of a chunk that holds a pair."""
+    rows, columns = dealt(chunk)
+    row = next(i for i, names in enumerate(rows) if producer in names)
+    column = next(i for i, names in enumerate(columns) if consumer in names)
+    return directed(chunk, row * len(columns) + column)
+
+
 LONG = (63, 64, 65, 70, 127, 128, 129, 200, 256, 257, 300)
 CALM = (
     "add",

@@ -10,8 +10,8 @@ import pytest
 
 from graphc.ir.types import f64
 from graphc.pipeline import Options
-from tests.random_checks import CHECKS, minimised, outcome, report
-from tests.random_graphs import directed, gates, grown, pairs_in, per_chunk, possible_pairs
+from tests.random_checks import CHECKS, index_problem, minimised, outcome, report
+from tests.random_graphs import directed, gates, grown, holding, pairs_in, per_chunk, possible_pairs
 
 CHUNKS = 20
 GROWN = 12  # in a chunk
@@ -69,6 +69,15 @@ def test_every_stage_means_the_same(chunk):
             failed.append((case, how, found))
     assert not failed, explain(failed)
     assert not missing, f"chunk {chunk} lacks {sorted(missing)[:9]}"
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_indices_out_of_bounds(chunk):
+    """One wrong index among many is an IndexError, compiled as by the reference."""
+    for into in ("take", "scatter_add"):
+        for i in range(3):
+            case = holding("input", into, chunk * 3 + i)
+            assert not index_problem(case), case.graph
 
 
 def explain(failed):

@@ -34,7 +34,7 @@ from graphc.gates.bodies import trig as trig_bodies
 from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, parameters_of, register
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Scalar, ScalarGraph, trace_scalar
-from graphc.ir.types import DType, TensorType, bool_, f32, f64
+from graphc.ir.types import DType, TensorType, bool_
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
@@ -425,12 +425,16 @@ sigmoid_partial: Elementwise = gate(
 )  # fmt: skip
 softplus = gate(
     "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus,
-    sym="log(1 + exp(x))", partials=lambda out, x: (sigmoid(x),), domain=(-30, 30),
+    sym="log(1 + exp(x))", partials=lambda out, x: (softplus_partial(x),), domain=(-30, 30),
     edges=(-800.0, 0.0, 800.0), ulp=1.5,
+)  # fmt: skip
+softplus_partial: Elementwise = gate(
+    "softplus_partial", "softplus'(x) = 1/(1+e) or e/(1+e), with the e = exp(-|x|) of softplus.",
+    body=hyperbolic_bodies.softplus_partial, sym="1/(1 + exp(-x))",
+    partials=lambda out, x: (sigmoid_partial(x),), domain=(-30, 30),
+    edges=(-745.0, 0.0), ulp=4.0,
 )  # fmt: skip
 stop_gradient = gate(
     "stop_gradient", "x, as a constant for every derivative.", body=lambda x: x,
     accepts="any", ulp=None, partials=lambda out, x: (None,),
 )  # fmt: skip
-
-FLOATS = (f64, f32)

@@ -102,3 +102,11 @@ def softplus(x: Scalar) -> Scalar:
     # (f_low + e_low) / (1 + f), nearly enough for terms of this size.
     extra = fma(e_low, fma(e, -0.5, 1.0), f_low * 1.38)
     return log_sum(shift * -2.0, f, extra) + select(x > 0.0, x, 0.0)
+
+
+def softplus_partial(x: Scalar) -> Scalar:
+    """1 / (1 + e) above 0 and e / (1 + e) below, with the e = exp(-|x|) that softplus has, too."""
+    low, _ = EXP_RANGE[x.dtype]
+    p, _, second = exp_pair(at_least(-abs(x), low))
+    e = p * second
+    return select(x > 0.0, constant(x, 1.0), e) / (e + 1.0)
