@@ -85,7 +85,8 @@ def special_values(dtype):
         88.0,
         7e9,
     ]
-    return np.array([*some, *(-v for v in some), np.nan], dtype.numpy)
+    often = [-0.0, 0.0, np.nan, np.nan, -0.0, 1.0]
+    return np.array([*some, *(-v for v in some), *often], dtype.numpy)
 
 
 def random_data(rng, ty, shape, style):
@@ -111,7 +112,7 @@ def random_data(rng, ty, shape, style):
 class Draft:
     """A graph that grows. Methods that may fail give None."""
 
-    def __init__(self, seed, sizes=({"n": 3, "m": 4},), special=0.3, symbolic=0.6):
+    def __init__(self, seed, sizes=({"n": 3, "m": 4},), special=0.45, symbolic=0.6):
         self.rng = np.random.default_rng(seed)
         self.builder = Builder()
         self.sizes = [dict(s) for s in sizes]
@@ -206,7 +207,7 @@ class Draft:
             v = self.builder.array(data, ty)
         else:
             edges = (
-                [0, 1, -1, 2]
+                [0, 1, -1, 2, -0.0 if ty.dtype.is_float else 3]
                 if self.style or self.chance(0.7)
                 else special_values(ty.dtype).tolist()
             )
@@ -240,7 +241,7 @@ class Draft:
 
     def shape(self, rank=None):
         """A shape over this graph's sizes; all sizes are 1 where those are too large together."""
-        rank = self.pick((0, 1, 1, 2, 2, 2, 3)) if rank is None else rank
+        rank = self.pick((0, 1, 1, 2, 2, 2, 3, 3)) if rank is None else rank
         for _ in range(6):
             made = tuple(self.pick(self.axes) for _ in range(rank))
             if self._fits(TensorType(f64, made)):
@@ -252,9 +253,14 @@ class Draft:
 
     # Operands.
 
-    def operand(self, ty, consumer=""):
-        """A value of exactly this type: one that is there, one brought to it, or a new one."""
+    def operand(self, ty, consumer="", beside=None):
+        """A value of exactly this type: one that is there, one that is brought to it, or a new one.
+
+        It is rarely the value beside which it will stand.
+        """
         same = [v for v in self.pool if v.node.type == ty]
+        if beside is not None and self.chance(0.9):
+            same = [v for v in same if v.node is not beside.node]
         needed = [v for v in same if (v.node.op, consumer) in self.wanted]
         if needed and self.chance(0.8):
             return self.pick(needed)
@@ -387,7 +393,7 @@ def _elementwise(d, gate, x, slot):
         except DTypeError:
             continue
         operands = [
-            x if i == at else d.operand(TensorType(t, x.shape), gate.name)
+            x if i == at else d.operand(TensorType(t, x.shape), gate.name, x)
             for i, t in enumerate(dtypes)
         ]
         return d.add(gate.name, *operands, **attrs)
@@ -420,7 +426,7 @@ def _slice(d, gate, x, slot):
     for s in x.shape:
         single = [(int(d.rng.integers(s)), 1, d.pick((1, -1)))] if isinstance(s, int) and s else []
         options = [
-            (0, s, 1), (s - 1, s, -1), (0, size_floordiv(s + 1, 2), 2),
+            (0, s, 1), (0, s, 1), (s - 1, s, -1), (s - 1, s, -1), (0, size_floordiv(s + 1, 2), 2),
             (s - 1, size_floordiv(s + 2, 3), -3),
             (1, size_max(s - 1, 0), 1), (0, size_min(s, 2), 1), (1, size_floordiv(s, 2), 2),
             *single,
@@ -505,7 +511,7 @@ def _contract(d, gate, x, slot):
     sizes.update((c, d.pick(d.axes)) for c in own)
     other = "".join(d.shuffled([letters[k], *shared, *own]))
     out = d.shuffled([c for c in letters + "".join(own) if c != letters[k]])
-    y = d.operand(TensorType(x.dtype, tuple(sizes[c] for c in other)), "contract")
+    y = d.operand(TensorType(x.dtype, tuple(sizes[c] for c in other)), "contract", x)
     first = d.chance(0.5) if slot is None else slot == 0
     spec = f"{letters},{other}->{''.join(out)}" if first else f"{other},{letters}->{''.join(out)}"
     operands = (x, y) if first else (y, x)
@@ -606,7 +612,7 @@ def _call(d, gate, x, slot):
     if not x.dtype.is_float:
         return None
     forward, backward = user_gate(x.node.type)
-    operands = d.shuffled([x, d.operand(x.node.type, "call")])
+    operands = d.shuffled([x, d.operand(x.node.type, "call", x)])
     return d.add("call", *operands, forward=forward, backward=backward, label="mine")
 
 
@@ -624,7 +630,7 @@ def _jacobian(d, gate, x, slot):
         else x.node.type.with_shape(s for i, s in enumerate(x.shape) if i != axis)
     )
     types = [x.node.type, kept, x.node.type]
-    operands = [x if i == at else d.operand(t, "jacobian") for i, t in enumerate(types)]
+    operands = [x if i == at else d.operand(t, "jacobian", x) for i, t in enumerate(types)]
     return d.add("jacobian", *operands, op=of, items=(("axis", axis),), operands=1)
 
 

@@ -1,8 +1,8 @@
-"""Long chains: nothing recurses, and time grows with the length alone."""
+"""Long chains: nothing recurses, and a gradient grows with the length alone."""
 
 import gc
 import sys
-import time
+import weakref
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def shallow_stack():
 
 
 def test_a_hundred_thousand_gates(shallow_stack):
-    """Built, verified, differentiated, simplified, printed, parsed, run and freed, at the usual
+    """Built, verified, differentiated, simplified, printed, parsed and freed, at the usual
     limit of recursion.
     """
     graph = chain(LENGTH)
@@ -49,23 +49,22 @@ def test_a_hundred_thousand_gates(shallow_stack):
     text = str(simple)
     assert text.count("\n") > LENGTH
     assert str(parse_graph(text)) == text
-    values = run_graph(simple, [np.array(0.3)])
-    assert all(np.isfinite(v) for v in values)
     del graph, whole, simple
     gc.collect()
 
 
-def test_time_is_linear_in_the_length():
-    """Four times the length takes at most nine times as long."""
+@pytest.mark.parametrize("length", [100, 1000, 10_000])
+def test_a_gradient_has_at_most_five_nodes_for_each_gate(length):
+    graph = chain(length)
+    assert len(adjoint(graph, ("x",)).nodes) <= 5 * len(graph.nodes)
 
-    def seconds(length):
-        start = time.process_time()
-        str(simplify(adjoint(chain(length), ("x",))))
-        return time.process_time() - start
 
-    seconds(1000)
-    short, long = min(seconds(4000) for _ in range(3)), min(seconds(16000) for _ in range(2))
-    assert long < 9 * short, (short, long)
+def test_machine_code_goes_when_its_function_goes():
+    kernel = compile_graph(chain(10))
+    library = weakref.ref(kernel.library)
+    del kernel
+    gc.collect()
+    assert library() is None
 
 
 @pytest.mark.parametrize("ty", [f64[()], f64["n"]], ids=str)

@@ -6,6 +6,7 @@ of docs/numerics.md; `sym` is an independent model, for sympy, that tests hold b
 `partials` gives for each operand a value, the number 1 or -1, or None where the derivative is zero
 by structure. A gate that is linear declares `transposed` instead: its tangent is the gate itself.
 
+>>> from graphc.ir.types import f64
 >>> print(relu.body_graph((f64,)))
 scalar relu.f64(%0: f64)
   %1 = const 0.0 : f64

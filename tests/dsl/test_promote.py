@@ -44,11 +44,12 @@ def numpys(function, *args):
 def test_dtypes_of_all_pairs(name):
     """The traced operand is always an argument; the other one is an argument, or captured."""
     function = OPERATORS[name]
+    theirs = np.power if name == "pow" else function  # before 2.3, f4 ** np.float64(1) gave an f4
     for a in DTYPES:
         for b in DTYPES:
             for form in FORMS:
                 x, y = value(a, "array"), value(b, form)
-                expected = numpys(function, x, y)
+                expected = numpys(theirs, x, y)
                 for call, given in ((function, (x, y)), (lambda x, y=y: function(x, y), (x,))):
                     if expected is None:
                         with pytest.raises((DTypeError, TypeError)):
