@@ -85,8 +85,8 @@ def special_values(dtype):
         88.0,
         7e9,
     ]
-    often = [-0.0, 0.0, np.nan, np.nan, -0.0, 1.0]
-    return np.array([*some, *(-v for v in some), *often], dtype.numpy)
+    often = [-0.0, -0.0, 0.0, np.nan, np.nan, 1.0]
+    return np.array([*some, *(-v for v in some), *often * 2], dtype.numpy)
 
 
 def random_data(rng, ty, shape, style):
@@ -100,6 +100,7 @@ def random_data(rng, ty, shape, style):
         x = rng.integers(-9, 10, shape).astype(dtype.numpy)
     else:
         x = (rng.normal(size=shape) * rng.choice([0.3, 1.0, 4.0])).astype(dtype.numpy)
+        x = np.where(rng.random(shape) < 0.06, rng.choice([0.0, -0.0], shape), x)
     if style == "special":
         edges = special_values(dtype)
         x = np.where(rng.random(shape) < 0.4, edges[rng.integers(0, edges.size, shape)], x)
@@ -202,12 +203,12 @@ class Draft:
     def constant(self, ty):
         """One number everywhere, or a small array."""
         static = all(isinstance(s, int) for s in ty.shape)
-        if static and ty.rank and np.prod(ty.shape) <= 24 and self.chance(0.4):
+        if static and ty.rank and np.prod(ty.shape) <= 24 and self.chance(0.3):
             data = random_data(self.rng, ty, ty.shape, self.style or "plain")
             v = self.builder.array(data, ty)
         else:
             edges = (
-                [0, 1, -1, 2, -0.0 if ty.dtype.is_float else 3]
+                [0, 0, 0, 1, -1, 2, -0.0 if ty.dtype.is_float else 3]
                 if self.style or self.chance(0.7)
                 else special_values(ty.dtype).tolist()
             )
@@ -259,7 +260,7 @@ class Draft:
         It is rarely the value beside which it will stand.
         """
         same = [v for v in self.pool if v.node.type == ty]
-        if beside is not None and self.chance(0.9):
+        if beside is not None and self.chance(0.6):
             same = [v for v in same if v.node is not beside.node]
         needed = [v for v in same if (v.node.op, consumer) in self.wanted]
         if needed and self.chance(0.8):

@@ -716,6 +716,26 @@ def program_with_an_unknown_schedule():
     parse_program("program f(x: f64[n])\nkernel k0\n  for _i in n sideways\n    %1 = iota _i")
 
 
+@raises(errors.FormatError, "line 3: 'for _i in n' is not a loop")
+def program_that_ends_in_a_line():
+    parse_program("program f(x: f64[n])\nkernel k0\n  for _i in n")
+
+
+@raises(errors.FormatError, "line 4: 'acc %1: f4 sum lanes' is not an accumulator")
+def program_with_an_unknown_dtype():
+    parse_program("program f(x: f64[n])\nkernel k0\n  for _i in n rows\n    acc %1: f4 sum lanes")
+
+
+@raises(errors.FormatError, "line 1: '' does not begin a program")
+def program_without_text():
+    parse_program("")
+
+
+@raises(errors.FormatError, "line 2: '%1 = sum  axis=0 order=lanes : f64[]'", "more operands")
+def text_without_operands():
+    parse_graph("graph f(x: f64[n])\n  %1 = sum  axis=0 order=lanes : f64[]\nreturn y=%1")
+
+
 @raises(errors.FormatError, "'f65[n]' is not a type")
 def text_that_is_no_type():
     parse_type("f65[n]")

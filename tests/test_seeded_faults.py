@@ -1,8 +1,9 @@
-"""Tests of the tests: faults put into the compiler on purpose, each of which the ordinary checks must find.
+"""Tests of the tests: faults put into the compiler on purpose, each of which the ordinary checks
+must find.
 
-A fault is a change of one function, record or constant, as a slip of a pen would make it. It counts as found when a
-check of `random_checks`, or of `test_gradients_random`, reports a problem within a bounded number of random graphs,
-none of which has one without the fault.
+A fault is a change of one function, record or constant, as a slip of a pen would make it. It counts
+as found when a check of `random_checks`, or of `test_gradients_random`, reports a problem within a
+bounded number of random graphs, none of which has one without the fault.
 """
 
 import re
@@ -30,7 +31,9 @@ FAULTS = []
 
 @dataclass(frozen=True)
 class Fault:
-    """`put` breaks something through `patch(owner, name, value)`; the check named `found_by` must see it."""
+    """`put` breaks something through `patch(owner, name, value)`; the check named `found_by` must
+    see it.
+    """
 
     name: str
     found_by: str
@@ -55,12 +58,16 @@ def patch():
 
     def apply(owner, name, value):
         undo.append((owner, name, getattr(owner, name)))
-        object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(owner, name, value)
+        object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(
+            owner, name, value
+        )
 
     forget()
     yield apply
     for owner, name, value in reversed(undo):
-        object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(owner, name, value)
+        object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(
+            owner, name, value
+        )
     forget()
 
 
@@ -71,7 +78,7 @@ def forget():
         getattr(gate, "_graphs", {}).clear()
 
 
-# -- the checks, over graphs made before any fault is in ---------------------------------------------------------------
+# -- the checks, over graphs made before any fault is in -------------------------------------------
 
 
 @cache
@@ -105,12 +112,14 @@ def graph_problem(fault, case):
 
 def smooth_problem(case, seed):
     try:
-        return test_gradients_random.problem(case.graph, case.runs[0].args, np.random.default_rng(seed))
+        return test_gradients_random.problem(
+            case.graph, case.runs[0].args, np.random.default_rng(seed)
+        )
     except Exception as error:  # a fault may break anything
         return f"{type(error).__name__}: {error}"
 
 
-# -- rules --------------------------------------------------------------------------------------------------------------
+# -- rules -----------------------------------------------------------------------------------------
 
 
 def with_rule(patch, rule):
@@ -131,12 +140,18 @@ def x_plus_zero_is_x(patch):
 
 @fault("simplify", ("constant", "mul"))
 def x_times_zero_is_zero(patch):
-    with_rule(patch, rewrite.Rule("unsound", lambda x: x * 0, lambda x: x.constant(0), dtype="float"))
+    with_rule(
+        patch,
+        rewrite.Rule("unsound", lambda x: x * 0, lambda x: x.constant(0), dtype="float"),
+    )
 
 
 @fault("simplify", ("sub", "sub"))
 def x_minus_x_is_zero(patch):
-    with_rule(patch, rewrite.Rule("unsound", lambda x: x - x, lambda x: x.constant(0), dtype="float"))
+    with_rule(
+        patch,
+        rewrite.Rule("unsound", lambda x: x - x, lambda x: x.constant(0), dtype="float"),
+    )
 
 
 @fault("simplify", ("lt", "logical_not"))
@@ -172,7 +187,10 @@ def square_of_minus_x_is_negative(patch):
 
 @fault("simplify", ("where", "where"))
 def nested_choices_take_the_wrong_arm(patch):
-    with_rule(patch, rewrite.Rule("unsound", lambda p, x, y, z: elementwise.where(p, x, y), lambda p, x, y: y))
+    with_rule(
+        patch,
+        rewrite.Rule("unsound", lambda p, x, y, z: elementwise.where(p, x, y), lambda p, x, y: y),
+    )
 
 
 @fault("simplify", ("constant", "exp"))
@@ -186,22 +204,34 @@ def constants_fold_in_single_precision(patch):
     patch(rewrite, "folded", wrong)
 
 
-# -- derivatives -------------------------------------------------------------------------------------------------------
+# -- derivatives -----------------------------------------------------------------------------------
 
 
 @fault("gradients")
 def the_partial_of_tanh_is_off_by_a_thousandth(patch):
-    patch(elementwise.tanh, "partials", lambda out, x: (elementwise.tanh_partial(x) * 1.001,))
+    patch(
+        elementwise.tanh,
+        "partials",
+        lambda out, x: (elementwise.tanh_partial(x) * 1.001,),
+    )
 
 
 @fault("gradients")
 def the_partial_of_sigmoid_is_off_by_a_thousandth(patch):
-    patch(elementwise.sigmoid, "partials", lambda out, x: (elementwise.sigmoid_partial(x) * 0.999,))
+    patch(
+        elementwise.sigmoid,
+        "partials",
+        lambda out, x: (elementwise.sigmoid_partial(x) * 0.999,),
+    )
 
 
 @fault("gradients")
 def the_partial_of_a_divisor_has_the_wrong_sign(patch):
-    patch(elementwise.div, "partials", lambda out, x, y: (elementwise.reciprocal(y), out / y))
+    patch(
+        elementwise.div,
+        "partials",
+        lambda out, x, y: (elementwise.reciprocal(y), out / y),
+    )
 
 
 @fault("gradients")
@@ -219,7 +249,11 @@ def maximum_gives_all_to_the_first(patch):
 @fault("gradients")
 def a_choice_gives_the_cotangent_to_the_other_arm(patch):
     where = elementwise.where
-    swapped = lambda ct, c, x, y: (None, where(c, ct.constant(0), ct), where(c, ct, ct.constant(0)))
+    swapped = lambda ct, c, x, y: (
+        None,
+        where(c, ct.constant(0), ct),
+        where(c, ct, ct.constant(0)),
+    )
     patch(where, "transposed", swapped)
 
 
@@ -228,7 +262,9 @@ def the_transpose_of_a_slice_forgets_its_steps(patch):
     def transposed(node, ct):
         steps = tuple(abs(s) for s in node["steps"])
         shape = node.args[0].type.shape
-        return [ct.builder.apply("place", ct, starts=node["starts"], steps=steps, shape=shape, fill=0)]
+        return [
+            ct.builder.apply("place", ct, starts=node["starts"], steps=steps, shape=shape, fill=0)
+        ]
 
     patch(movement.slice_, "transposed", transposed)
 
@@ -237,7 +273,10 @@ def the_transpose_of_a_slice_forgets_its_steps(patch):
 def the_transpose_of_concat_always_cuts_at_the_start(patch):
     def transposed(node, ct):
         zero, one = (0,) * node.type.rank, (1,) * node.type.rank
-        return [ct.builder.apply("slice", ct, starts=zero, steps=one, shape=a.type.shape) for a in node.args]
+        return [
+            ct.builder.apply("slice", ct, starts=zero, steps=one, shape=a.type.shape)
+            for a in node.args
+        ]
 
     patch(movement.concat, "transposed", transposed)
 
@@ -254,7 +293,11 @@ def the_transpose_of_a_contraction_is_off_by_a_thousandth(patch):
 
 @fault("gradients")
 def the_backward_of_softmax_misses_its_sum(patch):
-    patch(composite.softmax, "backward", lambda ct, out, x, axis: (elementwise.mul0(ct, out),))
+    patch(
+        composite.softmax,
+        "backward",
+        lambda ct, out, x, axis: (elementwise.mul0(ct, out),),
+    )
 
 
 @fault("gradients")
@@ -272,7 +315,11 @@ def the_product_of_the_others_holds_the_element_itself(patch):
 
 @fault("gradients")
 def ties_of_a_maximum_each_get_everything(patch):
-    patch(registry()["max"], "partial", lambda out, x, axis: elementwise.eq(x, out).cast(x.dtype) * 1.001)
+    patch(
+        registry()["max"],
+        "partial",
+        lambda out, x, axis: elementwise.eq(x, out).cast(x.dtype) * 1.001,
+    )
 
 
 @fault("gradients")
@@ -285,16 +332,24 @@ def the_body_of_expm1_is_wrong_in_the_seventh_digit(patch):
 def cotangents_of_a_shared_node_overwrite_each_other(patch):
     from graphc.transforms import transpose
 
-    patch(transpose, "_accumulate", lambda sums, node, ct, builder: sums.__setitem__(node, ct))
+    patch(
+        transpose,
+        "_accumulate",
+        lambda sums, node, ct, builder: sums.__setitem__(node, ct),
+    )
 
 
-# -- fusion ------------------------------------------------------------------------------------------------------------
+# -- fusion ----------------------------------------------------------------------------------------
 
 
 @fault("fuse", ("tanh", "slice"))
 def loops_are_shared_whatever_the_step(patch):
     def aligned(made, access, depth):
-        if access.reshaped or made.region is not None or made.kind in ("scatter", "memory", "contract"):
+        if (
+            access.reshaped
+            or made.region is not None
+            or made.kind in ("scatter", "memory", "contract")
+        ):
             return False
         return depth in made.out_axes and access.map[made.out_axes.index(depth)].axis == depth
 
@@ -306,7 +361,13 @@ def a_view_of_a_view_forgets_where_it_starts(patch):
     def compose(inner, outer):
         along = movement.Along
         return tuple(
-            e if e.axis is None else along(outer[e.axis].axis, e.start + outer[e.axis].start, e.step * outer[e.axis].step)
+            e
+            if e.axis is None
+            else along(
+                outer[e.axis].axis,
+                e.start + outer[e.axis].start,
+                e.step * outer[e.axis].step,
+            )
             for e in inner
         )
 
@@ -348,10 +409,14 @@ def a_gather_from_a_slice_forgets_its_step(patch):
 @fault("fuse", ("slice", "contract"))
 def a_matrix_product_forgets_where_its_operand_starts(patch):
     right = statements.Writer._operand
-    patch(statements.Writer, "_operand", lambda self, access, letters: replace(right(self, access, letters), index=0))
+    patch(
+        statements.Writer,
+        "_operand",
+        lambda self, access, letters: replace(right(self, access, letters), index=0),
+    )
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 
 @fault("plan")
@@ -359,7 +424,9 @@ def a_slot_passes_on_while_its_value_is_still_read(patch):
     right = plan.lifetimes
 
     def early(program):
-        return {name: (first, max(first, last - 1)) for name, (first, last) in right(program).items()}
+        return {
+            name: (first, max(first, last - 1)) for name, (first, last) in right(program).items()
+        }
 
     patch(plan, "lifetimes", early)
     patch(random_checks, "verify_plan", lambda program: None)
@@ -372,7 +439,11 @@ def the_slot_that_passes_on_early_is_seen_before_anything_runs(patch):
     def early(program):
         calls.append(program)
         lives = right(program)
-        return lives if program.arena is not None else {n: (a, max(a, b - 1)) for n, (a, b) in lives.items()}
+        return (
+            lives
+            if program.arena is not None
+            else {n: (a, max(a, b - 1)) for n, (a, b) in lives.items()}
+        )
 
     patch(plan, "lifetimes", early)
     patch(random_checks, "run_program", lambda program, args, sizes: [])
@@ -391,7 +462,7 @@ def slots_overlap_by_half(patch):
     patch(random_checks, "verify_plan", lambda program: None)
 
 
-# -- machine code --------------------------------------------------------------------------------------------------------
+# -- machine code ----------------------------------------------------------------------------------
 
 
 def with_text(patch, change):
@@ -405,7 +476,10 @@ def the_mask_of_a_last_vector_is_one_lane_short(patch):
         width = int(match.group(1))
         return f"icmp slt <{width} x i64> <" + ", ".join(f"i64 {i + 1}" for i in range(width)) + ">"
 
-    with_text(patch, lambda code: re.sub(r"icmp slt <(\d+) x i64> <i64 0, i64 1[^>]*>", shorter, code))
+    with_text(
+        patch,
+        lambda code: re.sub(r"icmp slt <(\d+) x i64> <i64 0, i64 1[^>]*>", shorter, code),
+    )
 
 
 @fault("jit")
@@ -422,10 +496,15 @@ def leaves_of_a_tree_hold_two(patch):
 @fault("jit")
 def lanes_are_added_to_their_neighbours(patch):
     def horizontal(fn, monoid, dtype, value, width):
-        lane = lambda i: fn.do(f"extractelement <{width} x {accumulators.REGISTER[dtype.name]}> {value}, i64 {i}")
+        lane = lambda i: fn.do(
+            f"extractelement <{width} x {accumulators.REGISTER[dtype.name]}> {value}, i64 {i}"
+        )
         parts = [lane(i) for i in range(width)]
         while len(parts) > 1:
-            parts = [accumulators.combine(fn, monoid, dtype, a, b, 1) for a, b in zip(parts[::2], parts[1::2])]
+            parts = [
+                accumulators.combine(fn, monoid, dtype, a, b, 1)
+                for a, b in zip(parts[::2], parts[1::2])
+            ]
         return parts[0]
 
     patch(accumulators, "horizontal", horizontal)
@@ -451,7 +530,7 @@ def products_are_rounded_before_they_are_added(patch):
     patch(accumulators, "fma", fma)
 
 
-@fault("jit")
+@fault("jit", ("constant", "sum"))
 def a_sum_begins_at_plus_zero(patch):
     right = accumulators.identity
     plus = {f64: "0x0000000000000000", f32: "0x0000000000000000"}
@@ -500,13 +579,16 @@ def additions_at_one_place_are_made_at_once(patch):
 def casts_to_integers_do_not_truncate(patch):
     def rounded(code):
         pattern = r"(%\w+) = call (<?[^>(]*>?) (@llvm\.fptosi\.sat[.\w]*)\((<?[^>(%]*>?) (%\w+)\)"
-        up = lambda m: f"{m.group(1)}.up = fadd {m.group(4)} {m.group(5)}, {m.group(5)}\n  {m.group(1)} = call {m.group(2)} {m.group(3)}({m.group(4)} {m.group(1)}.up)"
+        up = lambda m: (
+            f"{m.group(1)}.up = fadd {m.group(4)} {m.group(5)}, {m.group(5)}\n"
+            f"  {m.group(1)} = call {m.group(2)} {m.group(3)}({m.group(4)} {m.group(1)}.up)"
+        )
         return re.sub(pattern, up, code)
 
     with_text(patch, rounded)
 
 
-# -- text --------------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------
 
 
 @fault("text", ("constant", "mul"))
@@ -531,7 +613,15 @@ def test_a_fault_is_found(fault, patch):
 
 def test_there_are_enough_faults():
     assert len(FAULTS) >= 30
-    assert {f.found_by for f in FAULTS} == {"simplify", "fuse", "plan", "jit", "text", "gradients", "indices"}
+    assert {f.found_by for f in FAULTS} == {
+        "simplify",
+        "fuse",
+        "plan",
+        "jit",
+        "text",
+        "gradients",
+        "indices",
+    }
 
 
 def test_nothing_is_found_without_a_fault():

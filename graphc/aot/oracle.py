@@ -343,13 +343,16 @@ def _extra(x: Any) -> int:
 
 def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
     """What graphc documents where a model has a kink: relu' is 0 at 0, clip passes on its
-    bounds."""
+    bounds, and belongs to one of them where both are the same."""
     if op == "relu" and operands[0].x == 0:
         return operands[0].m.dual(0)
     if op == "clip":
         x, low, high = operands
-        if low.x <= x.x <= high.x:
-            return x
+        if low.x <= high.x < x.x or high.x < low.x:
+            return high
+        if x.x < low.x <= high.x:
+            return low
+        return x if low.x <= x.x <= high.x else None
     return None
 
 

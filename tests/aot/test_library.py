@@ -103,9 +103,9 @@ def test_an_older_library_of_the_same_path_does_not_linger(tmp_path):
 
 @needs_driver
 def test_structures_come_back(tmp_path):
-    class Pair(NamedTuple):
-        a: graphc.f64[2]
-        b: graphc.f64
+    class Pair(NamedTuple):  # of Python 3.10 takes text, or classes alone
+        a: "graphc.f64[2]"
+        b: "graphc.f64"
 
     @dataclasses.dataclass
     class State:
