@@ -56,7 +56,8 @@ def is_calm(draft):
             return all(((a if positive else np.abs(a)) > 0.1).all() for a in operands)
         if node.op == "clip":  # at a kink the oracle's min and max share, where clip decides
             runs = zip(*(draft.values[a] for a in node.args), strict=True)
-            return not any(((low == high) | (x == low) | (x == high)).any() for x, low, high in runs)
+            ties = [(low == high) | (x == low) | (x == high) for x, low, high in runs]
+            return not any(t.any() for t in ties)
         if node.op == "log1p":
             return all((a > -0.9).all() for a in draft.values[node.args[0]])
         return True

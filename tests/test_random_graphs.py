@@ -20,8 +20,10 @@ RESTARTS = ("trace", "simplify", "fuse", "plan")
 
 
 def run_of(number):
-    """How graph number `number` is compiled: what is left out, where it begins anew from text, whether in haste; and
-    what is held. Compiled code and the simplified graph always are, the loops after fuse or after plan, and text."""
+    """How graph number `number` is compiled: what is left out, where it begins anew from text,
+    whether in haste; and what is held. Compiled code and the simplified graph always are, the
+    loops after fuse or after plan, and text.
+    """
     turns = {"fuse": number % 3 == 0, "plan": number % 3 != 0, "text": number % 2 == 0}
     return {
         "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
