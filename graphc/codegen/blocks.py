@@ -115,7 +115,10 @@ class BlockLoop:
         inner = {name for name, _ in defined(self.loop.body)}
         for s in self.loop.body:
             fixed = (
-                isinstance(s, Load) and not s.at and coefficient(s.index, self.loop.var) == 0
+                isinstance(s, Load)
+                and not s.at
+                and coefficient(s.index, self.loop.var) == 0
+                and self.writer.buffer(s.buffer).scope != self.loop.var  # scratch is new each time
             ) or (isinstance(s, Let) and all(a in known or a not in inner for a in s.args))
             if fixed:
                 same.append(s)

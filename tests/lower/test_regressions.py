@@ -84,6 +84,16 @@ def test_an_accumulator_over_an_empty_axis():
     agree({"i": index}, np.zeros((1, 4, 4, 0), "f4"), builder=b)
 
 
+def test_a_fixed_place_in_the_scratch_of_a_row_is_read_anew():
+    """A column of a row's scratch is the same place in each iteration, but not the same value."""
+    b = Builder()
+    x, v = b.input("x", f64[70, 3]), b.input("v", i64[70, 3])
+    low = b.apply("min", x, axis=0, order="any")
+    column = b.apply("slice", v.cast(i32), starts=(0, 2), shape=(70, 1), steps=(1, -1))
+    numbers = np.arange(210).reshape(70, 3)
+    agree({"column": column, "low": low}, normals(70, 3), numbers, builder=b)
+
+
 def test_infinities_of_a_contraction_raise_no_warning():
     """The reference of a contraction meets inf - inf in silence, as all others do."""
     b = Builder()
