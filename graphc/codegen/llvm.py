@@ -243,14 +243,23 @@ class Function:
         if op == "floordiv":
             if b.isdigit() and int(b).bit_count() == 1:
                 return self.do(f"ashr i64 {a}, {int(b).bit_length() - 1}")
-            quotient = self.do(f"sdiv i64 {a}, {b}")
-            inexact = self.do(f"icmp ne i64 {self.do(f'mul i64 {quotient}, {b}')}, {a}")
-            negative = self.do(f"icmp slt i64 {self.do(f'xor i64 {a}, {b}')}, 0")
-            down = self.do(f"and i1 {inexact}, {negative}")
-            return self.do(f"sub i64 {quotient}, {self.do(f'zext i1 {down} to i64')}")
+            if b.startswith("%"):
+                nothing = self.do(f"icmp eq i64 {b}, 0")  # x // 0 is 0, and nothing traps
+                divisor = self.do(f"select i1 {nothing}, i64 1, i64 {b}")
+                floor = self._floor_quotient(a, divisor)
+                return self.do(f"select i1 {nothing}, i64 0, i64 {floor}")
+            return self._floor_quotient(a, b)
         larger = self.do(f"icmp sgt i64 {a}, {b}")
         first, second = (a, b) if op == "max" else (b, a)
         return self.do(f"select i1 {larger}, i64 {first}, i64 {second}")
+
+    def _floor_quotient(self, a: str, b: str) -> str:
+        """floor(a / b), where b is not 0."""
+        quotient = self.do(f"sdiv i64 {a}, {b}")
+        inexact = self.do(f"icmp ne i64 {self.do(f'mul i64 {quotient}, {b}')}, {a}")
+        negative = self.do(f"icmp slt i64 {self.do(f'xor i64 {a}, {b}')}, 0")
+        down = self.do(f"and i1 {inexact}, {negative}")
+        return self.do(f"sub i64 {quotient}, {self.do(f'zext i1 {down} to i64')}")
 
     # -- vectors ------------------------------------------------------------------------------------------------
 

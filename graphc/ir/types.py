@@ -309,7 +309,7 @@ def product(sizes: Iterable[Size]) -> Size:
 
 
 def evaluate(size: Size, env: Mapping[str, int]) -> int:
-    """The number that a size has under the values of its names."""
+    """The number that a size has under the values of its names; x // 0 is 0, as of integers."""
     if isinstance(size, int):
         return size
     total = 0
@@ -319,7 +319,7 @@ def evaluate(size: Size, env: Mapping[str, int]) -> int:
                 c *= env[atom]
             else:
                 a, b = evaluate(atom[1], env), evaluate(atom[2], env)
-                value = _FUNCTIONS[atom[0]](a, b)
+                value = 0 if atom[0] == "floordiv" and b == 0 else _FUNCTIONS[atom[0]](a, b)
                 assert isinstance(value, int)
                 c *= value
         total += c

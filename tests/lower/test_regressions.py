@@ -7,7 +7,7 @@ from graphc.errors import DTypeError
 from graphc.gates.contraction import contract_order
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph, sizes_of
-from graphc.ir.types import bool_, f32, f64, i32, i64
+from graphc.ir.types import bool_, f32, f64, i32, i64, size_floordiv
 from graphc.ir.verify import verify
 from graphc.lower.interpreter import run_program
 from graphc.pipeline import Options
@@ -124,6 +124,16 @@ def test_the_graphs_of_a_gate_may_use_the_sizes_around_them():
     z = b.apply("call", y, y, forward=forward, backward=backward, label="mine")
     verify(b.graph("case", {"z": z}))
     agree({"z": z}, normals(9), builder=b)
+
+
+def test_a_size_divided_by_an_empty_one_is_zero():
+    """As of integers; the processor would trap and end the process."""
+    b = Builder()
+    x = b.input("x", f64["n", "m"])
+    quotient = size_floordiv(*x.shape)
+    outputs = {"q": b.size(quotient), "row": b.constant(1.5, f64[(quotient,)])}
+    for shape in ((4, 0), (4, 2), (0, 3), (7, 3), (0, 0)):
+        agree(outputs, np.zeros(shape), builder=b)
 
 
 def test_offsets_of_symbolic_size_are_cheap_to_compile():
