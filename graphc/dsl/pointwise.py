@@ -19,6 +19,7 @@ from graphc.dsl.apply import Record, apply_gate, lifted, operate, undefined
 from graphc.dsl.public import public
 from graphc.dsl.tensor import Tensor
 from graphc.gates import elementwise as gates
+from graphc.gates import exponential, hyperbolic, trigonometric
 from graphc.ir.types import DType, TensorType, bool_, from_numpy
 
 
@@ -52,15 +53,15 @@ sqrt = _pointwise("sqrt", gates.sqrt)
 maximum = _pointwise("maximum", gates.maximum)
 minimum = _pointwise("minimum", gates.minimum)
 relu = _pointwise("relu", gates.relu)
-exp = _pointwise("exp", gates.exp)
-expm1 = _pointwise("expm1", gates.expm1)
-log = _pointwise("log", gates.log)
-log1p = _pointwise("log1p", gates.log1p)
-sin = _pointwise("sin", gates.sin)
-cos = _pointwise("cos", gates.cos)
-tanh = _pointwise("tanh", gates.tanh)
-sigmoid = _pointwise("sigmoid", gates.sigmoid)
-softplus = _pointwise("softplus", gates.softplus)
+exp = _pointwise("exp", exponential.exp)
+expm1 = _pointwise("expm1", exponential.expm1)
+log = _pointwise("log", exponential.log)
+log1p = _pointwise("log1p", exponential.log1p)
+sin = _pointwise("sin", trigonometric.sin)
+cos = _pointwise("cos", trigonometric.cos)
+tanh = _pointwise("tanh", hyperbolic.tanh)
+sigmoid = _pointwise("sigmoid", hyperbolic.sigmoid)
+softplus = _pointwise("softplus", hyperbolic.softplus)
 rint = _pointwise("rint", gates.round_)
 less = _pointwise("less", gates.lt)
 less_equal = _pointwise("less_equal", gates.le)

@@ -11,7 +11,7 @@ from typing import Any
 from graphc.dsl.apply import elementwise, need_recorder
 from graphc.dsl.promote import Operand, fit, operand, result_dtype
 from graphc.dsl.tensor import Tensor
-from graphc.gates import elementwise as gates
+from graphc.gates import exponential
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 
@@ -29,7 +29,7 @@ def raised(x: Any, y: Any, strong: bool = False) -> Tensor:
     if common.is_int and literal is not None and literal < 0:
         raise ValueError("Integers to negative integer powers are not allowed.")
     if literal is None or abs(literal) > LARGEST or common.is_bool:
-        return Tensor(elementwise(recorder, gates.power, (base, exponent), {}), weak)
+        return Tensor(elementwise(recorder, exponential.power, (base, exponent), {}), weak)
     value = fit(recorder, base, TensorType(common, base.shape))
     return Tensor(_product(value, literal), weak)
 

@@ -264,7 +264,7 @@ class Tensor:
         return _functions().positive(self)
 
     def __abs__(self) -> Tensor:
-        return self if self.value.dtype.is_bool else _operate("abs_", self)
+        return self if self.value.dtype.is_bool else _operate("abs", self)
 
     def __invert__(self) -> Tensor:
         return _logical("logical_not", self)
@@ -367,10 +367,13 @@ def _known(other: Any) -> bool:
 
 def _operate(name: str, *args: Any) -> Any:
     from graphc.dsl import apply
+    from graphc.gates.gate import registry
 
     if not all(map(_known, args)):
         return NotImplemented
-    return apply.operate(getattr(apply.gates, name), *args)
+    record = registry()[name]
+    assert isinstance(record, apply.Record)
+    return apply.operate(record, *args)
 
 
 def _compare(name: str, *args: Any) -> Any:

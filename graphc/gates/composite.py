@@ -18,17 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import DTypeError, GateError, ShapeError
-from graphc.gates.elementwise import (
-    eq,
-    exp,
-    isfinite,
-    isnan,
-    log,
-    logical_or,
-    mul0,
-    reciprocal,
-    where,
-)
+from graphc.gates.elementwise import eq, isfinite, isnan, logical_or, mul0, reciprocal, where
+from graphc.gates.exponential import exp, log
 from graphc.gates.gate import Attrs, Gate, caller, register
 from graphc.ir.types import TensorType, i64
 

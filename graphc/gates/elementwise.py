@@ -25,13 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import DTypeError, GateError
-from graphc.gates.bodies import exp as exp_bodies
-from graphc.gates.bodies import hyperbolic as hyperbolic_bodies
 from graphc.gates.bodies import integer as integer_bodies
-from graphc.gates.bodies import log as log_bodies
 from graphc.gates.bodies import order as order_bodies
-from graphc.gates.bodies import power as power_bodies
-from graphc.gates.bodies import trig as trig_bodies
 from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, parameters_of, register
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Scalar, ScalarGraph, trace_scalar
@@ -249,19 +244,6 @@ remainder = gate(
     "remainder", "Integer remainder with the divisor's sign; 0 for a zero divisor.",
     body=integer_bodies.remainder, accepts="int", ulp=None,
 )  # fmt: skip
-power = gate(
-    "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power,
-    accepts="number", sym="x**y", partials=lambda out, x, y: power_partials(out, x, y),
-    domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
-)  # fmt: skip
-
-
-def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
-    """Powers at 0: d/dx at y = 0 is 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
-    by_x = where(eq(y, 0), y.constant(0), y * power(x, y - 1))
-    by_y = where(logical_and(eq(x, 0), lt(y.constant(0), y)), y.constant(0), mul0(out, log(x)))
-    return by_x, by_y
-
 
 # -- order and choice ------------------------------------------------------------------------------
 
@@ -368,72 +350,6 @@ cast: Elementwise = gate(
     body=lambda x, dtype: s.convert(x, dtype) if dtype is not x.dtype else x,
     attrs=("dtype",), accepts="any", result="attr", ulp=None,
     transposed=lambda ct, x: (cast(ct, dtype=x.type.dtype) if x.type.dtype.is_float else None,),
-)  # fmt: skip
-
-# -- exponentials and their kin --------------------------------------------------------------------
-
-exp = gate(
-    "exp", "e^x.", body=exp_bodies.exp, sym="exp(x)", partials=lambda out, x: (out,),
-    domain=(-30, 30), edges=(-745.2, 0.0, 709.8), ulp=1.0,
-)  # fmt: skip
-expm1 = gate(
-    "expm1", "e^x - 1 without cancellation.", body=exp_bodies.expm1, sym="exp(x) - 1",
-    partials=lambda out, x: (exp(x),), domain=(-30, 30), edges=(0.0, 709.8), ulp=1.0,
-)  # fmt: skip
-log = gate(
-    "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)",
-    partials=lambda out, x: (reciprocal(x),), domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
-)  # fmt: skip
-log1p = gate(
-    "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
-    partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
-)  # fmt: skip
-sin = gate(
-    "sin", "Sine.", body=trig_bodies.sin, sym="sin(x)", partials=lambda out, x: (cos(x),),
-    domain=(-10, 10), edges=(0.0,), ulp=1.0,
-)  # fmt: skip
-cos: Elementwise = gate(
-    "cos", "Cosine.", body=trig_bodies.cos, sym="cos(x)", partials=lambda out, x: (-sin(x),),
-    domain=(-10, 10), edges=(0.0,), ulp=1.0,
-)  # fmt: skip
-sin_huge = gate(
-    "sin_huge", "Sine of a large argument, with all the bits of pi it takes; `sin` branches here.",
-    body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),),
-    domain=(2e6, 3e6), ulp=1.0,
-)  # fmt: skip
-cos_huge: Elementwise = gate(
-    "cos_huge", "Cosine of a large argument; `cos` branches here.",
-    body=trig_bodies.cos_huge, sym="cos(x)", partials=lambda out, x: (-sin_huge(x),),
-    domain=(2e6, 3e6), ulp=1.0,
-)  # fmt: skip
-tanh = gate(
-    "tanh", "Hyperbolic tangent.", body=hyperbolic_bodies.tanh, sym="tanh(x)",
-    partials=lambda out, x: (tanh_partial(x),), domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
-)  # fmt: skip
-tanh_partial: Elementwise = gate(
-    "tanh_partial", "tanh'(x) = 4e/(1+e)^2 with e = exp(-2|x|).",
-    body=hyperbolic_bodies.tanh_partial, sym="1/cosh(x)**2",
-    partials=lambda out, x: (-2 * tanh(x) * out,), domain=(-10, 10), edges=(0.0,), ulp=4.0,
-)  # fmt: skip
-sigmoid = gate(
-    "sigmoid", "1 / (1 + e^-x).", body=hyperbolic_bodies.sigmoid, sym="1/(1 + exp(-x))",
-    partials=lambda out, x: (sigmoid_partial(x),), domain=(-30, 30), edges=(-745.0, 0.0), ulp=1.5,
-)  # fmt: skip
-sigmoid_partial: Elementwise = gate(
-    "sigmoid_partial", "sigmoid'(x) = e/(1+e)^2 with e = exp(-|x|).",
-    body=hyperbolic_bodies.sigmoid_partial, sym="exp(-x)/(1 + exp(-x))**2",
-    partials=lambda out, x: (-out * tanh(0.5 * x),), domain=(-30, 30), edges=(0.0,), ulp=4.0,
-)  # fmt: skip
-softplus = gate(
-    "softplus", "log(1 + e^x) without overflow.", body=hyperbolic_bodies.softplus,
-    sym="log(1 + exp(x))", partials=lambda out, x: (softplus_partial(x),), domain=(-30, 30),
-    edges=(-800.0, 0.0, 800.0), ulp=1.5,
-)  # fmt: skip
-softplus_partial: Elementwise = gate(
-    "softplus_partial", "softplus'(x) = 1/(1+e) or e/(1+e), with the e = exp(-|x|) of softplus.",
-    body=hyperbolic_bodies.softplus_partial, sym="1/(1 + exp(-x))",
-    partials=lambda out, x: (sigmoid_partial(x),), domain=(-30, 30),
-    edges=(-745.0, 0.0), ulp=4.0,
 )  # fmt: skip
 stop_gradient = gate(
     "stop_gradient", "x, as a constant for every derivative.", body=lambda x: x,

@@ -107,10 +107,15 @@ def _load() -> None:
     import graphc.gates.composite
     import graphc.gates.contraction
     import graphc.gates.elementwise
+    import graphc.gates.error
+    import graphc.gates.exponential
+    import graphc.gates.gamma
+    import graphc.gates.hyperbolic
     import graphc.gates.indexing
     import graphc.gates.movement
     import graphc.gates.reduction
-    import graphc.gates.source  # noqa: F401
+    import graphc.gates.source
+    import graphc.gates.trigonometric  # noqa: F401
 
 
 def register(gate: Kind) -> Kind:

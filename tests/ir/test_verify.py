@@ -1,7 +1,7 @@
 import pytest
 
 from graphc.errors import VerifyError
-from graphc.gates.elementwise import sin
+from graphc.gates.trigonometric import sin
 from graphc.ir.graph import Builder, Graph, Node
 from graphc.ir.types import Dim, TensorType, f32, f64
 from graphc.ir.verify import verify

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from graphc.gates.contraction import contract_values
-from graphc.gates.elementwise import exp, sigmoid, sin, tanh
+from graphc.gates.exponential import exp
+from graphc.gates.hyperbolic import sigmoid, tanh
+from graphc.gates.trigonometric import sin
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph, sizes_of
 from graphc.ir.types import f64

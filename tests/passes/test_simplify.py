@@ -8,7 +8,6 @@ import pytest
 from graphc.errors import RewriteError
 from graphc.gates.elementwise import (
     abs_,
-    exp,
     lt,
     maximum,
     minimum,
@@ -16,12 +15,19 @@ from graphc.gates.elementwise import (
     neg,
     reciprocal,
     relu,
-    sin,
     square,
-    tanh,
     where,
-)  # fmt: skip
+)
+from graphc.gates.exponential import (
+    exp,
+)
 from graphc.gates.gate import registry
+from graphc.gates.hyperbolic import (
+    tanh,
+)
+from graphc.gates.trigonometric import (
+    sin,
+)
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.text import parse_graph

@@ -7,8 +7,11 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.gates.contraction import contract_values
-from graphc.gates.elementwise import exp, log, lt, sin, tanh, where
+from graphc.gates.elementwise import lt, where
+from graphc.gates.exponential import exp, log
 from graphc.gates.gate import registry
+from graphc.gates.hyperbolic import tanh
+from graphc.gates.trigonometric import sin
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.types import Dim, TensorType, f32, f64, i64

@@ -6,20 +6,26 @@ from graphc.gates.elementwise import (
     abs_,
     div,
     eq,
-    exp,
-    log,
-    log1p,
     lt,
     maximum,
     minimum,
     mul,
     relu,
-    sin,
     sqrt,
-    tanh,
     where,
-)  # fmt: skip
+)
+from graphc.gates.exponential import (
+    exp,
+    log,
+    log1p,
+)
 from graphc.gates.gate import registry
+from graphc.gates.hyperbolic import (
+    tanh,
+)
+from graphc.gates.trigonometric import (
+    sin,
+)
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.types import TensorType, bool_, f64, i64

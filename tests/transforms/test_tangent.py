@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from graphc.errors import DifferentiationError, SignatureError, VerifyError
-from graphc.gates.elementwise import sin
 from graphc.gates.gate import registry
+from graphc.gates.trigonometric import sin
 from graphc.ir.graph import Builder
 from graphc.ir.types import f32, f64, i64
 from graphc.ir.verify import verify

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from graphc.errors import GateError, VerifyError
-from graphc.gates.elementwise import mul0, sin, where
+from graphc.gates.elementwise import mul0, where
+from graphc.gates.trigonometric import sin
 from graphc.ir.graph import Builder, Value
 from graphc.ir.reference import run_graph
 from graphc.ir.types import f64

@@ -73,7 +73,7 @@ WORDS = (  # generate.py TWO_OVER_PI
 
 
 def sin(x: Scalar) -> Scalar:
-    from graphc.gates.elementwise import sin_huge
+    from graphc.gates.trigonometric import sin_huge
 
     a = abs(x)
     r, r_low, quadrant = reduced(a)
@@ -82,7 +82,7 @@ def sin(x: Scalar) -> Scalar:
 
 
 def cos(x: Scalar) -> Scalar:
-    from graphc.gates.elementwise import cos_huge
+    from graphc.gates.trigonometric import cos_huge
 
     a = abs(x)
     r, r_low, quadrant = reduced(a, 1)

@@ -1,0 +1,1 @@
+"""The error function, its kin and its inverse: their records."""

@@ -1,0 +1,42 @@
+"""Exponentials, logarithms and powers: their records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphc.gates.bodies import exp as exp_bodies
+from graphc.gates.bodies import log as log_bodies
+from graphc.gates.bodies import power as power_bodies
+from graphc.gates.elementwise import eq, gate, logical_and, lt, mul0, reciprocal, where
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Value
+
+exp = gate(
+    "exp", "e^x.", body=exp_bodies.exp, sym="exp(x)", partials=lambda out, x: (out,),
+    domain=(-30, 30), edges=(-745.2, 0.0, 709.8), ulp=1.0,
+)  # fmt: skip
+expm1 = gate(
+    "expm1", "e^x - 1 without cancellation.", body=exp_bodies.expm1, sym="exp(x) - 1",
+    partials=lambda out, x: (exp(x),), domain=(-30, 30), edges=(0.0, 709.8), ulp=1.0,
+)  # fmt: skip
+log = gate(
+    "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)",
+    partials=lambda out, x: (reciprocal(x),), domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
+)  # fmt: skip
+log1p = gate(
+    "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
+    partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
+)  # fmt: skip
+power = gate(
+    "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power,
+    accepts="number", sym="x**y", partials=lambda out, x, y: power_partials(out, x, y),
+    domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
+)  # fmt: skip
+
+
+def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
+    """Powers at 0: d/dx at y = 0 is 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
+    by_x = where(eq(y, 0), y.constant(0), y * power(x, y - 1))
+    by_y = where(logical_and(eq(x, 0), lt(y.constant(0), y)), y.constant(0), mul0(out, log(x)))
+    return by_x, by_y
