@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -120,11 +119,10 @@ def _captured(compiled: Compiled) -> dict[str, Any]:
 
 
 def _machine(isa: str) -> Any:
-    from graphc.codegen.target import BASELINE, host
+    from graphc.codegen import target as targets
     from graphc.runtime.jit import machine
 
-    baseline = isa == "v3" and platform.machine().lower() in ("x86_64", "amd64")
-    target = BASELINE if baseline else host()
+    target = targets.of(isa)
     return machine(target.cpu, target.features, jit=False)
 
 

@@ -17,8 +17,8 @@ from graphc.codegen.llvm import (
     register,
     splat,
     vector,
-    write_body,
 )
+from graphc.codegen.operations import write_body
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
 from graphc.gates.reduction import LEAF, VECTOR_BYTES, Reduction

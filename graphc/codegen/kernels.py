@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.codegen import target
 from graphc.codegen.llvm import MEMORY, Function, Module, literal
 from graphc.codegen.writer import KernelWriter
 from graphc.ir.types import bool_
@@ -33,7 +34,7 @@ HEADER_SLOTS = 3  # wrong index, its size, arena
 
 
 def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:
-    module = Module()
+    module = Module(target.of(isa).avx512)
     slots = slots_of(program)
     for b in program.of_role("constant"):
         module.globals.append(_constant(b))

@@ -1,8 +1,7 @@
 """LLVM text: the vocabulary that kernels are written in.
 
-A `Module` collects functions, constants and declarations; a `Function` collects lines. Machine operations are
-emitted here and nowhere else, for any width: width 1 is a scalar, width 8 a vector of eight. The same operation gives
-the same bits at every width.
+A `Module` collects functions, constants and declarations; a `Function` collects lines. Registers are of any width:
+width 1 is a scalar, width 8 a vector of eight.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from graphc.ir.scalar import Instruction, ScalarGraph, from_bits
-from graphc.ir.types import Atom, DType, Size, SizeCall, bool_, f64, i64
+from graphc.ir.scalar import from_bits
+from graphc.ir.types import Atom, DType, Size, SizeCall, bool_
 
 REGISTER = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32", "bool": "i1"}
 MEMORY = {**REGISTER, "bool": "i8"}
@@ -52,7 +51,8 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 class Module:
     """One module: functions are added under names of their own and found again by key."""
 
-    def __init__(self) -> None:
+    def __init__(self, avx512: bool = False) -> None:
+        self.avx512 = avx512
         self.functions: list[str] = []
         self.globals: list[str] = []
         self.declared: dict[str, str] = {}
@@ -297,190 +297,11 @@ class Function:
         return self.do(f"icmp ne i{width} {bits}, 0")
 
 
-# -- machine operations -------------------------------------------------------------------------------------------
-
-_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_INTRINSIC = {
-    "fma": "llvm.fma",
-    "sqrt": "llvm.sqrt",
-    "rint": "llvm.roundeven",
-    "floor": "llvm.floor",
-}
-_COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
-
-
-def emit_instruction(
-    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
-) -> str:
-    """One instruction of the scalar language, on scalars or vectors of one width."""
-    dtype = ins.dtype
-    ty = register(dtype, width)
-    if ins.op == "const":
-        assert isinstance(ins.attr, int)
-        return splat(literal(ins.attr, dtype), REGISTER[dtype.name], width)
-    if ins.op == "call":
-        return emit_call(fn, str(ins.attr), args, dtypes, dtype, width)
-    if ins.op == "rare":
-        return _rare(fn, ins, args, dtypes, width)
-    if ins.op in _INTRINSIC:
-        return _intrinsic(fn, _INTRINSIC[ins.op], dtype, args, width)
-    if ins.op in _COMPARE:
-        ordered, signed = _COMPARE[ins.op]
-        kind = f"fcmp {ordered}" if dtypes[0].is_float else f"icmp {signed}"
-        return fn.do(f"{kind} {register(dtypes[0], width)} {args[0]}, {args[1]}")
-    if ins.op == "select":
-        return fn.do(f"select {vector('i1', width)} {args[0]}, {ty} {args[1]}, {ty} {args[2]}")
-    if ins.op in ("add", "sub", "mul", "div"):
-        return fn.do(f"{_FLOAT[ins.op] if dtype.is_float else ins.op} {ty} {args[0]}, {args[1]}")
-    if ins.op in ("and", "or", "xor"):
-        return fn.do(f"{ins.op} {ty} {args[0]}, {args[1]}")
-    return _OTHERS[ins.op](fn, args, dtypes[0], dtype, width)
-
-
-def _intrinsic(fn: Function, base: str, dtype: DType, args: Sequence[str], width: int) -> str:
-    ty = register(dtype, width)
-    name = fn.module.intrinsic(f"{base}.{overload(dtype, width)}", ty, [ty] * len(args))
-    return fn.do(f"call {ty} @{name}({', '.join(f'{ty} {a}' for a in args)})")
-
-
-def _neg(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-    ty = register(dtype, width)
-    zero = splat("0", REGISTER[dtype.name], width)
-    return fn.do(f"fneg {ty} {args[0]}" if dtype.is_float else f"sub {ty} {zero}, {args[0]}")
-
-
-def _abs(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-    if dtype.is_float:
-        return _intrinsic(fn, "llvm.fabs", dtype, args, width)
-    ty = register(dtype, width)
-    name = fn.module.intrinsic(f"llvm.abs.{overload(dtype, width)}", ty, [ty, "i1"])
-    return fn.do(f"call {ty} @{name}({ty} {args[0]}, i1 false)")
-
-
-def _shift(op: str) -> Callable[..., str]:
-    def emit(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-        ty, one = register(dtype, width), REGISTER[dtype.name]
-        bits = 8 * dtype.itemsize
-        if args[1].startswith("splat (") or args[1].isdigit():
-            count = int(args[1].removeprefix(f"splat ({one} ").removesuffix(")"))
-            if 0 <= count < bits:
-                return fn.do(f"{op} {ty} {args[0]}, {args[1]}")
-        legal = fn.do(f"icmp ult {ty} {args[1]}, {splat(str(bits), one, width)}")
-        largest = splat(str(bits - 1) if op == "ashr" else "0", one, width)
-        count_ = fn.do(f"select {vector('i1', width)} {legal}, {ty} {args[1]}, {ty} {largest}")
-        shifted = fn.do(f"{op} {ty} {args[0]}, {count_}")
-        if op == "ashr":
-            return shifted
-        return fn.do(
-            f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}"
-        )
-
-    return emit
-
-
-def _quot(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-    ty, one, mask = register(dtype, width), REGISTER[dtype.name], vector("i1", width)
-    a, b = args
-    zero = fn.do(f"icmp eq {ty} {b}, {splat('0', one, width)}")
-    minus = fn.do(f"icmp eq {ty} {b}, {splat('-1', one, width)}")
-    unsafe = fn.do(f"or {mask} {zero}, {minus}")
-    safe = fn.do(f"select {mask} {unsafe}, {ty} {splat('1', one, width)}, {ty} {b}")
-    q = fn.do(f"sdiv {ty} {a}, {safe}")
-    negated = fn.do(f"sub {ty} {splat('0', one, width)}, {a}")
-    q = fn.do(f"select {mask} {minus}, {ty} {negated}, {ty} {q}")
-    return fn.do(f"select {mask} {zero}, {ty} {splat('0', one, width)}, {ty} {q}")
-
-
-def _convert(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
-    from_ty, to_ty = register(source, width), register(dtype, width)
-    if source is dtype:
-        return args[0]
-    if dtype is bool_:
-        zero = splat("0x0000000000000000" if source.is_float else "0", REGISTER[source.name], width)
-        return fn.do(f"{'fcmp une' if source.is_float else 'icmp ne'} {from_ty} {args[0]}, {zero}")
-    if source.is_float and dtype.is_int:
-        name = f"llvm.fptosi.sat.{overload(dtype, width)}.{overload(source, width)}"
-        fn.module.intrinsic(name, to_ty, [from_ty])
-        return fn.do(f"call {to_ty} @{name}({from_ty} {args[0]})")
-    if source.is_float:
-        op = "fpext" if dtype is f64 else "fptrunc"
-    elif dtype.is_float:
-        op = "uitofp" if source is bool_ else "sitofp"
-    else:
-        op = "zext" if source is bool_ else "sext" if dtype is i64 else "trunc"
-    return fn.do(f"{op} {from_ty} {args[0]} to {to_ty}")
-
-
-def _bitcast(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
-    return fn.do(f"bitcast {register(source, width)} {args[0]} to {register(dtype, width)}")
-
-
-_OTHERS: dict[str, Callable[..., str]] = {
-    "neg": _neg, "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
-    "convert": _convert, "bitcast": _bitcast,
-}  # fmt: skip
-
-
-def _rare(
-    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
-) -> str:
-    """A branch that is taken when any lane wants the gate."""
-    ty = register(ins.dtype, width)
-    condition, default, *operands = args
-    before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
-    fn.branch(fn.any_lane(condition, width), yes, after)
-    fn.open_block(yes)
-    value = emit_call(fn, str(ins.attr), operands, dtypes[2:], ins.dtype, width)
-    chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
-    end = fn.block
-    fn.jump(after)
-    fn.open_block(after)
-    merged, _ = fn.phi(ty, (default, before), (chosen, end))
-    return merged
-
-
-def emit_call(
-    fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int
-) -> str:
-    """A gate's body: written in place in a module's first loops, where it saves a call and shares
-    what bodies have in common; else a call of a function that is added to the module once."""
-    from graphc.gates.gate import registry
-
-    graph = registry()[gate].body_graph(tuple(dtypes))
-    if 1 < width and len(graph.code) <= fn.module.inline_left:
-        fn.module.inline_left -= len(graph.code)
-        return write_body(fn, graph, args, width)
-    name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
-    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width))
-    operands = ", ".join(f"{register(d, width)} {a}" for d, a in zip(dtypes, args, strict=True))
-    return fn.do(f"call {register(dtype, width)} @{name}({operands})")
-
-
-def _add_body(module: Module, name: str, graph: ScalarGraph, width: int) -> None:
-    params = [(register(d, width), f"x{i}") for i, d in enumerate(graph.params)]
-    fn = Function(module, name, register(graph.dtype, width), params)
-    result = write_body(fn, graph, [f"%{p}" for _, p in params], width)
-    fn.say(f"ret {register(graph.dtype, width)} {result}")
-    fn.close()
-
-
-def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int) -> str:
-    """The instructions of a scalar graph."""
-    values, types = list(args), list(graph.params)
-    for ins in graph.code:
-        operands = [values[a] for a in ins.args]
-        values.append(emit_instruction(fn, ins, operands, [types[a] for a in ins.args], width))
-        types.append(ins.dtype)
-    return values[graph.result]
-
-
 __all__ = [
     "MEMORY",
     "REGISTER",
     "Function",
     "Module",
-    "emit_call",
-    "emit_instruction",
     "register",
     "splat",
     "vector",

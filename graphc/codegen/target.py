@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,11 @@ class Target:
 
     cpu: str
     features: str
+
+    @property
+    def avx512(self) -> bool:
+        """Whether the instructions of `codegen.avx512` are there."""
+        return {"+avx512f", "+avx512dq", "+avx512vl"} <= set(self.features.split(","))
 
 
 BASELINE = Target("x86-64-v3", "+prefer-256-bit")
@@ -25,3 +31,9 @@ def host() -> Target:
     # 512-bit vectors wherever the processor has them: a logical vector is one register.
     features["prefer-256-bit"] = False
     return Target(llvm.get_host_cpu_name(), features.flatten())
+
+
+def of(isa: str) -> Target:
+    """The processor that an ISA's name stands for: "v3" is x86-64 with AVX2 and FMA, "host" this one."""
+    baseline = isa == "v3" and platform.machine().lower() in ("x86_64", "amd64")
+    return BASELINE if baseline else host()

@@ -12,12 +12,12 @@ from graphc.codegen.llvm import (
     REGISTER,
     Function,
     Module,
-    emit_instruction,
     literal,
     register,
     splat,
     vector,
 )
+from graphc.codegen.operations import emit_instruction
 from graphc.codegen.state import Known, Sum
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction

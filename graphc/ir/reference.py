@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import ShapeError
-from graphc.ir.scalar import Instruction, ScalarGraph, from_bits
+from graphc.ir.scalar import Instruction, ScalarGraph, from_bits, table_bits
 from graphc.ir.types import Dim, DType, bool_, evaluate, f32, f64
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def run_instruction(ins: Instruction, args: list[Array], shape: tuple[int, ...] 
         return np.where(condition, run_scalar(_body(str(ins.attr), operands), *operands), default)
     if ins.op == "convert":
         return convert_array(np.asarray(args[0]), ins.dtype)
+    if ins.op == "lookup":
+        table = np.array(table_bits(ins.attr), f"u{ins.dtype.itemsize}").view(ins.dtype.numpy)
+        return table[np.asarray(args[0]) & (table.size - 1)]
     if ins.op == "bitcast":
         return np.ascontiguousarray(args[0]).view(ins.dtype.numpy).reshape(np.shape(args[0]))
     return np.asarray(_MEANING[ins.op](*args), dtype=ins.dtype.numpy)
@@ -102,6 +105,22 @@ def _quot(a: Array, b: Array) -> Array:
     magnitude = a // safe
     truncated = np.where((a % safe != 0) & ((a < 0) != (safe < 0)), magnitude + 1, magnitude)
     return np.where(b == 0, 0, np.where(b == -1, np.negative(a), truncated)).astype(a.dtype)
+
+
+def _scale(a: Array, n: Array) -> Array:
+    whole = np.floor(np.clip(np.where(np.isnan(n), 0, n), -4000, 4000))
+    return np.ldexp(a, whole.astype(np.int32))
+
+
+def _exponent(x: Array) -> Array:
+    _, above = np.frexp(x)
+    return np.where(x == 0, -np.inf, np.where(np.isfinite(x), above - 1, np.abs(x)))
+
+
+def _mantissa(x: Array) -> Array:
+    half, _ = np.frexp(x)
+    inside = np.where((x == 0) | np.isinf(x), np.copysign(1, x), half * 2)
+    return np.where(x < 0, np.nan, inside)
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
@@ -176,6 +195,9 @@ _MEANING: dict[str, Callable[..., Array]] = {
     "lshr": _shift(_lshr, np.zeros_like),
     "ashr": _shift(lambda a, n: a >> n, lambda a: np.where(a < 0, -1, 0).astype(a.dtype)),
     "quot": _quot,
+    "scale": _scale,
+    "exponent": _exponent,
+    "mantissa": _mantissa,
 }
 
 

@@ -20,7 +20,7 @@ return %6
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,19 @@ MACHINE: dict[str, tuple[int, str]] = {
     "quot": (2, "integer quotient truncated to zero; 0 by a zero divisor, wraps for INT_MIN / -1"),
     "convert": (1, "to another dtype, nearest even; to integer truncates, saturates, NaN gives 0"),
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
+    "scale": (2, "a * 2^floor(b), rounded once; a is NaN or 2^-40 to 2^40 or 0, |b| up to SCALED"),
+    "exponent": (1, "floor(log2 |x|) as a float; -inf for 0, inf for infinities, NaN for NaN"),
+    "mantissa": (1, "x / 2^exponent(x), from 1 on below 2; x's sign and 1 for zeros, 1 for inf, NaN below"),
+    "lookup": (1, "the entry of a table of 2^k floats that the lowest k bits of an integer name"),
     "const": (0, "raw bits"),
 }
+SCALED = {"f64": 2000, "f32": 240}
+# `lookup` has its table in `attr`, as the bits of the entries in hexadecimal, joined by commas.
 # Two more forms name a gate in `attr`: "call" runs its body; "rare" takes (condition, default,
 # *operands) and is select(condition, gate(operands), default), emitted as a branch taken when any
 # lane's condition holds.
+
+WITH_ATTR = ("call", "rare", "lookup")  # forms whose text names `attr` before the operands
 
 Number = int | float | bool
 
@@ -106,7 +114,7 @@ def instruction_text(ins: Instruction, name: Callable[[int], str]) -> str:
     if ins.op == "const":
         assert isinstance(ins.attr, int)
         return f"const {bits_text(ins.attr, ins.dtype)} : {ins.dtype}"
-    head = f"{ins.op} {ins.attr}" if ins.op in ("call", "rare") else ins.op
+    head = f"{ins.op} {ins.attr}" if ins.op in WITH_ATTR else ins.op
     return f"{head} {operands} : {ins.dtype}"
 
 
@@ -245,7 +253,7 @@ class Scalar:
 
 Operand = Scalar | int | float | bool
 _COMPARISONS = ("lt", "le", "eq")
-_FLOAT_ONLY = ("div", "fma", "sqrt", "rint", "floor")
+_FLOAT_ONLY = ("div", "fma", "sqrt", "rint", "floor", "scale", "exponent", "mantissa")
 _INT_ONLY = ("shl", "lshr", "ashr", "quot")
 _BITWISE = ("and", "or", "xor")
 
@@ -330,6 +338,34 @@ def bitcast(x: Scalar) -> Scalar:
     return x.builder.add("bitcast", (x.index,), _SAME_WIDTH[x.dtype])
 
 
+def scale(a: Operand, n: Operand) -> Scalar:
+    """a * 2^floor(n), rounded once; see `MACHINE` for the range of both."""
+    return _machine("scale", a, n)
+
+
+def exponent(x: Scalar) -> Scalar:
+    return _machine("exponent", x)
+
+
+def mantissa(x: Scalar) -> Scalar:
+    return _machine("mantissa", x)
+
+
+def lookup(index: Scalar, table: Sequence[float]) -> Scalar:
+    """table[index mod len(table)]: 2 to 16 entries of f64 by i64, 2 to 32 of f32 by i32."""
+    dtype = _SAME_WIDTH[index.dtype]
+    most = 128 // dtype.itemsize
+    if not index.dtype.is_int or len(table) not in (2, 4, 8, 16, 32) or len(table) > most:
+        raise GateError(f"no lookup of {len(table)} entries of {dtype} by {index.dtype}")
+    bits = ",".join(f"{to_bits(v, dtype):x}" for v in table)
+    return index.builder.add("lookup", (index.index,), dtype, bits)
+
+
+def table_bits(attr: int | str | None) -> list[int]:
+    """The bits of the entries of a lookup's table."""
+    return [int(entry, 16) for entry in str(attr).split(",")]
+
+
 def constant(like: Scalar, value: Number, dtype: DType | None = None) -> Scalar:
     return like.builder.constant(value, dtype or like.dtype)
 
@@ -380,6 +416,7 @@ __all__ = [
     "constant",
     "convert",
     "equal",
+    "exponent",
     "f32",
     "f64",
     "floor",
@@ -389,13 +426,17 @@ __all__ = [
     "i64",
     "instruction_text",
     "is_nan",
+    "lookup",
     "lshr",
+    "mantissa",
     "parse_bits",
     "quot",
     "rare",
     "rint",
+    "scale",
     "select",
     "sqrt",
+    "table_bits",
     "to_bits",
     "trace_scalar",
 ]

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from graphc.errors import FormatError
-from graphc.ir.scalar import MACHINE, Instruction, bits_text, parse_bits
+from graphc.ir.scalar import MACHINE, WITH_ATTR, Instruction, bits_text, parse_bits
 from graphc.ir.types import DTYPES, Dim, DType, Size, TensorType, parse_size, parse_type, split_top
 
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
@@ -301,7 +301,7 @@ def statement_text(s: Statement) -> str:
         case Let("", _, _, _):
             raise ValueError("a value without a name")
         case Let():
-            head = f"{s.op} {s.attr}" if s.op in ("call", "rare") else s.op
+            head = f"{s.op} {s.attr}" if s.op in WITH_ATTR else s.op
             operands = bits_text(int(s.attr), s.dtype) if s.op == "const" else ", ".join(s.args)  # type: ignore[arg-type]
             return f"{s.name} = {head} {operands} : {s.dtype}"
         case Iota():
@@ -450,7 +450,7 @@ def _parse_statement(text: str) -> Statement:
     if op == "const":
         return Let(name, op, (), dtype, parse_bits(operands, dtype))
     attr = None
-    if op in ("call", "rare"):
+    if op in WITH_ATTR:
         attr, _, operands = operands.partition(" ")
     elif op not in MACHINE:
         raise ValueError(f"{op!r} is not an operation")

@@ -1,0 +1,400 @@
+"""Machine operations as LLVM instructions: emitted here and nowhere else, for any width.
+
+In:   an instruction of the scalar language and the registers of its operands.
+Out:  the register of its result.
+Invariant: the same operation gives the same bits at every width and on every processor.
+
+Where a processor lacks an operation of the last section, it is written in the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from graphc.codegen.llvm import (
+    MEMORY,
+    REGISTER,
+    Function,
+    Module,
+    literal,
+    overload,
+    register,
+    splat,
+    vector,
+)
+from graphc.ir import scalar as s
+from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
+from graphc.ir.types import DType, bool_, f32, f64, i64
+
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INTRINSIC = {
+    "fma": "llvm.fma",
+    "sqrt": "llvm.sqrt",
+    "rint": "llvm.roundeven",
+    "floor": "llvm.floor",
+}
+_COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
+
+
+def emit_instruction(
+    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+) -> str:
+    """One instruction of the scalar language, on scalars or vectors of one width."""
+    dtype = ins.dtype
+    ty = register(dtype, width)
+    if ins.op == "const":
+        assert isinstance(ins.attr, int)
+        return splat(literal(ins.attr, dtype), REGISTER[dtype.name], width)
+    if ins.op == "call":
+        return emit_call(fn, str(ins.attr), args, dtypes, dtype, width)
+    if ins.op == "rare":
+        return _rare(fn, ins, args, dtypes, width)
+    if ins.op == "lookup":
+        return _lookup(fn, ins, args, dtypes[0], width)
+    if ins.op in _INTRINSIC:
+        return _intrinsic(fn, _INTRINSIC[ins.op], dtype, args, width)
+    if ins.op in _COMPARE:
+        ordered, signed = _COMPARE[ins.op]
+        kind = f"fcmp {ordered}" if dtypes[0].is_float else f"icmp {signed}"
+        return fn.do(f"{kind} {register(dtypes[0], width)} {args[0]}, {args[1]}")
+    if ins.op == "select":
+        return fn.do(f"select {vector('i1', width)} {args[0]}, {ty} {args[1]}, {ty} {args[2]}")
+    if ins.op in ("add", "sub", "mul", "div"):
+        return fn.do(f"{_FLOAT[ins.op] if dtype.is_float else ins.op} {ty} {args[0]}, {args[1]}")
+    if ins.op in ("and", "or", "xor"):
+        return fn.do(f"{ins.op} {ty} {args[0]}, {args[1]}")
+    return _OTHERS[ins.op](fn, args, dtypes[0], dtype, width)
+
+
+def _intrinsic(fn: Function, base: str, dtype: DType, args: Sequence[str], width: int) -> str:
+    ty = register(dtype, width)
+    name = fn.module.intrinsic(f"{base}.{overload(dtype, width)}", ty, [ty] * len(args))
+    return fn.do(f"call {ty} @{name}({', '.join(f'{ty} {a}' for a in args)})")
+
+
+def _neg(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    ty = register(dtype, width)
+    zero = splat("0", REGISTER[dtype.name], width)
+    return fn.do(f"fneg {ty} {args[0]}" if dtype.is_float else f"sub {ty} {zero}, {args[0]}")
+
+
+def _abs(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    if dtype.is_float:
+        return _intrinsic(fn, "llvm.fabs", dtype, args, width)
+    ty = register(dtype, width)
+    name = fn.module.intrinsic(f"llvm.abs.{overload(dtype, width)}", ty, [ty, "i1"])
+    return fn.do(f"call {ty} @{name}({ty} {args[0]}, i1 false)")
+
+
+def _shift(op: str) -> Callable[..., str]:
+    def emit(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+        ty, one = register(dtype, width), REGISTER[dtype.name]
+        bits = 8 * dtype.itemsize
+        if args[1].startswith("splat (") or args[1].isdigit():
+            count = int(args[1].removeprefix(f"splat ({one} ").removesuffix(")"))
+            if 0 <= count < bits:
+                return fn.do(f"{op} {ty} {args[0]}, {args[1]}")
+        legal = fn.do(f"icmp ult {ty} {args[1]}, {splat(str(bits), one, width)}")
+        largest = splat(str(bits - 1) if op == "ashr" else "0", one, width)
+        count_ = fn.do(f"select {vector('i1', width)} {legal}, {ty} {args[1]}, {ty} {largest}")
+        shifted = fn.do(f"{op} {ty} {args[0]}, {count_}")
+        if op == "ashr":
+            return shifted
+        return fn.do(
+            f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}"
+        )
+
+    return emit
+
+
+def _quot(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    ty, one, mask = register(dtype, width), REGISTER[dtype.name], vector("i1", width)
+    a, b = args
+    zero = fn.do(f"icmp eq {ty} {b}, {splat('0', one, width)}")
+    minus = fn.do(f"icmp eq {ty} {b}, {splat('-1', one, width)}")
+    unsafe = fn.do(f"or {mask} {zero}, {minus}")
+    safe = fn.do(f"select {mask} {unsafe}, {ty} {splat('1', one, width)}, {ty} {b}")
+    q = fn.do(f"sdiv {ty} {a}, {safe}")
+    negated = fn.do(f"sub {ty} {splat('0', one, width)}, {a}")
+    q = fn.do(f"select {mask} {minus}, {ty} {negated}, {ty} {q}")
+    return fn.do(f"select {mask} {zero}, {ty} {splat('0', one, width)}, {ty} {q}")
+
+
+def _convert(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
+    from_ty, to_ty = register(source, width), register(dtype, width)
+    if source is dtype:
+        return args[0]
+    if dtype is bool_:
+        zero = splat("0x0000000000000000" if source.is_float else "0", REGISTER[source.name], width)
+        return fn.do(f"{'fcmp une' if source.is_float else 'icmp ne'} {from_ty} {args[0]}, {zero}")
+    if source.is_float and dtype.is_int:
+        name = f"llvm.fptosi.sat.{overload(dtype, width)}.{overload(source, width)}"
+        fn.module.intrinsic(name, to_ty, [from_ty])
+        return fn.do(f"call {to_ty} @{name}({from_ty} {args[0]})")
+    if source.is_float:
+        op = "fpext" if dtype is f64 else "fptrunc"
+    elif dtype.is_float:
+        op = "uitofp" if source is bool_ else "sitofp"
+    else:
+        op = "zext" if source is bool_ else "sext" if dtype is i64 else "trunc"
+    return fn.do(f"{op} {from_ty} {args[0]} to {to_ty}")
+
+
+def _bitcast(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
+    return fn.do(f"bitcast {register(source, width)} {args[0]} to {register(dtype, width)}")
+
+
+_OTHERS: dict[str, Callable[..., str]] = {
+    "neg": _neg, "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
+    "convert": _convert, "bitcast": _bitcast,
+}  # fmt: skip
+
+
+def _rare(
+    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+) -> str:
+    """A branch that is taken when any lane wants the gate."""
+    ty = register(ins.dtype, width)
+    condition, default, *operands = args
+    before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
+    fn.branch(fn.any_lane(condition, width), yes, after)
+    fn.open_block(yes)
+    value = emit_call(fn, str(ins.attr), operands, dtypes[2:], ins.dtype, width)
+    chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
+    end = fn.block
+    fn.jump(after)
+    fn.open_block(after)
+    merged, _ = fn.phi(ty, (default, before), (chosen, end))
+    return merged
+
+
+def emit_call(
+    fn: Function, gate: str, args: Sequence[str], dtypes: Sequence[DType], dtype: DType, width: int
+) -> str:
+    """A gate's body: written in place in a module's first loops, where it saves a call and shares
+    what bodies have in common; else a call of a function that is added to the module once."""
+    from graphc.gates.gate import registry
+
+    graph = registry()[gate].body_graph(tuple(dtypes))
+    if 1 < width and len(graph.code) <= fn.module.inline_left:
+        fn.module.inline_left -= len(graph.code)
+        return write_body(fn, graph, args, width)
+    name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
+    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width))
+    operands = ", ".join(f"{register(d, width)} {a}" for d, a in zip(dtypes, args, strict=True))
+    return fn.do(f"call {register(dtype, width)} @{name}({operands})")
+
+
+def _add_body(module: Module, name: str, graph: ScalarGraph, width: int) -> None:
+    params = [(register(d, width), f"x{i}") for i, d in enumerate(graph.params)]
+    fn = Function(module, name, register(graph.dtype, width), params)
+    result = write_body(fn, graph, [f"%{p}" for _, p in params], width)
+    fn.say(f"ret {register(graph.dtype, width)} {result}")
+    fn.close()
+
+
+def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int) -> str:
+    """The instructions of a scalar graph."""
+    values, types = list(args), list(graph.params)
+    for ins in graph.code:
+        operands = [values[a] for a in ins.args]
+        values.append(emit_instruction(fn, ins, operands, [types[a] for a in ins.args], width))
+        types.append(ins.dtype)
+    return values[graph.result]
+
+
+# -- operations that AVX-512 has as one instruction ---------------------------------------------------------------
+
+
+def _scale(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    if not fn.module.avx512:
+        return write_body(fn, _plain_scale(dtype), args, width)
+    return _in_registers(fn, "llvm.x86.avx512.mask.scalef", dtype, args, "", width)
+
+
+def _exponent(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    if not fn.module.avx512:
+        return write_body(fn, _plain_exponent(dtype), args, width)
+    return _in_registers(fn, "llvm.x86.avx512.mask.getexp", dtype, args, "", width)
+
+
+def _mantissa(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+    if not fn.module.avx512:
+        return write_body(fn, _plain_mantissa(dtype), args, width)
+    from_one_nan_below_zero = ", i32 8"
+    return _in_registers(
+        fn, "llvm.x86.avx512.mask.getmant", dtype, args, from_one_nan_below_zero, width
+    )
+
+
+def _in_registers(
+    fn: Function, base: str, dtype: DType, args: Sequence[str], control: str, width: int
+) -> str:
+    """A masked intrinsic of 512-bit registers, on operands of any width, in every lane."""
+    lanes = 64 // dtype.itemsize
+    ty, mask = register(dtype, lanes), f"i{lanes}"
+    params = [ty] * len(args) + ["i32"] * bool(control) + [ty, mask, "i32"]
+    name = fn.module.intrinsic(f"{base}.{'pd' if dtype is f64 else 'ps'}.512", ty, params)
+
+    def call(parts: Sequence[str]) -> str:
+        operands = ", ".join(f"{ty} {a}" for a in parts)
+        kept = f"{ty} zeroinitializer, {mask} -1, i32 4"  # all lanes, the current rounding
+        return fn.do(f"call {ty} @{name}({operands}{control}, {kept})")
+
+    return _by_register(fn, args, [dtype] * len(args), dtype, lanes, width, call)
+
+
+def _by_register(
+    fn: Function,
+    args: Sequence[str],
+    dtypes: Sequence[DType],
+    result: DType,
+    lanes: int,
+    width: int,
+    call: Callable[[Sequence[str]], str],
+) -> str:
+    """`call` on operands of `lanes` lanes each: wider ones in parts, narrower ones padded."""
+    if width == lanes:
+        return call(args)
+    if width > lanes:
+        low, high = (
+            _by_register(
+                fn,
+                [fn.half(a, REGISTER[d.name], width, upper) for a, d in zip(args, dtypes)],
+                dtypes,
+                result,
+                lanes,
+                width // 2,
+                call,
+            )
+            for upper in (False, True)
+        )
+        half = register(result, width // 2)
+        every = ", ".join(f"i32 {i}" for i in range(width))
+        return fn.do(f"shufflevector {half} {low}, {half} {high}, <{width} x i32> <{every}>")
+    padded = [_resized(fn, a, d, width, lanes) for a, d in zip(args, dtypes)]
+    return _resized(fn, call(padded), result, lanes, width)
+
+
+def _resized(fn: Function, value: str, dtype: DType, width: int, to: int) -> str:
+    """The first lanes; those that are new repeat the first."""
+    ty = register(dtype, width)
+    if to == 1:
+        return fn.do(f"extractelement {ty} {value}, i64 0")
+    if width == 1 or not value.startswith("%"):
+        literal_ = value.removeprefix(f"splat ({REGISTER[dtype.name]} ").removesuffix(")")
+        return fn.spread(literal_, dtype, to)
+    lanes = ", ".join(f"i32 {i if i < width else 0}" for i in range(to))
+    return fn.do(f"shufflevector {ty} {value}, {ty} poison, <{to} x i32> <{lanes}>")
+
+
+@cache
+def _plain_scale(dtype: DType) -> ScalarGraph:
+    """Two factors, as 2^n may be out of range where the result is not: the first step is exact."""
+    fraction, bias = _FORMAT[dtype]
+
+    def body(a: Scalar, n: Scalar) -> Scalar:
+        bits = s.bitcast(s.floor(n) + (1.5 * 2.0**fraction + 2 * bias))  # n + 2 bias, at the end
+        half = s.lshr(bits, 1)
+        return a * s.bitcast(half << fraction) * s.bitcast((bits - half) << fraction)
+
+    return trace_scalar("scale", body, (dtype, dtype))
+
+
+@cache
+def _plain_exponent(dtype: DType) -> ScalarGraph:
+    fraction, bias = _FORMAT[dtype]
+
+    def body(x: Scalar) -> Scalar:
+        a, normal, doublings = _normal(x)
+        field = s.bitcast(s.lshr(s.bitcast(normal), fraction) | s.to_bits(2.0**fraction, dtype))
+        power = field - (2.0**fraction + bias) - doublings
+        return s.select(s.equal(a, 0.0), float("-inf"), s.select(a < float("inf"), power, a))
+
+    return trace_scalar("exponent", body, (dtype,))
+
+
+@cache
+def _plain_mantissa(dtype: DType) -> ScalarGraph:
+    fraction, _ = _FORMAT[dtype]
+
+    def body(x: Scalar) -> Scalar:
+        _, normal, _ = _normal(x)
+        sign = s.bitcast(x) & -(2 ** (8 * dtype.itemsize - 1))
+        m = s.bitcast((s.bitcast(normal) & (2**fraction - 1)) | (sign | s.to_bits(1.0, dtype)))
+        return s.select(0.0 <= x, m, float("nan"))
+
+    return trace_scalar("mantissa", body, (dtype,))
+
+
+_FORMAT = {f64: (52, 1023), f32: (23, 127)}  # bits of the fraction, bias of the exponent
+
+
+def _normal(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """|x|, the same made normal by doublings, and their number."""
+    fraction, bias = _FORMAT[x.dtype]
+    a = abs(x)
+    small = a < 2.0 ** (1 - bias)
+    doublings = float(fraction + 1)
+    return (
+        a,
+        s.select(small, a * 2.0**doublings, a),
+        s.select(small, doublings, s.constant(x, 0.0)),
+    )
+
+
+def _lookup(fn: Function, ins: Instruction, args: Sequence[str], index: DType, width: int) -> str:
+    entries, dtype = table_bits(ins.attr), ins.dtype
+    lanes = 64 // dtype.itemsize
+    if width < lanes or not fn.module.avx512:
+        return _loads(fn, entries, args[0], index, dtype, width)
+    entries = entries * max(1, lanes // len(entries))
+    ty, places = register(dtype, lanes), register(index, lanes)
+    tables = [
+        "<" + ", ".join(f"{REGISTER[dtype.name]} {literal(e, dtype)}" for e in part) + ">"
+        for part in (entries[:lanes], entries[lanes:])
+        if part
+    ]
+    if len(tables) == 1:
+        suffix = "df" if dtype is f64 else "sf"
+        name = fn.module.intrinsic(f"llvm.x86.avx512.permvar.{suffix}.512", ty, [ty, places])
+        text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}})"
+    else:
+        suffix = "pd" if dtype is f64 else "ps"
+        name = fn.module.intrinsic(f"llvm.x86.avx512.vpermi2var.{suffix}.512", ty, [ty, places, ty])
+        text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}}, {ty} {tables[1]})"
+    return _by_register(fn, args, [index], dtype, lanes, width, lambda a: fn.do(text.format(a[0])))
+
+
+def _loads(
+    fn: Function, entries: Sequence[int], index: str, index_type: DType, dtype: DType, width: int
+) -> str:
+    """A table in memory, read lane by lane."""
+    name = f"gc.table.{_named(entries)}.{dtype}"
+    ty, memory, integer = register(dtype, width), MEMORY[dtype.name], REGISTER[index_type.name]
+    values = ", ".join(f"{memory} {literal(e, dtype)}" for e in entries)
+    table = f"@{name} = internal constant [{len(entries)} x {memory}] [{values}], align 64"
+    fn.module.once(name, lambda: fn.module.globals.append(table))
+    wide = register(index_type, width)
+    masked = fn.do(f"and {wide} {index}, {splat(str(len(entries) - 1), integer, width)}")
+    result = "poison"
+    for lane in range(width):
+        place = masked if width == 1 else fn.do(f"extractelement {wide} {masked}, i64 {lane}")
+        address = fn.do(f"getelementptr {memory}, ptr @{name}, {integer} {place}")
+        entry = fn.do(f"load {memory}, ptr {address}")
+        if width == 1:
+            return entry
+        result = fn.do(f"insertelement {ty} {result}, {memory} {entry}, i64 {lane}")
+    return result
+
+
+def _named(entries: Sequence[int]) -> str:
+    """A name for a table: tables of the same entries are one."""
+    return hashlib.sha256(repr(tuple(entries)).encode()).hexdigest()[:16]
+
+
+_OTHERS |= {"scale": _scale, "exponent": _exponent, "mantissa": _mantissa}
+
+__all__ = ["emit_call", "emit_instruction", "write_body"]

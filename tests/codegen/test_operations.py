@@ -1,0 +1,124 @@
+"""Machine operations: the interpreter's bits, at every width and with every instruction set."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from graphc.codegen import target
+from graphc.codegen.llvm import Function, Module, register
+from graphc.codegen.operations import write_body
+from graphc.ir import scalar as s
+from graphc.ir.reference import run_scalar
+from graphc.ir.scalar import trace_scalar
+from graphc.ir.types import f32, f64, i32, i64
+from graphc.runtime.jit import Jit, machine, object_image
+
+ISAS = ("v3", "host")
+WIDTHS = {f64: (1, 2, 4, 8, 16), f32: (1, 4, 8, 16, 32)}
+MEMORY = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32"}
+
+
+def compiled(graph, width, isa):
+    """The body as a native loop over arrays whose length is a multiple of the width."""
+    here = target.of(isa)
+    module = Module(here.avx512)
+    params = [("ptr", f"x{i}") for i in range(len(graph.params))]
+    fn = Function(module, "run", "void", [*params, ("ptr", "out"), ("i64", "n")], linkage="")
+
+    def body(i, _):
+        args = []
+        for k, d in enumerate(graph.params):
+            place = fn.do(f"getelementptr {MEMORY[d.name]}, ptr %x{k}, i64 {i}")
+            args.append(fn.do(f"load {register(d, width)}, ptr {place}, align 1"))
+        value = write_body(fn, graph, args, width)
+        place = fn.do(f"getelementptr {MEMORY[graph.dtype.name]}, ptr %out, i64 {i}")
+        fn.say(f"store {register(graph.dtype, width)} {value}, ptr {place}, align 1")
+        return []
+
+    fn.loop("0", "%n", width, [], body)
+    fn.say("ret void")
+    fn.close()
+    made = machine(here.cpu, here.features, jit=True)
+    library = Jit.link_object(object_image(module.text(), made), ("run",))
+
+    def run(*arrays):
+        out = np.empty(arrays[0].shape, graph.dtype.numpy)
+        pointers = [ctypes.c_void_p(a.ctypes.data) for a in (*arrays, out)]
+        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(pointers), ctypes.c_int64)(
+            library.address("run")
+        )(*pointers, out.size)
+        return out
+
+    return run
+
+
+def same_everywhere(body, *arrays, widths=None):
+    dtypes = tuple({8: (f64, i64), 4: (f32, i32)}[a.itemsize][a.dtype.kind == "i"] for a in arrays)
+    graph = trace_scalar("body", body, dtypes)
+    n = arrays[0].size // 32 * 32
+    arrays = [np.ascontiguousarray(a[:n]) for a in arrays]
+    expected = run_scalar(graph, *arrays)
+    for isa in ISAS:
+        for width in widths or WIDTHS[f64 if arrays[0].itemsize == 8 else f32]:
+            got = compiled(graph, width, isa)(*arrays)
+            np.testing.assert_array_equal(got, expected, err_msg=f"{isa} width {width}")
+            np.testing.assert_array_equal(np.signbit(got) & ~np.isnan(got),
+                                          np.signbit(expected) & ~np.isnan(expected))  # fmt: skip
+    return expected
+
+
+def patterns(dtype, count=4096):
+    rng = np.random.default_rng(4)
+    bits = rng.integers(0, 2 ** (8 * dtype.itemsize), count, dtype=f"u{dtype.itemsize}")
+    x = bits.view(dtype.numpy)
+    info = np.finfo(dtype.numpy)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, info.tiny, -info.tiny, info.max, 1.0, 2.0]
+    edges += [info.smallest_subnormal, -info.smallest_subnormal, info.tiny / 2, 1 - info.epsneg]
+    return np.concatenate([np.array(edges * 4, dtype.numpy), x])
+
+
+@pytest.mark.parametrize("dtype", [f64, f32])
+def test_scale(dtype):
+    most = s.SCALED[dtype.name]
+    rng = np.random.default_rng(5)
+    a = (rng.uniform(0.5, 2, 4096) * np.exp2(rng.integers(-40, 40, 4096))).astype(dtype.numpy)
+    a *= rng.choice([-1, 1], 4096).astype(dtype.numpy)
+    n = rng.uniform(-most, most, 4096).astype(dtype.numpy)
+    a[:64] = np.resize([0.0, -0.0, np.nan], 64)
+    a[64:96], n[64:96] = np.nan, np.nan
+    got = same_everywhere(s.scale, a, n)
+    with np.errstate(all="ignore"):
+        exact = a.astype(np.longdouble) * np.exp2(np.floor(n).astype(np.longdouble))
+        np.testing.assert_array_equal(got, exact.astype(dtype.numpy))
+
+
+@pytest.mark.parametrize("dtype", [f64, f32])
+def test_exponent_and_mantissa(dtype):
+    x = patterns(dtype)
+    k, m = same_everywhere(s.exponent, x), same_everywhere(s.mantissa, x)
+    x = x[: m.size]
+    inside = (x > 0) & np.isfinite(x)
+    assert ((m[inside] >= 1) & (m[inside] < 2)).all()
+    wide = m[inside].astype(np.longdouble) * np.exp2(k[inside].astype(np.longdouble))
+    np.testing.assert_array_equal(wide, x[inside].astype(np.longdouble))
+    assert k[:6].tolist()[:4] == [-np.inf, -np.inf, np.inf, np.inf] and np.isnan(k[4])
+    assert m[:3].tolist() == [1, -1, 1] and np.isnan(m[3:5]).all()
+
+
+@pytest.mark.parametrize("dtype, sizes", [(f64, (2, 4, 8, 16)), (f32, (2, 8, 16, 32))])
+def test_lookup(dtype, sizes):
+    index = np.random.default_rng(6).integers(-(2**31), 2**31, 256)
+    index = index.astype(i64.numpy if dtype is f64 else i32.numpy)
+    for size in sizes:
+        table = [1.5 * i - 3 for i in range(size)]
+        got = same_everywhere(lambda i, table=table: s.lookup(i, table), index)
+        np.testing.assert_array_equal(got, np.array(table, dtype.numpy)[index % size])
+
+
+def test_text_of_a_lookup_parses_back():
+    from graphc.lower.loops import Let, _parse_statement, let, statement_text
+
+    graph = trace_scalar("body", lambda i: s.lookup(i, [1.0, -0.0]), (i64,))
+    made = let("%v", graph.code[0], ("%i",))
+    assert isinstance(made, Let) and _parse_statement(statement_text(made)) == made
