@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.aot.interface import INVALID, Field, Interface
+from graphc.codegen import target
 from graphc.codegen.kernels import HEADER_SLOTS, emit, slots_of
 from graphc.codegen.llvm import Function, Module
 from graphc.ir.types import Size
@@ -49,7 +50,7 @@ def emit_library(
     if gradient is not None:
         parts.append(Part(f"{interface.name}_value_and_grad", "gc.g.", gradient))
     texts = [_renamed(emit(p.program, isa, RUN), p.prefix) for p in parts]
-    module = Module()
+    module = Module(target.of(isa))
     module.globals.append(
         f"@{interface.name}_graphc_info = constant {_bytes(info.encode() + bytes(1))}, align 1"
     )

@@ -34,7 +34,7 @@ HEADER_SLOTS = 3  # wrong index, its size, arena
 
 
 def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:
-    module = Module(target.of(isa).avx512)
+    module = Module(target.of(isa))
     slots = slots_of(program)
     for b in program.of_role("constant"):
         module.globals.append(_constant(b))

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from graphc.codegen.target import Target
 from graphc.ir.scalar import from_bits
 from graphc.ir.types import Atom, DType, Size, SizeCall, bool_
 
@@ -51,8 +52,10 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 class Module:
     """One module: functions are added under names of their own and found again by key."""
 
-    def __init__(self, avx512: bool = False) -> None:
-        self.avx512 = avx512
+    def __init__(self, target: Target) -> None:
+        self.avx512 = target.avx512
+        # Intel's keeps half of the vector registers as they are.
+        self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
         self.functions: list[str] = []
         self.globals: list[str] = []
         self.declared: dict[str, str] = {}

@@ -161,7 +161,9 @@ def _rare(
     before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
     fn.branch(fn.any_lane(condition, width), yes, after)
     fn.open_block(yes)
-    value = emit_call(fn, str(ins.attr), operands, dtypes[2:], ins.dtype, width)
+    # A call, so that its constants do not take the registers of those that are used all the time.
+    body = _body(str(ins.attr), dtypes[2:])
+    value = _call(fn, f"gc.rare.{ins.attr}", body, operands, width, fn.module.rare_convention)
     chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
     end = fn.block
     fn.jump(after)
@@ -175,21 +177,34 @@ def emit_call(
 ) -> str:
     """A gate's body: written in place in a module's first loops, where it saves a call and shares
     what bodies have in common; else a call of a function that is added to the module once."""
-    from graphc.gates.gate import registry
-
-    graph = registry()[gate].body_graph(tuple(dtypes))
+    graph = _body(gate, dtypes)
     if 1 < width and len(graph.code) <= fn.module.inline_left:
         fn.module.inline_left -= len(graph.code)
         return write_body(fn, graph, args, width)
-    name = f"gc.{gate}.{'.'.join(d.name for d in dtypes)}.x{width}"
-    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width))
-    operands = ", ".join(f"{register(d, width)} {a}" for d, a in zip(dtypes, args, strict=True))
-    return fn.do(f"call {register(dtype, width)} @{name}({operands})")
+    return _call(fn, f"gc.{gate}", graph, args, width)
 
 
-def _add_body(module: Module, name: str, graph: ScalarGraph, width: int) -> None:
+def _body(gate: str, dtypes: Sequence[DType]) -> ScalarGraph:
+    from graphc.gates.gate import registry
+
+    return registry()[gate].body_graph(tuple(dtypes))
+
+
+def _call(
+    fn: Function, prefix: str, graph: ScalarGraph, args: Sequence[str], width: int, cc: str = ""
+) -> str:
+    """A call of the body as a function of its own, by a calling convention."""
+    name = f"{prefix}.{'.'.join(d.name for d in graph.params)}.x{width}"
+    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width, cc))
+    operands = ", ".join(
+        f"{register(d, width)} {a}" for d, a in zip(graph.params, args, strict=True)
+    )
+    return fn.do(f"call {cc}{register(graph.dtype, width)} @{name}({operands})")
+
+
+def _add_body(module: Module, name: str, graph: ScalarGraph, width: int, cc: str) -> None:
     params = [(register(d, width), f"x{i}") for i, d in enumerate(graph.params)]
-    fn = Function(module, name, register(graph.dtype, width), params)
+    fn = Function(module, name, register(graph.dtype, width), params, linkage=f"internal {cc}")
     result = write_body(fn, graph, [f"%{p}" for _, p in params], width)
     fn.say(f"ret {register(graph.dtype, width)} {result}")
     fn.close()
@@ -223,10 +238,8 @@ def _exponent(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: 
 def _mantissa(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
     if not fn.module.avx512:
         return write_body(fn, _plain_mantissa(dtype), args, width)
-    from_one_nan_below_zero = ", i32 8"
-    return _in_registers(
-        fn, "llvm.x86.avx512.mask.getmant", dtype, args, from_one_nan_below_zero, width
-    )
+    control = ", i32 8"  # from 1 on, NaN below zero
+    return _in_registers(fn, "llvm.x86.avx512.mask.getmant", dtype, args, control, width)
 
 
 def _in_registers(

@@ -13,6 +13,7 @@ class Target:
 
     cpu: str
     features: str
+    x86: bool
 
     @property
     def avx512(self) -> bool:
@@ -20,7 +21,7 @@ class Target:
         return {"+avx512f", "+avx512dq", "+avx512vl"} <= set(self.features.split(","))
 
 
-BASELINE = Target("x86-64-v3", "+prefer-256-bit")
+BASELINE = Target("x86-64-v3", "+prefer-256-bit", True)
 
 
 @cache
@@ -30,10 +31,13 @@ def host() -> Target:
     features = llvm.get_host_cpu_features()
     # 512-bit vectors wherever the processor has them: a logical vector is one register.
     features["prefer-256-bit"] = False
-    return Target(llvm.get_host_cpu_name(), features.flatten())
+    return Target(llvm.get_host_cpu_name(), features.flatten(), _x86())
 
 
 def of(isa: str) -> Target:
     """The processor that an ISA's name stands for: "v3" is x86-64 with AVX2 and FMA, "host" this one."""
-    baseline = isa == "v3" and platform.machine().lower() in ("x86_64", "amd64")
-    return BASELINE if baseline else host()
+    return BASELINE if isa == "v3" and _x86() else host()
+
+
+def _x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")

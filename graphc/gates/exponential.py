@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from graphc.gates.bodies import exp as exp_bodies
 from graphc.gates.bodies import log as log_bodies
 from graphc.gates.bodies import power as power_bodies
-from graphc.gates.elementwise import eq, gate, logical_and, lt, mul0, reciprocal, where
+from graphc.gates.elementwise import Elementwise, eq, gate, logical_and, lt, mul0, reciprocal, where
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Value
 
+LN2, LN10 = math.log(2), math.log(10)
+
 exp = gate(
     "exp", "e^x.", body=exp_bodies.exp, sym="exp(x)", partials=lambda out, x: (out,),
     domain=(-30, 30), edges=(-745.2, 0.0, 709.8), ulp=1.0,
+)  # fmt: skip
+exp2: Elementwise = gate(
+    "exp2", "2^x.", body=exp_bodies.exp2, sym="2**x", partials=lambda out, x: (out * LN2,),
+    domain=(-40, 40), edges=(-1074.5, 0.0, 1024.0), ulp=1.0,
 )  # fmt: skip
 expm1 = gate(
     "expm1", "e^x - 1 without cancellation.", body=exp_bodies.expm1, sym="exp(x) - 1",
@@ -24,6 +31,16 @@ log = gate(
     "log", "Natural logarithm.", body=log_bodies.log, sym="log(x)",
     partials=lambda out, x: (reciprocal(x),), domain=(0.01, 30), edges=(0.0, 1.0), ulp=1.0,
 )  # fmt: skip
+log2 = gate(
+    "log2", "Logarithm to the base 2.", body=log_bodies.log2, sym="log(x)/log(2)",
+    partials=lambda out, x: (reciprocal(x) * (1 / LN2),), domain=(0.01, 30), edges=(0.0, 1.0),
+    ulp=1.0,
+)  # fmt: skip
+log10 = gate(
+    "log10", "Logarithm to the base 10.", body=log_bodies.log10, sym="log(x)/log(10)",
+    partials=lambda out, x: (reciprocal(x) * (1 / LN10),), domain=(0.01, 30), edges=(0.0, 1.0),
+    ulp=1.0,
+)  # fmt: skip
 log1p = gate(
     "log1p", "log(1 + x) without cancellation.", body=log_bodies.log1p, sym="log(1 + x)",
     partials=lambda out, x: (reciprocal(1 + x),), domain=(-0.9, 30), edges=(-1.0, 0.0), ulp=1.0,
@@ -32,6 +49,12 @@ power = gate(
     "power", "x to the y: C99 Annex F on floats, wrapping on integers.", body=power_bodies.power,
     accepts="number", sym="x**y", partials=lambda out, x, y: power_partials(out, x, y),
     domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
+)  # fmt: skip
+power_special = gate(
+    "power_special", "x to the y for all x and y; `power` branches here unless 0 < x < inf.",
+    body=power_bodies.power_special, sym="x**y",
+    partials=lambda out, x, y: power_partials(out, x, y), domain=(0.1, 4.0), edges=(0.0, 1.0),
+    ulp=2.0,
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ MEMORY = {"f64": "double", "f32": "float", "i64": "i64", "i32": "i32"}
 def compiled(graph, width, isa):
     """The body as a native loop over arrays whose length is a multiple of the width."""
     here = target.of(isa)
-    module = Module(here.avx512)
+    module = Module(here)
     params = [("ptr", f"x{i}") for i in range(len(graph.params))]
     fn = Function(module, "run", "void", [*params, ("ptr", "out"), ("i64", "n")], linkage="")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.scalar import Scalar, bitcast, constant, fma, lshr, select
+from graphc.ir.scalar import Scalar, bitcast, constant, fma, lookup, lshr, scale, select
 from graphc.ir.types import DType, f32, f64
 
 FRACTION_BITS = {f64: 52, f32: 23}
@@ -44,6 +44,34 @@ EXP = {
         0.0013814354,
     ),
 }
+SIXTEENTHS = 1.5 * 2.0**48  # added, rounds to multiples of 1/16
+LN2_SHORT = (  # generate.py LN2_SHORT_F64
+    0.6931471805582987, 1.6465949582897082e-12,
+)  # fmt: skip
+EXP_NEAR = (  # generate.py EXP_NEAR_F64: error 2^-56.1
+    0.5000000000000006, 0.16666666664317326, 0.0416666666594216, 0.008333474987680407,
+    0.001388913324783435,
+)  # fmt: skip
+EXP2_NEAR = (  # generate.py EXP2_NEAR_F64: error 2^-56.8
+    0.693147180559947, 0.2402265069591011, 0.055504108651687034, 0.009618129105653588,
+    0.0013333822956456008, 0.00015403819159655655,
+)  # fmt: skip
+ROOTS = (  # generate.py ROOTS_F64
+    1.0, 1.0442737824274138, 1.0905077326652577, 1.1387886347566916, 1.189207115002721,
+    1.241857812073484, 1.2968395546510096, 1.3542555469368927, 1.4142135623730951,
+    1.4768261459394993, 1.5422108254079407, 1.6104903319492543, 1.681792830507429,
+    1.7562521603732995, 1.8340080864093424, 1.9152065613971474,
+)  # fmt: skip
+ROOTS_LOW = (  # generate.py ROOTS_LOW_F64
+    0.0, 8.551889705537965e-17, -3.046782079812471e-17, 8.912812676025408e-17,
+    3.982015231465646e-17, 4.658027591836937e-17, 2.5382502794888315e-17,
+    7.70094837980299e-17, -9.667293313452913e-17, -3.483994556892796e-17,
+    7.949834809697621e-17, 2.4707192569797888e-17, 8.199010020581497e-17,
+    2.960140695448873e-17, 3.283107224245627e-17, -1.0619946056195963e-16,
+)  # fmt: skip
+EXP2_F32 = (  # generate.py EXP2_F32: error 2^-29.0
+    0.6931472, 0.2402265, 0.05550411, 0.009618036, 0.0013333429, 0.00015467362, 1.5315334e-05,
+)  # fmt: skip
 EXPM1 = {
     f64: (  # generate.py EXPM1_F64: error 2^-59.8
         0.5,
@@ -70,6 +98,7 @@ EXPM1 = {
 # Beyond these, 4 e^x is 0 or e^x inf in every rounding: clamping keeps n within what two factors
 # can scale.
 EXP_RANGE = {f64: (-748.0, 710.0), f32: (-106.0, 89.0)}
+EXP2_RANGE = {f64: (-1080.0, 1024.0), f32: (-152.0, 128.0)}
 EXPM1_RANGE = {f64: (-40.0, 710.0), f32: (-20.0, 89.0)}  # below, e^x - 1 is -1
 ALMOST_X = {f64: 2.0**-60, f32: 2.0**-30}  # below, x + x^2/2 rounds to x
 
@@ -134,12 +163,60 @@ def exp_factors(
     return s, power_of_two(half, ty), power_of_two(bits - half, ty)
 
 
+def exp_sum(x: Scalar, x_low: Scalar | None = None) -> tuple[Scalar, Scalar, Scalar]:
+    """(t, u, n) with e^(x + x_low) = 2^floor(n) (t + u), |u| at most 0.022 t in f64.
+
+    x is within EXP_RANGE or NaN, x_low small beside 1.
+    """
+    return exp_sum_f32(x) if x.dtype is f32 else exp_sum_f64(x, x_low)
+
+
+def exp_sum_f64(x: Scalar, x_low: Scalar | None) -> tuple[Scalar, Scalar, Scalar]:
+    """t = 2^(i/16) from a table, which leaves a short series for the rest."""
+    # n = x / ln 2 rounded to a multiple of 1/16; the lowest four bits of the pattern are i.
+    shifted = fma(x, LOG2_E, SIXTEENTHS)
+    n = shifted - SIXTEENTHS
+    high, low = LN2_SHORT
+    r = fma(n, -low, fma(n, -high, x))
+    if x_low is not None:
+        r = r + x_low
+    # e^r = 1 + s
+    rr = r * r
+    s = fma(rr, polynomial(r, rr, EXP_NEAR), r)
+    t = lookup(bitcast(shifted), ROOTS)
+    return t, fma(t, s, lookup(bitcast(shifted), ROOTS_LOW)), n
+
+
+def exp_sum_f32(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    n, _ = nearest_integer(x, LOG2_E)
+    high, low = LN2[f32]
+    exact = fma(n, -high, x)
+    step = n * -low
+    r = exact + step
+    # The two parts of r are added anew, so that u does not inherit the rounding of r.
+    rr = r * r
+    return constant(x, 1.0), exact + fma(rr, polynomial(r, rr, EXP[f32]), step), n
+
+
 def scaled_exp(x: Scalar, doublings: int = 0) -> Scalar:
     """2^doublings e^x, for x within EXP_RANGE or NaN."""
-    s, first, second = exp_factors(x, doublings)
-    # The first step rounds to the format's precision; the second is exact, but for subnormal
-    # results, which it rounds, and for overflow.
-    return fma(s, first, first) * second
+    t, u, n = exp_sum(x)
+    return scale(t + u, n + float(doublings) if doublings else n)
+
+
+def exp2(x: Scalar) -> Scalar:
+    low, high = EXP2_RANGE[x.dtype]
+    x = at_most(at_least(x, low), high)
+    if x.dtype is f32:
+        n, _ = nearest_integer(x, 1.0)
+        r = x - n
+        return scale(fma(r, polynomial(r, r * r, EXP2_F32), 1.0), n)
+    shifted = x + SIXTEENTHS
+    n = shifted - SIXTEENTHS
+    r = x - n  # exact
+    s = r * polynomial(r, r * r, EXP2_NEAR)  # 2^r - 1
+    t = lookup(bitcast(shifted), ROOTS)
+    return scale(t + fma(t, s, lookup(bitcast(shifted), ROOTS_LOW)), n)
 
 
 def exp(x: Scalar) -> Scalar:

@@ -1,4 +1,4 @@
-"""The body of power: x^y = exp(y log x), with the logarithm to about 66 bits.
+"""The bodies of power: x^y = exp(y log x), with the logarithm to about 64 bits.
 
 An error in y log x is one of the result's magnitude times it, and y log x has up to 10 bits before
 the point: hence sums of two floats, written `a` and `a_low` (|a_low| is at most about half an ulp
@@ -10,52 +10,75 @@ from __future__ import annotations
 from graphc.gates.bodies.exp import (
     LN2,
     LOG2_E,
+    ROOTS,
+    SIXTEENTHS,
     at_least,
     at_most,
-    exp_factors,
-    horner,
-    nearest_integer,
+    exp_sum,
     polynomial,
-    power_of_two,
 )
-from graphc.gates.bodies.log import DOUBLINGS, SMALLEST_NORMAL, split
-from graphc.ir.scalar import Scalar, bitcast, constant, convert, equal, floor, fma, select
+from graphc.gates.bodies.log import LN, log_parts
+from graphc.gates.bodies.log_tables import LN_C, LN_T, LN_TWO
+from graphc.ir.scalar import (
+    Scalar,
+    bitcast,
+    constant,
+    convert,
+    equal,
+    exponent,
+    floor,
+    fma,
+    lookup,
+    lshr,
+    mantissa,
+    rare,
+    scale,
+    select,
+)
 from graphc.ir.types import f32, f64
 
 INF = float("inf")
-THIRD = (0.3333333333333333, 1.850371707708594e-17)  # generate.py THIRD_PAIR
-LOG_FAR = (  # generate.py LOG_FAR_F64: error 2^-66.2
-    0.2000000000000114,
-    0.14285714285044152,
-    0.11111111261020155,
-    0.09090892086698431,
-    0.07693383310311454,
-    0.06628296669689973,
-    0.06599241531872431,
+LOG_CUBE = (  # generate.py LOG_CUBE_F64: error 2^-63.1
+    0.3333333333333333,
+    -0.2500000000000041,
+    0.20000000000042786,
+    -0.16666666665122642,
+    0.14285714155758927,
+    -0.12500000954797263,
+    0.1111126614525483,
+    -0.10001411313485502,
+    0.09034791331514073,
+    -0.07091254119027533,
 )
-EXP_SHORT = (  # generate.py EXP_SHORT_F64: error 2^-28.3
-    0.4999999339618181,
-    0.16666519996054918,
-    0.04166839727690023,
-    0.008368793904132175,
-    0.0013814354742729242,
+LOG_BRIEF = (  # generate.py LOG_BRIEF_F64: error 2^-34.3
+    -0.4999999952470663,
+    0.33333343971206664,
+    -0.25001636744035965,
+    0.19999144379979492,
+    -0.15467085871060277,
 )
-LOG_SHORT = (  # generate.py LOG_SHORT_F64: error 2^-37.6
-    0.6666666563918193,
-    0.40000336798954367,
-    0.2853719587487294,
-    0.2358444880505876,
+EXP_BRIEF = (  # generate.py EXP_BRIEF_F64: error 2^-29.2
+    0.5000165351007716,
+    0.16667066072354098,
 )
 
 
 def power(x: Scalar, y: Scalar) -> Scalar:
+    from graphc.gates.exponential import power_special
+
     if x.dtype.is_int:
         return integer_power(x, y)
+    usual = (0.0 < x) & (x < INF) & (abs(y) < INF)
+    return rare(~usual, power_special, (x, y), of_magnitude(x, y))
+
+
+def power_special(x: Scalar, y: Scalar) -> Scalar:
+    """C99 Annex F. 1 to any power, NaN too, is 1, and so is anything to the power 0; below zero,
+    odd integers keep the sign and numbers that are no integers give NaN, but for -0 and -inf."""
     a = abs(x)
-    magnitude = power_f32(a, y) if x.dtype is f32 else power_f64(a, y)
-    # C99 Annex F. 1 to any power, NaN too, is 1; below zero, odd integers keep the sign and numbers
-    # that are no integers give NaN, but for -0 and -inf.
-    magnitude = select(equal(a, 1.0), 1.0, magnitude)
+    magnitude = select(equal(a, 1.0), 1.0, of_magnitude(a, y))
+    above = equal(a, INF) ^ (y < 0.0)
+    magnitude = select(equal(a, 0.0) | equal(a, INF), select(above, INF, abs(y) * 0.0), magnitude)
     half = y * 0.5
     whole = equal(floor(y), y)
     odd = whole & ~equal(floor(half), half)
@@ -66,70 +89,58 @@ def power(x: Scalar, y: Scalar) -> Scalar:
     return select(equal(y, 0.0), 1.0, result)
 
 
+def of_magnitude(a: Scalar, y: Scalar) -> Scalar:
+    """a^y for 0 < a < inf or NaN; anything for a = 1 with y infinite or NaN."""
+    return power_f32(a, y) if a.dtype is f32 else power_f64(a, y)
+
+
 def power_f64(a: Scalar, y: Scalar) -> Scalar:
-    """a^y for a >= 0 or NaN; anything where a is 1 or y is 0."""
     log_a, log_low = log_pair(a)
-    # v + v_low = y log a, inf and NaN as they come out. Where v is out of the range of exp, v_low
-    # is left out: it may be NaN.
+    # v + v_low = y log a. Where v is out of the range of exp, v_low is left out: it may be NaN.
     v = y * log_a
     v_low = fma(y, log_low, fma(y, log_a, -v))
     v_low = select(abs(v) < 800.0, v_low, 0.0)
-    s, first, second = exp_factors(at_most(at_least(v, -746.0), 710.0), 0, v_low)
-    return fma(s, first, first) * second
+    t, u, n = exp_sum(at_most(at_least(v, -746.0), 710.0), v_low)
+    return scale(t + u, n)
 
 
 def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
-    """log a as a sum of two floats; (-inf, anything) at 0, (inf, anything) at inf."""
-    small = a < SMALLEST_NORMAL[f64]
-    k, m, _ = split(select(small, a * 2.0 ** DOUBLINGS[f64], a), small)
-    # s + s_low = (m - 1) / (m + 1); m - 1 is exact.
-    f = m - 1.0
-    d = m + 1.0
-    d_low = m - (d - 1.0)
-    r = 1.0 / d
-    s = f * r
-    s_low = fma(-s, d_low, fma(-s, d, f)) * r
-    # z + z_low = s^2
-    z = s * s
-    z_low = fma(s, s, -z) + (s + s) * s_low
-    # t + t_low = z (1/3 + z (1/5 + ...)), the part of atanh(s)/s after 1: small enough that the
-    # terms from 1/5 on are plain.
-    rest = z * polynomial(z, z * z, LOG_FAR)
-    third, third_low = THIRD
-    c = rest + third
-    c_low = rest - (c - third) + third_low
-    t = z * c
-    t_low = fma(z, c, -t) + fma(z, c_low, z_low * c)
-    # log a = k ln 2 + 2 s + 2 s t
-    s, s_low = s + s, s_low + s_low
-    u = s * t
-    u_low = fma(s, t, -u) + fma(s, t_low, s_low * t)
-    high, low = LN2[f64]
-    first = k * high  # exact
-    second = first + s
-    total = second + u
-    lost = (s - (second - first)) + (u - (total - second))
-    total_low = lost + (fma(k, low, s_low) + u_low)
-    total = select(a < INF, total, a)
-    return select(equal(a, 0.0), -INF, total), total_low
+    """log a as a sum of two floats, for 0 < a < inf or NaN."""
+    # log a = head (1 + ratio) + log(1 + r + r_low), as in `log`, with r = m c - 1 to all its bits.
+    log_of_two, ratio = LN_TWO[f64]
+    m = mantissa(a)
+    index = lshr(bitcast(m), 48)
+    c = lookup(index, LN_C[f64])
+    head = fma(exponent(a), log_of_two, lookup(index, LN_T[f64]))
+    product = m * c
+    r_low = fma(m, c, -product)
+    r = product - 1.0  # exact
+    # log(1 + r) = r - r^2/2 + r^3 (1/3 - ...): the first two terms with what rounding lost.
+    square = r * r
+    square_low = fma(r, r, -square)
+    first = head + r
+    second = fma(square, -0.5, first)
+    lost = ((head - first) + r) + fma(square, -0.5, first - second)
+    lost = fma(head, ratio, lost) + fma(square - r, r_low, r_low)  # r_low / (1 + r)
+    lost = fma(square_low, -0.5, lost)
+    lost = fma(r * square, polynomial(r, square, LOG_CUBE), lost)
+    log_a = second + lost
+    return log_a, (second - log_a) + lost
 
 
 def power_f32(a: Scalar, y: Scalar) -> Scalar:
     """a^y in f64, rounded at the end: without care for the last bits in between."""
     a, y = convert(a, f64), convert(y, f64)
-    k, m, _ = split(a)  # every f32 is a normal f64
-    f = m - 1.0
-    s = f / (m + 1.0)
-    z = s * s
-    log_a = fma(k, sum(LN2[f64]), fma(s * z, horner(z, LOG_SHORT), s + s))
-    log_a = select(equal(a, 0.0), -INF, select(a < INF, log_a, a))
-    v = at_most(at_least(y * log_a, -110.0), 90.0)
-    n, bits = nearest_integer(v, LOG2_E, 1023)
-    r = fma(n, -sum(LN2[f64]), v)
+    _, _, r, head = log_parts(a, LN)
     rr = r * r
-    s = fma(rr, polynomial(r, rr, EXP_SHORT), r)
-    scale = power_of_two(bits, f64)
-    return convert(fma(s, scale, scale), f32)
+    log_a = head + fma(rr, polynomial(r, rr, LOG_BRIEF), r)
+    v = at_most(at_least(y * log_a, -110.0), 90.0)
+    shifted = fma(v, LOG2_E, SIXTEENTHS)
+    n = shifted - SIXTEENTHS
+    s = fma(n, -sum(LN2[f64]), v)
+    s = fma(s * s, fma(s, EXP_BRIEF[1], EXP_BRIEF[0]), s)
+    t = lookup(bitcast(shifted), ROOTS)
+    return convert(scale(fma(t, s, t), n), f32)
 
 
 def integer_power(x: Scalar, y: Scalar) -> Scalar:
