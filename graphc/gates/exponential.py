@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 from graphc.gates.bodies import exp as exp_bodies
 from graphc.gates.bodies import log as log_bodies
 from graphc.gates.bodies import power as power_bodies
-from graphc.gates.elementwise import Elementwise, eq, gate, logical_and, lt, mul0, reciprocal, where
+from graphc.gates.elementwise import (
+    Elementwise,
+    abs_,
+    eq,
+    gate,
+    isfinite,
+    logical_and,
+    lt,
+    mul0,
+    reciprocal,
+    where,
+)
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Value
@@ -60,6 +71,19 @@ power_special = gate(
 
 def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
     """Powers at 0: d/dx at y = 0 is 0; d/dy at x = 0 with y > 0 is 0, at x < 0 is NaN."""
-    by_x = where(eq(y, 0), y.constant(0), y * power(x, y - 1))
     by_y = where(logical_and(eq(x, 0), lt(y.constant(0), y)), y.constant(0), mul0(out, log(x)))
-    return by_x, by_y
+    return _power_by_base(out, x, y), by_y
+
+
+def _power_by_base(out: Value, x: Value, y: Value) -> Value:
+    """y x^(y-1), as y x^y / x below y = 1/2: there y - 1 is rounded, and x^(y-1) multiplies the
+    error by log x."""
+    lowered = y * power(x, y - 1)
+    divided = y * (out / x)
+    inside = logical_and(lt(x.constant(0), abs_(x)), isfinite(x))
+    if not y.is_splat():
+        below = logical_and(inside, lt(y, y.constant(0.5)))
+        return where(eq(y, 0), y.constant(0), where(below, divided, lowered))
+    if y.splat() == 0:
+        return y.constant(0)
+    return where(inside, divided, lowered) if y.splat() < 0.5 else lowered

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -113,13 +114,22 @@ def text(name: str) -> str:
     """A table the way it stands in a body: shortest decimals that read back as the same bits."""
     values, error = tables()[name]()
     scalar = np.float32 if name.endswith("F32") else np.float64
-    lines = [f"    {scalar(str(v) if scalar is np.float32 else float(v))!s}," for v in values]
+    number = lambda v: f"{scalar(str(v) if scalar is np.float32 else float(v))!s}"
+    lines = [line for v in values for line in row_lines(v, number)]
     bound = (
         f"  # generate.py {name}: error 2^{np.log2(error):.1f}"
         if error
         else f"  # generate.py {name}"
     )
     return "\n".join([f"{name} = ({bound}", *lines, ")"])
+
+
+def row_lines(entry: mp.mpf | list, number: Callable[[mp.mpf], str]) -> list[str]:
+    """An entry of a table: a number, or a row of them as a tuple."""
+    if not isinstance(entry, list):
+        return [f"    {number(entry)},"]
+    inside = textwrap.wrap(", ".join(map(number, entry)) + ",", 100 - 8, break_on_hyphens=False)
+    return ["    (", *(f"        {line}" for line in inside), "    ),"]
 
 
 def main(names: Sequence[str]) -> None:

@@ -78,7 +78,8 @@ def power_special(x: Scalar, y: Scalar) -> Scalar:
     a = abs(x)
     magnitude = select(equal(a, 1.0), 1.0, of_magnitude(a, y))
     above = equal(a, INF) ^ (y < 0.0)
-    magnitude = select(equal(a, 0.0) | equal(a, INF), select(above, INF, abs(y) * 0.0), magnitude)
+    limit = select(equal(y, y), select(above, INF, constant(y, 0.0)), y)
+    magnitude = select(equal(a, 0.0) | equal(a, INF), limit, magnitude)
     half = y * 0.5
     whole = equal(floor(y), y)
     odd = whole & ~equal(floor(half), half)
