@@ -74,7 +74,7 @@ def _once(f: Thunk, repeat: int) -> float:
 def run_all(cases: Sequence[Case], seconds: float) -> list[Result]:
     keep_memory()
     results = []
-    with _progress() as show:
+    with progress() as show:
         for case in cases:
             show(case.name)
             results.append(run(case, seconds))
@@ -91,7 +91,7 @@ def keep_memory() -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),

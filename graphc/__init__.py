@@ -38,15 +38,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FUNCTIONS = """
-    abs absolute add all amax amin any arange argmax argmin astype broadcast_to ceil clip
-    concatenate cos count_nonzero diff divide dot einsum empty equal exp expand_dims expm1 eye
-    fabs fix flatten flip floor floor_divide full full_like greater greater_equal hstack
-    identity inner isfinite isinf isnan less less_equal linspace log log1p log_softmax
-    logical_and logical_not logical_or logical_xor logsumexp matmul max maximum mean min minimum
-    mod moveaxis multiply negative not_equal ones ones_like outer pad positive power prod ravel
-    reciprocal relu remainder repeat reshape rint roll round sigmoid sign sin softmax softplus
-    sqrt square squeeze stack stop_gradient subtract sum swapaxes take tanh tensordot tile
-    transpose true_divide trunc var vdot vstack where zeros zeros_like
+    abs absolute acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan
+    arctan2 arctanh argmax argmin asin asinh astype atan atan2 atanh broadcast_to cbrt ceil clip
+    concatenate copysign cos cosh count_nonzero deg2rad degrees diff digamma divide divmod dot
+    einsum empty equal erf erfc erfinv exp exp2 expand_dims expm1 eye fabs fix flatten flip
+    floor floor_divide fmax fmin fmod full full_like gelu greater greater_equal heaviside hstack
+    hypot identity inner isfinite isinf isnan less less_equal lgamma linspace log log10 log1p
+    log2 log_ndtr log_sigmoid log_softmax logical_and logical_not logical_or logical_xor
+    logsumexp matmul max maximum mean min minimum mod moveaxis multiply ndtr negative not_equal
+    ones ones_like outer pad positive power prod rad2deg radians ravel reciprocal relu remainder
+    repeat reshape rint roll round rsqrt sigmoid sign silu sin sinc sinh softmax softplus sqrt
+    square squeeze stack stop_gradient subtract sum swapaxes take tan tanh tensordot tile
+    transpose trigamma true_divide trunc var vdot vstack where zeros zeros_like
 """
 _NAMES = {
     "graphc.aot.certificate": "check",

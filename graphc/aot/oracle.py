@@ -23,6 +23,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any
 
@@ -125,6 +126,9 @@ class _D:
     def __pow__(self, o: Any) -> _D:
         return self.m.power(self, self.m.dual(o))
 
+    def __rpow__(self, o: Any) -> _D:
+        return self.m.dual(o) ** self
+
     __radd__ = __add__
     __rmul__ = __mul__
 
@@ -157,7 +161,11 @@ class _Machine:
     # -- scalars -----------------------------------------------------------------------------------
 
     def dual(self, x: Any) -> _D:
-        return x if isinstance(x, _D) else _D(self, self.context.mpf(x), self.zero)
+        if isinstance(x, _D):
+            return x
+        if isinstance(x, Fraction):  # such as 1/3 in a model: a rational, at today's precision
+            return _D(self, self.context.mpf(x.numerator) / x.denominator, self.zero)
+        return _D(self, self.context.mpf(x), self.zero)
 
     def times(self, t: Any, p: Any) -> Any:
         """A derivative times a partial: 0 where the derivative is 0, whatever the partial is."""
@@ -207,6 +215,34 @@ class _Machine:
 
         return apply
 
+    def polygamma(self, order: Any, a: Any) -> _D:
+        """The derivative of order `order` of digamma."""
+        a, n = self.dual(a), int(order)
+        value = self.real(lambda: self.context.polygamma(n, a.x))
+        slope = self.zero
+        if a.t != 0:
+            slope = a.t * self.real(lambda: self.context.polygamma(n + 1, a.x))
+        return _D(self, value, slope)
+
+    def loggamma(self, a: Any) -> _D:
+        """log |gamma|: the real part, left of 0, too."""
+        a = self.dual(a)
+        value = self.real(lambda: self.context.re(self.context.loggamma(a.x)))
+        slope = self.zero if a.t == 0 else a.t * self.call("digamma", a.x)
+        return _D(self, value, slope)
+
+    def atan2(self, a: Any, b: Any) -> _D:
+        a, b = self.dual(a), self.dual(b)
+        area = a.x * a.x + b.x * b.x
+        turned = self.times(a.t, b.x) - self.times(b.t, a.x)
+        return _D(self, self.context.atan2(a.x, b.x), self.quotient_of(turned, area))
+
+    def hypot(self, a: Any, b: Any) -> _D:
+        a, b = self.dual(a), self.dual(b)
+        length = self.context.hypot(a.x, b.x)
+        along = self.times(a.t, a.x) + self.times(b.t, b.x)
+        return _D(self, length, self.quotient_of(along, length))
+
     def stepped(self, name: str) -> Callable[[Any], _D]:
         return lambda a: _D(self, self.call(name, self.dual(a).x), self.zero)
 
@@ -227,6 +263,13 @@ class _Machine:
 
         return apply
 
+    def inverse_root(self, x: Any) -> Any:
+        return self.real(lambda: 1 / self.context.sqrt(x))
+
+    def bell(self, x: Any) -> Any:
+        """The derivative of erf."""
+        return 2 / self.context.sqrt(self.context.pi) * self.context.exp(-x * x)
+
     @cached_property
     def functions(self) -> dict[str, Any]:
         """What a `sym` model may call."""
@@ -236,11 +279,28 @@ class _Machine:
             "exp": self.smooth("exp", lambda x, y: y),
             "log": self.smooth("log", lambda x, y: self.quotient(self.one, x)),
             "sqrt": self.smooth("sqrt", lambda x, y: self.quotient(self.one, 2 * y)),
+            "pi": c.pi,
             "sin": self.smooth("sin", lambda x, y: c.cos(x)),
             "cos": self.smooth("cos", lambda x, y: -c.sin(x)),
+            "tan": self.smooth("tan", lambda x, y: 1 + y * y),
+            "asin": self.smooth("asin", lambda x, y: self.inverse_root((1 - x) * (1 + x))),
+            "acos": self.smooth("acos", lambda x, y: -self.inverse_root((1 - x) * (1 + x))),
+            "atan": self.smooth("atan", lambda x, y: 1 / (1 + x * x)),
+            "atan2": self.atan2,
+            "hypot": self.hypot,
             "tanh": self.smooth("tanh", lambda x, y: 1 / c.cosh(x) ** 2),
             "cosh": self.smooth("cosh", lambda x, y: c.sinh(x)),
             "sinh": self.smooth("sinh", lambda x, y: c.cosh(x)),
+            "asinh": self.smooth("asinh", lambda x, y: self.inverse_root(1 + x * x)),
+            "acosh": self.smooth("acosh", lambda x, y: self.inverse_root((x - 1) * (x + 1))),
+            "atanh": self.smooth("atanh", lambda x, y: self.quotient(self.one, (1 - x) * (1 + x))),
+            "erf": self.smooth("erf", lambda x, y: self.bell(x)),
+            "erfc": self.smooth("erfc", lambda x, y: -self.bell(x)),
+            "erfinv": self.smooth("erfinv", lambda x, y: 1 / self.bell(y)),
+            "loggamma": self.loggamma,
+            "digamma": lambda a: self.polygamma(0, a),
+            "trigamma": lambda a: self.polygamma(1, a),
+            "polygamma": self.polygamma,
             "Abs": lambda a: self.dual(a) * self.sign(a),
             "sign": self.sign,
             "floor": self.stepped("floor"),
@@ -287,7 +347,9 @@ class _Machine:
         moving = any(t is not None for _, t in args)
         columns = [(v.reshape(-1), self._flat(t, v.size)) for v, t in args]
         values, slopes = [], []
-        cancels = any(isinstance(n, ast.Name) and n.id in ("exp", "log") for n in ast.walk(model))
+        cancels = not _CANCELLING.isdisjoint(
+            n.id for n in ast.walk(model) if isinstance(n, ast.Name)
+        )
         for i in range(args[0][0].size):
             operands = [_D(self, v[i], t[i]) for v, t in columns]
             self.context.prec = self.base + (max(_extra(d.x) for d in operands) if cancels else 0)
@@ -318,6 +380,8 @@ def run_model(model: ast.expr, names: Mapping[str, Any]) -> Any:
             return names[name](*(run_model(a, names) for a in args))
         case ast.UnaryOp(ast.USub(), operand):
             return -run_model(operand, names)
+        case ast.BinOp(ast.Constant(int(above)), ast.Div(), ast.Constant(int(below))):
+            return Fraction(above, below)
         case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
             return _ARITHMETIC[type(op)](run_model(left, names), run_model(right, names))
     raise GateError(f"{ast.unparse(model)!r} cannot stand in a sym model")
@@ -332,6 +396,10 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
+# Functions of which models are made whose parts nearly cancel; pi x is reduced modulo 2.
+_CANCELLING = frozenset({"exp", "log", "pi"})
+
+
 def _extra(x: Any) -> int:
     """Bits that 1 + x, or 1 + exp(x), may cancel."""
     if x == 0 or not mpmath.isfinite(x):
@@ -343,7 +411,16 @@ def _extra(x: Any) -> int:
 
 def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
     """What graphc documents where a model has a kink: relu' is 0 at 0, clip passes on its
-    bounds, and belongs to one of them where both are the same."""
+    bounds, and belongs to one of them where both are the same; angle and length have no slope at
+    the origin, x log y is 0 where x is, and sinc is smooth."""
+    zeros = [d.x == 0 for d in operands]
+    if op in ("atan2", "hypot") and all(zeros):
+        return operands[0].m.dual(0)
+    if op == "sinc" and zeros[0]:
+        return operands[0].m.dual(1)
+    if op in ("xlogy", "xlog1py") and zeros[0]:
+        m, y = operands[0].m, operands[1].x + (op == "xlog1py")
+        return _D(m, m.zero, m.times(operands[0].t, m.call("log", y) if y > 0 else -m.inf))
     if op == "relu" and operands[0].x == 0:
         return operands[0].m.dual(0)
     if op == "clip":

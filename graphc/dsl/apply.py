@@ -27,6 +27,8 @@ _OF_BOOL = {
     "mul": gates.logical_and,
     "maximum": gates.logical_or,
     "minimum": gates.logical_and,
+    "fmax": gates.logical_or,
+    "fmin": gates.logical_and,
 }
 _HALF_FREE = ("div", "isnan", "isfinite", "isinf")  # of bools, these are not float16 in NumPy
 
@@ -67,7 +69,7 @@ def operate(gate: Record, *args: Any) -> Tensor:
     recorder.enter_line()
     operands = [operand(recorder, a) for a in args]
     weak = all(o.weak for o in operands)
-    if weak and gate.accepts in ("number", "int"):
+    if weak and gate.accepts == "number":
         operands = [_as_python_integer(recorder, o) for o in operands]
     return Tensor(elementwise(recorder, gate, operands, {}), weak)
 
@@ -123,7 +125,7 @@ def _typed(recorder: Recorder, gate: Record, operands: Sequence[Operand]) -> tup
         return gate, common if common.is_float else f64
     if common.is_bool and gate.accepts == "number" and gate.name in _OF_BOOL:
         return _OF_BOOL[gate.name], bool_
-    if common.is_bool or (gate.accepts == "int" and common.is_float):
+    if common.is_bool:
         raise undefined(recorder, gate.name, common, [o.lifted(recorder) for o in operands])
     return gate, common
 
@@ -131,8 +133,6 @@ def _typed(recorder: Recorder, gate: Record, operands: Sequence[Operand]) -> tup
 _INSTEAD = {
     "sub": "use ^ or numpy.logical_xor",
     "neg": "use ~ or numpy.logical_not",
-    "floor_divide": "use graphc.numpy.floor(x / y)",
-    "remainder": "use x - y * graphc.numpy.floor(x / y)",
 }
 
 

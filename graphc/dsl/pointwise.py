@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from graphc.dsl.apply import Record, apply_gate, lifted, operate, undefined
 from graphc.dsl.public import public
 from graphc.dsl.tensor import Tensor
 from graphc.gates import elementwise as gates
-from graphc.gates import exponential, hyperbolic, trigonometric
+from graphc.gates import (
+    error,
+    exponential,
+    gamma,
+    hyperbolic,
+    roots,
+    trigonometric,
+)
 from graphc.ir.types import DType, TensorType, bool_, from_numpy
 
 
@@ -62,6 +70,46 @@ cos = _pointwise("cos", trigonometric.cos)
 tanh = _pointwise("tanh", hyperbolic.tanh)
 sigmoid = _pointwise("sigmoid", hyperbolic.sigmoid)
 softplus = _pointwise("softplus", hyperbolic.softplus)
+tan = _pointwise("tan", trigonometric.tan)
+arcsin = _pointwise("arcsin", trigonometric.asin)
+asin = _pointwise("asin", trigonometric.asin)
+arccos = _pointwise("arccos", trigonometric.acos)
+acos = _pointwise("acos", trigonometric.acos)
+arctan = _pointwise("arctan", trigonometric.atan)
+atan = _pointwise("atan", trigonometric.atan)
+arctan2 = _pointwise("arctan2", trigonometric.atan2)
+atan2 = _pointwise("atan2", trigonometric.atan2)
+sinc = _pointwise("sinc", trigonometric.sinc)
+sinh = _pointwise("sinh", hyperbolic.sinh)
+cosh = _pointwise("cosh", hyperbolic.cosh)
+arcsinh = _pointwise("arcsinh", hyperbolic.asinh)
+asinh = _pointwise("asinh", hyperbolic.asinh)
+arccosh = _pointwise("arccosh", hyperbolic.acosh)
+acosh = _pointwise("acosh", hyperbolic.acosh)
+arctanh = _pointwise("arctanh", hyperbolic.atanh)
+atanh = _pointwise("atanh", hyperbolic.atanh)
+exp2 = _pointwise("exp2", exponential.exp2)
+log2 = _pointwise("log2", exponential.log2)
+log10 = _pointwise("log10", exponential.log10)
+cbrt = _pointwise("cbrt", roots.cbrt)
+hypot = _pointwise("hypot", roots.hypot)
+fmod = _pointwise("fmod", gates.fmod)
+copysign = _pointwise("copysign", gates.copysign)
+heaviside = _pointwise("heaviside", gates.heaviside)
+fmax = _pointwise("fmax", gates.fmax)
+fmin = _pointwise("fmin", gates.fmin)
+rsqrt = _pointwise("rsqrt", roots.rsqrt)
+erf = _pointwise("erf", error.erf)
+erfc = _pointwise("erfc", error.erfc)
+erfinv = _pointwise("erfinv", error.erfinv)
+ndtr = _pointwise("ndtr", error.ndtr)
+log_ndtr = _pointwise("log_ndtr", error.log_ndtr)
+gelu = _pointwise("gelu", error.gelu)
+lgamma = _pointwise("lgamma", gamma.lgamma)
+digamma = _pointwise("digamma", gamma.digamma)
+trigamma = _pointwise("trigamma", gamma.trigamma)
+silu = _pointwise("silu", hyperbolic.silu)
+log_sigmoid = _pointwise("log_sigmoid", hyperbolic.log_sigmoid)
 rint = _pointwise("rint", gates.round_)
 less = _pointwise("less", gates.lt)
 less_equal = _pointwise("less_equal", gates.le)
@@ -173,6 +221,27 @@ def astype(x: Any, dtype: Any) -> Any:
 def as_dtype(dtype: Any) -> DType:
     """A graphc dtype of a graphc or NumPy dtype, or of Python's bool, int, float."""
     return dtype if isinstance(dtype, DType) else from_numpy(np.dtype(dtype))
+
+
+@public("x")
+def deg2rad(x: Any) -> Any:
+    """x pi / 180."""
+    return lifted(x) * (math.pi / 180)
+
+
+@public("x")
+def rad2deg(x: Any) -> Any:
+    """x 180 / pi."""
+    return lifted(x) * (180 / math.pi)
+
+
+radians, degrees = deg2rad, rad2deg
+
+
+@public("x", "y")
+def divmod_(x: Any, y: Any) -> Any:
+    """(x // y, x % y)."""
+    return floor_divide(x, y), remainder(x, y)
 
 
 @public("x")

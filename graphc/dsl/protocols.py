@@ -31,6 +31,12 @@ _UFUNC_NAMES = {
     "invert": "logical_not",
     "bitwise_invert": "logical_not",
 }
+_SCIPY_NAMES = {  # ufuncs of scipy.special
+    "expit": "sigmoid",
+    "gammaln": "lgamma",
+    "log_expit": "log_sigmoid",
+    "psi": "digamma",
+}
 _REDUCTIONS = {
     "add": "sum",
     "multiply": "prod",
@@ -60,7 +66,8 @@ def call_ufunc(
         raise _untraced(name)
     if ufunc.__name__ in _UFUNC_NAMES:
         _bools_only(name, inputs)
-    function = _function(_UFUNC_NAMES.get(ufunc.__name__, ufunc.__name__), name)
+    known = {**_UFUNC_NAMES, **_SCIPY_NAMES}
+    function = _function(known.get(ufunc.__name__, ufunc.__name__), name)
     dtype = options.pop("dtype", None)
     if options:
         raise _argument(name, next(iter(options)))

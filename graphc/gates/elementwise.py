@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graphc.errors import DTypeError, GateError
-from graphc.gates.bodies import integer as integer_bodies
 from graphc.gates.bodies import order as order_bodies
+from graphc.gates.bodies import remainder as remainder_bodies
 from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, parameters_of, register
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Scalar, ScalarGraph, trace_scalar
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _ACCEPTS = {
     "float": lambda d: d.is_float,
-    "int": lambda d: d.is_int,
     "number": lambda d: not d.is_bool,
     "bits": lambda d: not d.is_float,
     "bool": lambda d: d.is_bool,
@@ -236,13 +235,35 @@ reciprocal: Elementwise = gate(
     "reciprocal", "1 / x.", body=lambda x: 1.0 / x, sym="1/x",
     partials=lambda out, x: (-(out * out),), edges=(0.0,),
 )  # fmt: skip
-floor_divide = gate(
-    "floor_divide", "Integer quotient rounded to minus infinity; 0 for a zero divisor.",
-    body=integer_bodies.floor_divide, accepts="int", ulp=None,
+floor_divide: Elementwise = gate(
+    "floor_divide", "The quotient rounded to minus infinity; of integers 0 for a zero divisor.",
+    body=remainder_bodies.floor_divide, accepts="number", sym="floor(x/y)",
+    partials=lambda out, x, y: (None, None), edges=(0.0,),
+)  # fmt: skip
+floor_divide_huge = gate(
+    "floor_divide_huge", "NumPy's rounding of a large quotient; `floor_divide` branches here.",
+    body=remainder_bodies.floor_divide_huge, sym="floor(x/y)",
+    partials=lambda out, x, y: (None, None),
 )  # fmt: skip
 remainder = gate(
-    "remainder", "Integer remainder with the divisor's sign; 0 for a zero divisor.",
-    body=integer_bodies.remainder, accepts="int", ulp=None,
+    "remainder", "What division leaves, with the divisor's sign; of integers 0 for a zero divisor.",
+    body=remainder_bodies.remainder, accepts="number", sym="x - y*floor(x/y)",
+    partials=lambda out, x, y: (1, -floor_divide(x, y)), edges=(0.0,),
+)  # fmt: skip
+fmod = gate(
+    "fmod", "What division leaves, with the sign of x; of integers 0 for a zero divisor.",
+    body=remainder_bodies.fmod, accepts="number", sym="x - y*sign(x*y)*floor(Abs(x/y))",
+    partials=lambda out, x, y: (1, round_((out - x) / y)), edges=(0.0,),
+)  # fmt: skip
+fmod_huge = gate(
+    "fmod_huge", "fmod of any two floats, by long division; `fmod` and its kin branch here.",
+    body=remainder_bodies.fmod_huge, sym="x - y*sign(x*y)*floor(Abs(x/y))",
+    partials=lambda out, x, y: (1, round_((out - x) / y)),
+)  # fmt: skip
+copysign: Elementwise = gate(
+    "copysign", "The magnitude of x with the sign of y, be it of a zero.",
+    body=order_bodies.copysign, sym="Abs(x)*sign(y)",
+    partials=lambda out, x, y: (sign(x) * copysign(x.constant(1), y), None), edges=(0.0,),
 )  # fmt: skip
 
 # -- order and choice ------------------------------------------------------------------------------
@@ -263,6 +284,21 @@ minimum = gate(
     "minimum", "The smaller; NaN if either is; -0 < +0; ties share the gradient.",
     body=order_bodies.minimum, accepts="number", sym="Min(x, y)",
     partials=lambda out, x, y: _ties(x, y, lt(x, y)), edges=(0.0,),
+)  # fmt: skip
+fmax = gate(
+    "fmax", "The larger; of a number and NaN the number; -0 < +0; ties share the gradient.",
+    body=order_bodies.fmax, accepts="number", sym="Max(x, y)",
+    partials=lambda out, x, y: _ties(x, y, logical_or(lt(y, x), isnan(y))), edges=(0.0,),
+)  # fmt: skip
+fmin = gate(
+    "fmin", "The smaller; of a number and NaN the number; -0 < +0; ties share the gradient.",
+    body=order_bodies.fmin, accepts="number", sym="Min(x, y)",
+    partials=lambda out, x, y: _ties(x, y, logical_or(lt(x, y), isnan(y))), edges=(0.0,),
+)  # fmt: skip
+heaviside = gate(
+    "heaviside", "0 below and 1 above 0, and `middle` at 0.", body=order_bodies.heaviside,
+    sym="(1 + sign(x))/2 + (middle - 1/2)*(1 - Abs(sign(x)))", edges=(0.0,),
+    partials=lambda out, x, middle: (None, where(eq(x, 0), x.constant(1), x.constant(0))),
 )  # fmt: skip
 clip = gate(
     "clip", "min(max(x, low), high); the gradient passes on the bounds, too.",

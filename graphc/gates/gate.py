@@ -114,6 +114,7 @@ def _load() -> None:
     import graphc.gates.indexing
     import graphc.gates.movement
     import graphc.gates.reduction
+    import graphc.gates.roots
     import graphc.gates.source
     import graphc.gates.trigonometric  # noqa: F401
 

@@ -185,8 +185,24 @@ def test_integer_division(dtype):
     with np.errstate(all="ignore"):
         same(run(lambda x, y: x // y, x, y), x // y)
         same(run(lambda x, y: x % y, x, y), x % y)
-    with pytest.raises(DTypeError, match=r"use graphc.numpy.floor\(x / y\)"):
-        run(lambda x: x // 2, np.ones(2))
+        for f in (operator.floordiv, operator.mod):
+            for y in (2, -2, 2.5, np.float32(2.5), np.arange(-3, 3), np.linspace(-3, 3, 6)):
+                same(run(lambda x, f=f, y=y: f(x, y), x), f(x, y))
+                same(run(lambda x, f=f, y=y: f(y, x), x), f(y, x))
+    with pytest.raises(DTypeError, match="remainder is not defined on bool: convert it first"):
+        run(operator.mod, np.array([True]), np.array([True]))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_float_division(dtype):
+    x = np.array([7.5, -7.5, 1e30, -0.0, np.inf, np.nan], dtype)
+    with np.errstate(all="ignore"):
+        for y in (2, -2.5, 0, np.float64(0.1), np.float32(0.1), x[::-1].copy(), np.arange(6)):
+            for f in (operator.floordiv, operator.mod):
+                same(run(lambda x, f=f, y=y: f(x, y), x), f(x, y))
+                same(run(lambda x, f=f, y=y: f(y, x), x), f(y, x))
+            for got, want in zip(run(lambda x, y=y: divmod(x, y), x), divmod(x, y), strict=True):
+                same(got, want)
 
 
 def test_bools():

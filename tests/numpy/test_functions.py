@@ -69,6 +69,65 @@ def test_functions_that_numpy_gives_half_floats_for(name):
         run(getattr(gnp, name), np.array([True]))
 
 
+SMOOTH = {
+    "tan": (-4, 4), "arcsin": (-1, 1), "arccos": (-1, 1), "arctan": (-9, 9), "sinh": (-9, 9),
+    "cosh": (-9, 9), "arcsinh": (-9, 9), "arccosh": (1, 9), "arctanh": (-1, 1), "exp2": (-9, 9),
+    "log2": (0, 9), "log10": (0, 9), "cbrt": (-9, 9), "sinc": (-4, 4), "deg2rad": (-360, 360),
+    "degrees": (-9, 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_smooth_functions(name, dtype):
+    if dtype is np.bool_:
+        return
+    low, high = SMOOTH[name]
+    x = (low + (high - low) * np.random.default_rng(3).random((3, 5))).astype(dtype)
+    check(lambda xp, x: getattr(xp, name)(x), x, rtol=3e-6 if dtype is np.float32 else 1e-13)
+
+
+PAIRS = ["arctan2", "hypot", "fmod", "copysign", "heaviside", "fmax", "fmin", "floor_divide", "mod",
+         "logaddexp", "logaddexp2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_functions_of_two(name, dtype):
+    x, y = sample((3, 4), dtype), sample((3, 4), dtype).T.reshape(3, 4) + dtype(0.5)
+    check(
+        lambda xp, x, y: getattr(xp, name)(x, y), x, y, rtol=3e-6 if dtype is np.float32 else 1e-13
+    )
+
+
+def test_divmod():
+    x, y = sample((4,)), sample((4,))[::-1].copy()
+    for given in (np.divmod, gnp.divmod, divmod):
+        quotient, rest = run(lambda x, y, given=given: given(x, y), x, y)
+        same(quotient, x // y)
+        same(rest, x % y)
+
+
+SPECIAL = {
+    "erf": "erf", "erfc": "erfc", "erfinv": "erfinv", "ndtr": "ndtr", "log_ndtr": "log_ndtr",
+    "lgamma": "gammaln", "digamma": "psi", "sigmoid": "expit", "log_sigmoid": "log_expit",
+    "xlogy": "xlogy", "xlog1py": "xlog1py",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_functions_of_scipy_by_both_names(name):
+    import scipy.special as sp
+
+    import graphc
+
+    x = np.random.default_rng(5).uniform(0.05, 0.95, 6)
+    operands = (x, x[::-1].copy()) if name.startswith("xlog") else (x,)
+    expected = getattr(sp, SPECIAL[name])(*operands)
+    same(run(getattr(graphc, name), *operands), expected, 1e-12)
+    same(run(getattr(sp, SPECIAL[name]), *operands), expected, 1e-12)
+
+
 @pytest.mark.parametrize("decimals", [0, 2, -1])
 def test_round(decimals):
     check(lambda xp, x: xp.round(x, decimals), sample((3, 4)) * 10)

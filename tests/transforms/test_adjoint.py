@@ -144,10 +144,10 @@ def test_partials_equal_the_model(gate):
     points = rng.uniform(low, high, (6, len(symbols)))
     found = gradient(gate, *points.T)
     for i, symbol in enumerate(symbols):
+        # sympy leaves the derivative of rounding open; it is 0.
         partial = sympy.diff(model, symbol)
-        if partial.has(sympy.Derivative):
-            assert not found[i].any()  # of rounding
-            continue
+        open_ends = (sympy.Subs, sympy.Derivative)
+        partial = partial.replace(lambda e: isinstance(e, open_ends), lambda e: sympy.S.Zero)
         expected = [
             float(partial.subs({s: sympy.Float(v, 40) for s, v in zip(symbols, p, strict=True)}))
             for p in points

@@ -12,5 +12,10 @@ def floor_divide(x: Scalar, y: Scalar) -> Scalar:
     return select(equal(y, 0), 0, select(inexact & ((x < 0) ^ (y < 0)), q - 1, q))
 
 
+def fmod(x: Scalar, y: Scalar) -> Scalar:
+    """The remainder of the truncated quotient, with the sign of x; 0 for y = 0."""
+    return select(equal(y, 0), 0, x - quot(x, y) * y)
+
+
 def remainder(x: Scalar, y: Scalar) -> Scalar:
     return select(equal(y, 0), 0, x - floor_divide(x, y) * y)

@@ -25,20 +25,38 @@ def sign(x: Scalar) -> Scalar:
     return select(x < 0, -1, select(x > 0, 1, zero))
 
 
-def maximum(x: Scalar, y: Scalar) -> Scalar:
-    """IEEE 754-2019 maximum: NaN wins, and of two zeros the positive one."""
+def larger(x: Scalar, y: Scalar) -> Scalar:
+    """Of two zeros the positive one; x where either is NaN."""
     if not x.dtype.is_float:
         return select(x < y, y, x)
-    larger = select(x < y, y, select(s.equal(x, y), bitcast(bitcast(x) & bitcast(y)), x))
-    return select(is_nan(y), y, larger)
+    return select(x < y, y, select(s.equal(x, y), bitcast(bitcast(x) & bitcast(y)), x))
+
+
+def smaller(x: Scalar, y: Scalar) -> Scalar:
+    """Of two zeros the negative one; x where either is NaN."""
+    if not x.dtype.is_float:
+        return select(y < x, y, x)
+    return select(y < x, y, select(s.equal(x, y), bitcast(bitcast(x) | bitcast(y)), x))
+
+
+def maximum(x: Scalar, y: Scalar) -> Scalar:
+    """IEEE 754-2019 maximum: NaN wins, and of two zeros the positive one."""
+    return select(is_nan(y), y, larger(x, y)) if x.dtype.is_float else larger(x, y)
 
 
 def minimum(x: Scalar, y: Scalar) -> Scalar:
     """IEEE 754-2019 minimum: NaN wins, and of two zeros the negative one."""
-    if not x.dtype.is_float:
-        return select(y < x, y, x)
-    smaller = select(y < x, y, select(s.equal(x, y), bitcast(bitcast(x) | bitcast(y)), x))
-    return select(is_nan(y), y, smaller)
+    return select(is_nan(y), y, smaller(x, y)) if x.dtype.is_float else smaller(x, y)
+
+
+def fmax(x: Scalar, y: Scalar) -> Scalar:
+    """As maximum, but a number wins over NaN."""
+    return select(is_nan(x), y, larger(x, y)) if x.dtype.is_float else larger(x, y)
+
+
+def fmin(x: Scalar, y: Scalar) -> Scalar:
+    """As minimum, but a number wins over NaN."""
+    return select(is_nan(x), y, smaller(x, y)) if x.dtype.is_float else smaller(x, y)
 
 
 def clip(x: Scalar, low: Scalar, high: Scalar) -> Scalar:
@@ -56,8 +74,17 @@ def relu(x: Scalar) -> Scalar:
     return select(x <= 0.0, 0.0, x)
 
 
+def heaviside(x: Scalar, middle: Scalar) -> Scalar:
+    """0 below and 1 above 0, `middle` at 0; a NaN falls through every comparison and stays."""
+    return select(x < 0.0, 0.0, select(x > 0.0, 1.0, select(s.equal(x, 0.0), middle, x)))
+
+
+def copysign(x: Scalar, y: Scalar) -> Scalar:
+    """The magnitude of x with the sign bit of y."""
+    sign_bit = -(2 ** (8 * x.dtype.itemsize - 1))
+    return bitcast(bitcast(abs(x)) | (bitcast(y) & sign_bit))
+
+
 def trunc(x: Scalar) -> Scalar:
     """floor of the magnitude with the sign of x, so that -0.5 gives -0."""
-    magnitude = s.floor(abs(x))
-    sign_bit = bitcast(x) & -(2 ** (8 * x.dtype.itemsize - 1))
-    return bitcast(bitcast(magnitude) | sign_bit)
+    return copysign(s.floor(abs(x)), x)

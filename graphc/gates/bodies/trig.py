@@ -1,17 +1,33 @@
-"""Bodies of sine and cosine.
+"""Bodies of sine, cosine, tangent and sinc.
 
 |x| = n pi/2 + r with n the nearest integer, |r| <= pi/4: then a minimax polynomial of sin r or cos
-r, by the last two bits of n. Up to n = 2^20 (2^16 in f32) the reduction is Cody and Waite's; for
-larger arguments, Payne and Hanek's in integers, in gates of its own behind `rare`.
+r, by the last two bits of n. The tangent takes the nearest multiple of pi/16, for a shorter
+polynomial. Up to n = 2^20 (2^16 in f32) the reduction is Cody and Waite's; for larger arguments,
+Payne and Hanek's in integers, in gates of its own behind `rare`.
 """
 
 from __future__ import annotations
 
-from graphc.gates.bodies.exp import nearest_integer, polynomial
-from graphc.ir.scalar import Scalar, bitcast, constant, convert, equal, fma, lshr, rare, select
+import math
+
+from graphc.gates.bodies.exp import ALMOST_X, nearest_integer, polynomial
+from graphc.ir.scalar import (
+    Scalar,
+    bitcast,
+    constant,
+    convert,
+    equal,
+    floor,
+    fma,
+    lookup,
+    lshr,
+    rare,
+    select,
+)
 from graphc.ir.types import f32, f64
 
 TWO_OVER_PI = 0.6366197723675814
+SIXTEEN_OVER_PI = 8 * TWO_OVER_PI
 LARGEST = {f64: 1.6e6, f32: 1.0e5}  # the last argument of the fast reduction
 HALF_PI = {
     f64: (1.5707963267948966, 6.12323399538461e-17, 3.5215598651832e-27),  # generate.py HALF_PI_F64
@@ -48,6 +64,87 @@ COS = {
         2.4430725e-05,
     ),
 }
+PI_16 = {
+    f64: (  # generate.py PI_16_F64
+        0.19634954084936207, 7.654042492615175e-18, 2.0557821170405322e-27,
+    ),
+    f32: (  # generate.py PI_16_F32
+        0.19634955, -5.4639235e-09, -2.1439056e-16,
+    ),
+}  # fmt: skip
+TAN = {
+    f64: (  # generate.py TAN_F64: error 2^-59.1
+        0.33333333333334086, 0.1333333333222837, 0.05396825923128157, 0.02186839509618682,
+        0.00896623622256328,
+    ),
+    f32: (  # generate.py TAN_F32: error 2^-29.0
+        0.33333117, 0.13406008,
+    ),
+}  # fmt: skip
+# Rows of s and of c with s/c = tan(k pi/16).
+TAN_POINTS = {
+    f64: (  # generate.py TAN_POINTS_F64
+        (
+            0.0, 0.19725061626362464, 0.4138532997227156, 0.6650842742625529, 1.0,
+            0.9953689575195312, 0.9991302490234375, 0.9916458129882812, 1.0, 0.9916458129882812,
+            0.9991302490234375, 0.9953689575195312, 1.0, 0.6650842742625529, 0.4138532997227156,
+            0.19725061626362464,
+        ),
+        (
+            1.0, 0.9916458129882812, 0.9991302490234375, 0.9953689575195312, 1.0,
+            0.6650842742625529, 0.4138532997227156, 0.19725061626362464, 0.0, -0.19725061626362464,
+            -0.4138532997227156, -0.6650842742625529, -1.0, -0.9953689575195312,
+            -0.9991302490234375, -0.9916458129882812,
+        ),
+    ),
+    f32: (  # generate.py TAN_POINTS_F32
+        (
+            0.0, 0.19621335, 0.4141472, 0.6584852, 1.0, 0.9854927, 0.9998398, 0.9864311, 1.0,
+            0.9864311, 0.9998398, 0.9854927, 1.0, 0.6584852, 0.4141472, 0.19621335,
+        ),
+        (
+            1.0, 0.9864311, 0.9998398, 0.9854927, 1.0, 0.6584852, 0.4141472, 0.19621335, 0.0,
+            -0.19621335, -0.4141472, -0.6584852, -1.0, -0.9854927, -0.9998398, -0.9864311,
+        ),
+    ),
+}  # fmt: skip
+SIN_PI = {  # of (sin(pi r)/pi - r) / r^3 in r^2
+    f64: (  # generate.py SIN_PI_F64: error 2^-58.0
+        -1.644934066848223, 0.8117424252823006, -0.1907518240125763, 0.026147842588882145,
+        -0.002345954867193604, 0.00014693066616466375,
+    ),
+    f32: (  # generate.py SIN_PI_F32: error 2^-28.0
+        -1.6449329, 0.8116271, -0.18759932,
+    ),
+}  # fmt: skip
+COS_PI = {  # of (cos(pi r) - 1) / (pi r^2) in r^2
+    f64: (  # generate.py COS_PI_F64: error 2^-62.3
+        -1.5707963267948966, 1.2919281950124717, -0.4250273399771733, 0.07490806603647544,
+        -0.008214584988125957, 0.0006141458037268745, -3.286239361703277e-05,
+    ),
+    f32: (  # generate.py COS_PI_F32: error 2^-30.9
+        -1.5707964, 1.2919317, -0.42509395, 0.07474031,
+    ),
+}  # fmt: skip
+SINC_SLOPE = {  # of sinc'(x) / x in x^2
+    f64: (  # generate.py SINC_SLOPE_F64: error 2^-55.5
+        -3.289868133696453, 3.2469697011333842, -1.1445109447300108, 0.20918278246276506,
+        -0.023460809138021517, 0.0017811352445912892, -9.761404004278046e-05, 3.931703424445219e-06,
+        -1.2116653252138857e-08,
+    ),
+    f32: (  # generate.py SINC_SLOPE_F32: error 2^-27.5
+        -3.289868, 3.2469673, -1.1444571, 0.20874919, -0.022003083,
+    ),
+}  # fmt: skip
+INVERSE_PI = {
+    f64: (  # generate.py INVERSE_PI_F64
+        0.3183098861837907, -1.9678676675182486e-17,
+    ),
+    f32: (  # generate.py INVERSE_PI_F32
+        0.31830987, 1.28412765e-08,
+    ),
+}  # fmt: skip
+SINC_ONE = {f64: 2.0**-30, f32: 2.0**-15}  # sinc rounds to 1 below
 # 2/pi as a binary fraction in words of 64 bits, the first one being the 64 bits after the point.
 WORDS = (  # generate.py TWO_OVER_PI
     -6703182060581546711,
@@ -90,16 +187,54 @@ def cos(x: Scalar) -> Scalar:
     return rare(a > LARGEST[x.dtype], cos_huge, (x,), result)
 
 
-def reduced(a: Scalar, extra: int = 0) -> tuple[Scalar, Scalar, Scalar]:
-    """(r, r_low, a pattern whose lowest bits are n + extra) with a = n pi/2 + r + r_low."""
-    n, bits = nearest_integer(a, TWO_OVER_PI, extra)
-    p1, p2, p3 = HALF_PI[a.dtype]
+def tan(x: Scalar) -> Scalar:
+    from graphc.gates.trigonometric import tan_huge
+
+    ty = x.dtype
+    r, r_low, k = reduced(x, 0, SIXTEEN_OVER_PI, PI_16[ty])
+    a = abs(x)
+    result = select(a < ALMOST_X[ty], x, tangent(r, r_low, k))  # -0, too
+    return rare(a > LARGEST[ty], tan_huge, (x,), result)
+
+
+def tangent(r: Scalar, r_low: Scalar, k: Scalar) -> Scalar:
+    """tan(k pi/16 + r + r_low) = (s + c t) / (c - s t) with t = tan(r + r_low), s/c = tan(k pi/16).
+
+    s/c is exact to a thousandth of an ulp.
+    """
+    s, c = (lookup(k, row) for row in TAN_POINTS[r.dtype])
+    z = r * r
+    tail = fma(z * r, polynomial(z, z * z, TAN[r.dtype]), r_low)
+    t = r + tail
+    numerator, denominator = fma(c, t, s), fma(-s, t, c)
+    reciprocal = 1.0 / denominator
+    q = numerator * reciprocal
+    # What is left of the numerator after this first quotient. Both have been rounded, and so was t:
+    # the errors are what the exact s + c (r + tail) and c - s (r + tail) have above them.
+    error = fma(c, r, s - numerator)
+    of_denominator = fma(-s, r, c - denominator)
+    left = fma(-q, denominator, numerator) + fma(-q, of_denominator, error)
+    return fma(fma(tail, fma(q, s, c), left), reciprocal, q)
+
+
+def reduced(
+    a: Scalar,
+    extra: int = 0,
+    inverse: float = TWO_OVER_PI,
+    parts: tuple[float, float, float] | None = None,
+) -> tuple[Scalar, Scalar, Scalar]:
+    """(r, r_low, a pattern whose lowest bits are n + extra) with a = n p + r + r_low.
+
+    p is pi/2, or the sum of `parts`; n is the integer nearest to a/p.
+    """
+    n, bits = nearest_integer(a, inverse, extra)
+    p1, p2, p3 = parts or HALF_PI[a.dtype]
     first = fma(
         n, -p1, a
     )  # exact: both are multiples of the last bit of p1, and they nearly cancel
     if a.dtype is f64:
-        # n p2 is exact: p2 has 33 bits. So is what is subtracted from `first`, and what rounding
-        # lost.
+        # n p2 is exact, by the few bits of p2. So is what is subtracted from `first`, and what
+        # rounding lost.
         r = fma(n, -p2, first)
         return r, fma(n, -p3, fma(n, -p2, first - r)), bits
     # f32 has too few bits for that: the product is rounded, and its error taken along.
@@ -130,6 +265,61 @@ def signed(magnitude: Scalar, quadrant: Scalar, flip: Scalar | None = None) -> S
     return bitcast(bitcast(magnitude) ^ (sign & -(2 ** (width - 1))))
 
 
+# -- sin(pi x) / (pi x) ---------------------------------------------------------------------
+
+
+def sinc(x: Scalar) -> Scalar:
+    """1 at 0, NaN at infinities, and exact to the last bits next to its zeros."""
+    a = abs(x)
+    sine, cosine, quadrant = sine_and_cosine_of_pi(a)
+    even = equal(quadrant & 1, 0)
+    h, h_low = (select(even, s, c) for s, c in zip(sine, cosine, strict=True))
+    total = h + h_low
+    total_low = h_low - (total - h)
+    # A first quotient q, then what is left of the numerator, divided, too.
+    reciprocal = 1.0 / a
+    q = total * reciprocal
+    left = fma(-q, a, total) + total_low
+    result = signed(fma(left, reciprocal, q), quadrant)
+    return select(a < SINC_ONE[x.dtype], 1.0, result)
+
+
+def sinc_partial(x: Scalar) -> Scalar:
+    """cos(pi x)/x - sin(pi x)/(pi x^2); a series up to 1/2, where these two cancel."""
+    a = abs(x)
+    sine, cosine, quadrant = sine_and_cosine_of_pi(a)
+    even = equal(quadrant & 1, 0)
+    # sin(pi x)/pi and cos(pi x)/pi, but for a sign.
+    h, h_low = (select(even, s, c) for s, c in zip(sine, cosine, strict=True))
+    g, g_low = (select(even, c, -s) for s, c in zip(sine, cosine, strict=True))
+    reciprocal = 1.0 / a
+    far = fma(g, math.pi, fma(g_low, math.pi, (h + h_low) * -reciprocal)) * reciprocal
+    z = x * x
+    near = x * polynomial(z, z * z, SINC_SLOPE[x.dtype])
+    return select(a < 0.5, near, signed(far, quadrant, bitcast(x)))
+
+
+def sine_and_cosine_of_pi(
+    a: Scalar,
+) -> tuple[tuple[Scalar, Scalar], tuple[Scalar, Scalar], Scalar]:
+    """sin(pi r)/pi and cos(pi r)/pi as sums of two, and a pattern with n, for a = n/2 + r >= 0.
+
+    The reduction is exact for every a; n is right modulo 4.
+    """
+    within_two = fma(floor(a * 0.5), -2.0, a)
+    n, quadrant = nearest_integer(within_two, 2.0)
+    r = fma(n, -0.5, within_two)
+    z = r * r
+    zz = z * z
+    sine = r, (z * r) * polynomial(z, zz, SIN_PI[a.dtype])
+    # 1/pi - pi/2 z, what rounding that and z lost, and the rest of the series.
+    one, one_low = INVERSE_PI[a.dtype]
+    slope, *rest = COS_PI[a.dtype]
+    upper = fma(z, slope, one)
+    lost = fma(fma(r, r, -z), slope, fma(z, slope, one - upper) + one_low)
+    return sine, (upper, fma(zz, polynomial(z, zz, rest), lost)), quadrant
+
+
 # -- arguments of any size ------------------------------------------------------------------
 
 
@@ -139,6 +329,14 @@ def sin_huge(x: Scalar) -> Scalar:
 
 def cos_huge(x: Scalar) -> Scalar:
     return _huge(x, 1)
+
+
+def tan_huge(x: Scalar) -> Scalar:
+    a = abs(convert(x, f64))
+    half_r, half_low, n = reduced_exactly(a)
+    r, r_low, k = reduced(half_r, 0, SIXTEEN_OVER_PI, PI_16[f64])
+    result = signed(tangent(r, r_low + half_low, k + (n << 3)), n & 0, bitcast(convert(x, f64)))
+    return convert(select(a < float("inf"), result, float("nan")), x.dtype)
 
 
 def _huge(x: Scalar, extra: int) -> Scalar:

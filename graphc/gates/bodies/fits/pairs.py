@@ -1,0 +1,85 @@
+"""Tables of logaddexp and logaddexp2: e^y and 2^y for y <= 0, log(1 + e) for 0 <= e <= 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import mpmath as mp
+
+from graphc.gates.bodies.fits.elementary import exp2_tail, exp_tail
+from graphc.gates.bodies.generate import PRECISION, fit, rounded, split
+
+ENTRIES = {"f64": 16, "f32": 32}  # what one lookup takes
+STEP = {"f64": mp.mpf(2) ** -43, "f32": mp.mpf(2) ** -23}  # between candidates for C
+
+
+@cache
+def points(name: str, dtype: str) -> tuple[list, list]:
+    """(C, T): C near 1/(1 + e) for e at equal distances from 0 to 1, T = -log C.
+
+    Chosen (Gal 1986) so that T is a float to 2^-9 of its last place: no low part is needed.
+    """
+    last = ENTRIES[dtype] - 1
+    c, t = [mp.mpf(1)], [mp.mpf(0)]
+    for i in range(1, last + 1):
+        for j in range(100_000):
+            shift = (j + 1) // 2 * (-1) ** j * STEP[dtype]
+            middle = rounded((1 + shift) / (1 + mp.mpf(i) / last), dtype)
+            exact = -mp.log(middle) / unit(name)
+            near = rounded(exact, dtype)
+            if abs(near - exact) < mp.mpf(2) ** (mp.frexp(near)[1] - PRECISION[dtype] - 9):
+                break
+        c.append(middle)
+        t.append(near)
+    return c, t
+
+
+def unit(name: str) -> mp.mpf:
+    """The logarithm of the base."""
+    return mp.ln2 if name == "LOG2P" else mp.mpf(1)
+
+
+def tail(name: str, terms: int, dtype: str) -> tuple[list, float]:
+    """(log(1 + g) - g) / g^2 for e C = 1 + g, in the base."""
+    most = mp.mpf(1) / (2 * (ENTRIES[dtype] - 1)) * mp.mpf("1.01")
+    f = lambda g: ((mp.log1p(g) - g) / g**2 if g else mp.mpf(-1) / 2) / unit(name)
+    return fit(f, lambda g: abs(g) * unit(name), terms, -most, most, dtype)
+
+
+def root(i: int, dtype: str) -> mp.mpf:
+    return mp.mpf(2) ** (mp.mpf(i) / ENTRIES[dtype])
+
+
+def roots(dtype: str) -> list:
+    """2^(i/16) (f32: 2^(i/32)), rounded."""
+    return [rounded(root(i, dtype), dtype) for i in range(ENTRIES[dtype])]
+
+
+def lost(dtype: str) -> list:
+    """What rounding lost, relatively."""
+    exact = [root(i, dtype) for i in range(ENTRIES[dtype])]
+    return [rounded(e / rounded(e, dtype) - 1, dtype) for e in exact]
+
+
+def scale_pair(dtype: str) -> list:
+    """1 / ln 2 as the sum of two numbers of the dtype."""
+    high = rounded(1 / mp.ln2, dtype)
+    return [high, rounded(1 / mp.ln2 - high, dtype)]
+
+
+TABLES: dict[str, Callable[[], tuple[list, float]]] = {}
+for _dtype, _terms in (("f64", 8), ("f32", 3)):
+    for _name in ("LOG1P", "LOG2P"):
+        _end = _dtype.upper()
+        TABLES |= {
+            f"{_name}_C_{_end}": lambda n=_name, d=_dtype: (points(n, d)[0], 0.0),
+            f"{_name}_T_{_end}": lambda n=_name, d=_dtype: (points(n, d)[1], 0.0),
+            f"{_name}_{_end}": lambda n=_name, d=_dtype, k=_terms: tail(n, k, d),
+        }
+    TABLES[f"LOG2_E_PAIR_{_end}"] = lambda d=_dtype: (scale_pair(d), 0.0)
+    TABLES[f"ROOTS_LOST_{_end}"] = lambda d=_dtype: (lost(d), 0.0)
+TABLES["ROOTS_F32"] = lambda: (roots("f32"), 0.0)
+TABLES["EXP_NEAR_F32"] = lambda: fit(exp_tail, lambda r: r**2, 2, -0.011, 0.011, "f32")
+TABLES["EXP2_NEAR_F32"] = lambda: fit(exp2_tail, abs, 3, -0.0158, 0.0158, "f32")
+TABLES["LN2_SHORT_F32"] = lambda: (split(mp.ln2, (11,), "f32"), 0.0)
