@@ -9,7 +9,7 @@ from graphc.gates.bodies import arc as arc_bodies
 from graphc.gates.bodies import roots as root_bodies
 from graphc.gates.bodies import trig as trig_bodies
 from graphc.gates.elementwise import Elementwise, eq, gate, where
-from graphc.gates.roots import rsqrt
+from graphc.gates.roots import hypot, rsqrt
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Value
@@ -58,14 +58,15 @@ atan2 = gate(
 atan2_partial: Elementwise = gate(
     "atan2_partial", "x/(x^2+y^2), the derivative of atan2(y, x) by y; 0 at (0, 0).",
     body=root_bodies.atan2_partial, sym="x/(x**2 + y**2)",
-    partials=lambda out, y, x: _atan2_second(out, atan2_partial(x, y)), domain=(-4, 4),
+    partials=lambda out, y, x: _atan2_second(out, y, x), domain=(-4, 4),
     edges=(0.0,), ulp=4.0,
 )  # fmt: skip
 
 
-def _atan2_second(p: Value, q: Value) -> tuple[Value, Value]:
-    """Of p = x/(x^2+y^2) by y and by x, with q = y/(x^2+y^2)."""
-    return -2 * p * q, (q - p) * (q + p)
+def _atan2_second(p: Value, y: Value, x: Value) -> tuple[Value, Value]:
+    """Of p = x/h^2 by y and by x, h^2 = x^2 + y^2: -2 x y/h^4 and (y^2 - x^2)/h^4."""
+    h = hypot(x, y)
+    return -2 * p * atan2_partial(x, y), ((y - x) / h) * ((y + x) / h) / h / h
 
 
 asin = gate(

@@ -61,7 +61,7 @@ def errors(got: Array, exact: Array, dtype: Any, scale: Array | None = None) -> 
             near = np.isinf(w) & (abs(e) < above) & (np.signbit(w) == np.signbit(e))
             unit = above * exact.dtype.type(2) ** (-1 - np.finfo(dtype).nmant)
             result[odd] = np.where(same, 0, np.where(near, (above - abs(e)) / unit, np.inf))
-    return result.astype(np.float64)
+        return result.astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -427,7 +427,8 @@ def check_instruction_sets(case: Case, tally: Tally, alone: bool = True) -> None
 def main(count: int = 10_000_000, full: bool = True, only: str = "") -> int:
     """Check all gates and print what was found; 1 if a bit differs.
 
-    count: placements in all. full: instruction sets on 20,000 points a gate and the value alone, too; else on 2,000.
+    count: placements in all. full: instruction sets on 20,000 points a gate, and the value alone,
+    too; else on 2,000.
     """
     tally = Tally()
     chosen = cases(only)

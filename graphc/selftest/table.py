@@ -24,7 +24,8 @@ The worst error of each function and of its derivatives, in units of the last pl
 `python -m graphc.selftest --ulp` finds it, with the argument where it stands. float32 is tried at
 every pattern (every 193rd in a short run) and judged by float64; float64 is tried at all exponents
 and around breakpoints and judged by long double; mpmath judges the worst of both. Where a function
-crosses zero by cancellation, the unit is that of its largest addend. Peers get the same arguments.
+crosses zero by cancellation, the unit is that of its largest addend. Peers get the same arguments;
+the largest errors of JAX are of subnormal numbers, which it takes for 0.
 
 """
 

@@ -100,7 +100,7 @@ def by_dtype(
 def lgamma(x: Scalar) -> Scalar:
     from graphc.gates.gamma import lgamma_negative
 
-    result = by_dtype(x, lambda v: with_low(*lgamma_pair(v)), lgamma_short)
+    result = by_dtype(x, lambda v: with_low(*half_lgamma(v)) * 2.0, lgamma_short)
     return rare(x < 0.0, lgamma_negative, (x,), result)
 
 
@@ -116,34 +116,37 @@ def lgamma_places(x: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
     return below, near, z, z - 1.0, p
 
 
-def lgamma_pair(x: Scalar, shifted: bool = False) -> tuple[Scalar, Scalar]:
-    """log gamma(x), or where `shifted` and x < 1 log gamma(x + 1), as a sum of two floats."""
+def half_lgamma(x: Scalar, shifted: bool = False) -> tuple[Scalar, Scalar]:
+    """log gamma(x) / 2, or where `shifted` and x < 1 log gamma(x + 1) / 2, as a sum of two floats.
+
+    The half, so that what comes before the last rounding does not overflow.
+    """
     below, near, z, z_less, p = lgamma_places(x)
-    sign = constant(x, 1.0)
+    half = constant(x, 0.5)
     if shifted:
         p = select(below, 1.0, p)
     else:
-        sign = select(below, -1.0, sign)
+        half = select(below, -0.5, half)
     # Near: z (z - 1) (c + t q(t)), which vanishes at both ends; both factors are exact.
     t = z - 0.5
-    c, c_low = LGAMMA_NEAR[:2]
-    q = polynomial(t, t * t, LGAMMA_NEAR[2:])
+    c, c_low, *rest = (v / 2 for v in LGAMMA_NEAR)
+    q = polynomial(t, t * t, rest)
     factor = fma(t, q, c)
     factor_low = fma(t, q, c - factor) + c_low
     zz = z * z_less
     zz_low = fma(z, z_less, -zz)
     # Far: (x - 1/2) (log x - 1) + (log(2 pi) - 1)/2 + w(1/x^2)/x.
     r = 1.0 / x
-    series = polynomial(rr := r * r, rr * rr, LGAMMA_FAR)
-    # Either is a product, of a number and a logarithm, and what comes to it, a product, too.
+    rr = r * r
+    series = polynomial(rr, rr * rr, [v / 2 for v in LGAMMA_FAR])
+    # Either is a product of a number and a logarithm, and what comes to it, a product, too.
     first, second = select(near, zz, r), select(near, factor, series)
-    extra = fma(first, second, select(near, 0.0, constant(x, LGAMMA_CONSTANT[0])))
-    extra_low = select(
-        near, fma(zz, factor, -extra) + fma(zz, factor_low, zz_low * factor), LGAMMA_CONSTANT[1]
-    )
+    extra = fma(first, second, select(near, 0.0, constant(x, LGAMMA_CONSTANT[0] / 2)))
+    lost = fma(zz, factor, -extra) + fma(zz, factor_low, zz_low * factor)
+    extra_low = select(near, lost, LGAMMA_CONSTANT[1] / 2)
     log_p, log_low = log_pair(p)
     log_p = log_p - select(near, 0.0, constant(x, 1.0))  # exact
-    multiple = select(near, sign, x - 0.5)
+    multiple = select(near, half, fma(x, 0.5, -0.25))
     main = multiple * log_p
     main_low = fma(multiple, log_low, fma(multiple, log_p, -main))
     # |main| is 0 or not much below `extra`.
@@ -157,7 +160,8 @@ def lgamma_short(x: Scalar) -> Scalar:
     t = z - 0.5
     factor = polynomial(t, t * t, LGAMMA_NEAR_SHORT)
     r = 1.0 / x
-    series = polynomial(rr := r * r, rr * rr, LGAMMA_FAR_SHORT)
+    rr = r * r
+    series = polynomial(rr, rr * rr, LGAMMA_FAR_SHORT)
     first, second = select(near, z * z_less, r), select(near, factor, series)
     extra = fma(first, second, select(near, 0.0, constant(x, LGAMMA_CONSTANT[0])))
     multiple = select(near, select(below, -1.0, constant(x, 1.0)), x - 0.5)
@@ -175,9 +179,9 @@ def lgamma_negative(x: Scalar) -> Scalar:
     s = p * sine
     s_low = fma(p, sine, -s) + p * sine_low
     log_s, log_low = log_pair(s)
-    gamma, gamma_low = lgamma_pair(a, shifted=True)
-    total, lost = two_sum(log_s, gamma)
-    result = -with_low(total, lost + (log_low + gamma_low + s_low / s))
+    half, half_low = half_lgamma(a, shifted=True)
+    total, lost = two_sum(log_s, half * 2.0)
+    result = -with_low(total, lost + (fma(half_low, 2.0, log_low) + s_low / s))
     return convert(select(equal(rint(a), a), INF, result), x.dtype)
 
 
@@ -350,7 +354,10 @@ def tetragamma_positive(
 def tetragamma_negative(x: Scalar) -> Scalar:
     """tetragamma(1 + a) + 2 pi cot(pi a) (pi / sin(pi a))^2 at a = -x; NaN at the poles."""
     a = -convert(x, f64)
-    positive = tetragamma_positive(a + 1.0, TETRAGAMMA_NEAR, TETRAGAMMA_FAR)
+    y = a + 1.0
+    positive = tetragamma_positive(y, TETRAGAMMA_NEAR, TETRAGAMMA_FAR)
+    # What rounding y lost, times the derivative, which is the value by about -2/(y - 0.3).
+    positive = fma(positive * -2.0, (a - (y - 1.0)) / (y - 0.3), positive)
     square, square_low = cosecant_squared(a)
     cotangent, cotangent_low = cotangent_of_pi(a)
     main = cotangent * square

@@ -223,13 +223,13 @@ def softplus(x: Scalar) -> Scalar:
     d = e + 2.0
     v = e / d
     z = v * v
-    tail = fma(z, horner(z, LOG1P[x.dtype]), -e)
-    # What the rounding of e lost counts 1/(1 + e), about 1 - 3/2 v; what remains of the division,
-    # about -v.
+    # What remains of the division counts about -v; what the rounding of e lost, 1/(1 + e), which is
+    # about 1 - 3/2 v.
     e_low = scale(p_low, n)
     rest = fma(-v, e - (d - 2.0), fma(-v, d, e))
-    low = fma(-v, rest, e_low)
-    return e + (fma(v, fma(e_low, -1.5, tail), low) + select(x > 0.0, x, 0.0))
+    low = fma(-v, fma(e_low, 1.5, rest), e_low)
+    tail = fma(-v, e, fma(v * z, horner(z, LOG1P[x.dtype]), low))
+    return e + (tail + select(x > 0.0, x, 0.0))
 
 
 def softplus_partial(x: Scalar) -> Scalar:

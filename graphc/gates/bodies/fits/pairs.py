@@ -11,7 +11,7 @@ from graphc.gates.bodies.fits.elementary import exp2_tail, exp_tail
 from graphc.gates.bodies.generate import PRECISION, fit, rounded, split
 
 ENTRIES = {"f64": 16, "f32": 32}  # what one lookup takes
-STEP = {"f64": mp.mpf(2) ** -43, "f32": mp.mpf(2) ** -23}  # between candidates for C
+STEP = {"f64": 1.618 * 2.0**-40, "f32": 1.618 * 2.0**-23}  # between candidates for C
 
 
 @cache
@@ -24,11 +24,12 @@ def points(name: str, dtype: str) -> tuple[list, list]:
     c, t = [mp.mpf(1)], [mp.mpf(0)]
     for i in range(1, last + 1):
         for j in range(100_000):
-            shift = (j + 1) // 2 * (-1) ** j * STEP[dtype]
+            shift = (j + 1) // 2 * (-1) ** j * mp.mpf(STEP[dtype])
             middle = rounded((1 + shift) / (1 + mp.mpf(i) / last), dtype)
             exact = -mp.log(middle) / unit(name)
             near = rounded(exact, dtype)
-            if abs(near - exact) < mp.mpf(2) ** (mp.frexp(near)[1] - PRECISION[dtype] - 9):
+            short = middle >= 0.5  # so that C - 1 is exact
+            if short and abs(near - exact) < mp.mpf(2) ** (mp.frexp(near)[1] - PRECISION[dtype] - 9):
                 break
         c.append(middle)
         t.append(near)

@@ -90,14 +90,12 @@ ATAN_BOUNDS = [2.0**e * m for e in range(-4, 4) for m in (1, 1.5)][1:]
 def atan_points(dtype: str) -> tuple[Rows, float]:
     """c and atan c: 0 for |x| below 3/32, one in each half octave up to 12, almost inf beyond.
 
-    atan c is in the middle of the interval's angles, where those are short nearer to their lower
-    end, where an ulp is; and it is a float but for a thousandth of an ulp. The last c is the
-    tangent of the float next to pi/2.
+    atan c is a float but for a thousandth of an ulp (S. Gal, 1986). The last c is the tangent of
+    the float next to pi/2.
     """
     rows = [(mp.mpf(0), mp.mpf(0))]
     for low, high in zip(ATAN_BOUNDS, ATAN_BOUNDS[1:]):
-        share = mp.mpf(1) / (3 if low < 0.5 else 2)
-        middle = mp.tan((1 - share) * mp.atan(low) + share * mp.atan(high))
+        middle = mp.tan(middle_angle(mp.atan(low), mp.atan(high)))
         step = mp.mpf(2) ** (mp.frexp(middle)[1] - 16)
         near = ((mp.nint(middle / step) + i) * step for i in range(-300, 301))
         c = min(near, key=lambda c: off(mp.atan(c), dtype))
@@ -117,12 +115,22 @@ def atan2_points(dtype: str) -> tuple[Rows, float]:
     rows = []
     for k in range(7):
         low, high = max(k / mp.mpf(2) - blur, 0), (k + 1) / mp.mpf(2) + blur
-        middle = (mp.atan(2**-low) + mp.atan(2**-high)) / 2
-        near = ((mp.nint(middle / step) + i) * step for i in range(-300, 301))
+        middle = middle_angle(mp.atan(2**-high), mp.atan(2**-low))
+        near = ((mp.nint(middle / step) + i) * step for i in range(-40, 41))
         a = min(near, key=lambda a: off(mp.tan(a), dtype))
         rows.append((rounded(mp.tan(a), dtype), a))
     rows.append((mp.mpf(0), mp.mpf(0)))
     return [list(row) for row in zip(*rows)], 0.0
+
+
+def middle_angle(low: mp.mpf, high: mp.mpf) -> mp.mpf:
+    """The angle in an interval from which all others are the fewest of their own ulps away."""
+    octave = lambda x: mp.mpf(2) ** (mp.frexp(x)[1] - 1)
+    angles = [low + (high - low) * i / 64 for i in range(65)]
+    below_power = octave(high) * (1 - mp.mpf(2) ** -20)
+    felt = [low, high, *([below_power] if below_power > low else [])]
+    allowed = [a for a in angles if max(a - low, high - a) < 0.1025]
+    return min(allowed, key=lambda a: max(abs(r - a) / octave(r) for r in felt))
 
 
 def asin_table(terms: int, dtype: str) -> tuple[list, float]:
