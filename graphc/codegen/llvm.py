@@ -97,6 +97,8 @@ class Function:
         self.lines: list[str] = []
         self.count = 0
         self.block = "start"
+        # Machine operations since the last label, by what they compute: none is emitted twice.
+        self.computed: dict[tuple, str] = {}
 
     def close(self) -> None:
         body = [self.head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "}"]
@@ -130,6 +132,7 @@ class Function:
     def open_block(self, label: str) -> None:
         self.lines.append(f"{label}:")
         self.block = label
+        self.computed = {}
 
     def jump(self, label: str) -> None:
         self.say(f"br label %{label}")
@@ -202,8 +205,9 @@ class Function:
     def in_entry(self) -> Iterator[None]:
         """Straight-line code that every block may use."""
         before, self.lines = self.lines, self.entry
+        computed, self.computed = self.computed, {}
         yield
-        self.lines = before
+        self.lines, self.computed = before, computed
 
     # -- sizes --------------------------------------------------------------------------------------------------
 

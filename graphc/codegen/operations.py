@@ -41,12 +41,26 @@ _COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
 def emit_instruction(
     fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
 ) -> str:
-    """One instruction of the scalar language, on scalars or vectors of one width."""
-    dtype = ins.dtype
-    ty = register(dtype, width)
+    """One instruction of the scalar language, on scalars or vectors of one width.
+
+    What has been computed since the last label is not computed again: bodies of a value and of its
+    derivative share what they have in common.
+    """
     if ins.op == "const":
         assert isinstance(ins.attr, int)
-        return splat(literal(ins.attr, dtype), REGISTER[dtype.name], width)
+        return splat(literal(ins.attr, ins.dtype), REGISTER[ins.dtype.name], width)
+    key = (ins.op, ins.attr, *args, ins.dtype, width)
+    found = fn.computed.get(key)
+    if found is None:
+        found = fn.computed[key] = _emit(fn, ins, args, dtypes, width)
+    return found
+
+
+def _emit(
+    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+) -> str:
+    dtype = ins.dtype
+    ty = register(dtype, width)
     if ins.op == "call":
         return emit_call(fn, str(ins.attr), args, dtypes, dtype, width)
     if ins.op == "rare":
@@ -159,6 +173,7 @@ def _rare(
     ty = register(ins.dtype, width)
     condition, default, *operands = args
     before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
+    computed = fn.computed
     fn.branch(fn.any_lane(condition, width), yes, after)
     fn.open_block(yes)
     # A call, so that its constants do not take the registers of those that are used all the time.
@@ -168,6 +183,7 @@ def _rare(
     end = fn.block
     fn.jump(after)
     fn.open_block(after)
+    fn.computed = computed  # all of it lies before the branch
     merged, _ = fn.phi(ty, (default, before), (chosen, end))
     return merged
 

@@ -113,6 +113,7 @@ def _load() -> None:
     import graphc.gates.hyperbolic
     import graphc.gates.indexing
     import graphc.gates.movement
+    import graphc.gates.pairs
     import graphc.gates.reduction
     import graphc.gates.roots
     import graphc.gates.source

@@ -59,7 +59,10 @@ MACHINE: dict[str, tuple[int, str]] = {
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
     "scale": (2, "a * 2^floor(b), rounded once; a is NaN or 2^-40 to 2^40 or 0, |b| up to SCALED"),
     "exponent": (1, "floor(log2 |x|) as a float; -inf for 0, inf for infinities, NaN for NaN"),
-    "mantissa": (1, "x / 2^exponent; with the sign of x, 1 for zeros; 1 for inf; NaN for NaN, below 0"),
+    "mantissa": (
+        1,
+        "x / 2^exponent; with the sign of x, 1 for zeros; 1 for inf; NaN for NaN, below 0",
+    ),
     "lookup": (1, "the entry of a table of 2^k floats that the lowest k bits of an integer name"),
     "const": (0, "raw bits"),
 }

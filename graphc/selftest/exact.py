@@ -2,7 +2,7 @@
 
 In:   a gate's name.
 Out:  its `Exact`: value, partial derivatives and scales as functions of `(m, x, ...)` with m one of
-      the arithmetics in `arithmetic`, the points where code may change course, and the special values.
+      the arithmetics of `arithmetic`, where code may change course, and the special values.
 Invariant: nothing here comes from bodies, partials or code generation.
 
 A derivative is judged in units of the last place of itself, or, where it crosses zero by
@@ -398,7 +398,7 @@ _enter("log_ndtr", lambda m, x: m.log_ndtr(x), lambda m, x: m.mills(x),
 
 _enter("log_ndtr_partial", lambda m, x: m.mills(x), lambda m, x: -m.mills(x) * (x + m.mills(x)),
        scales=(lambda m, x: m.mills(x) * _largest(m, x, m.mills(x)),), breaks=_normal,
-       live=(-50, 10), higher=True)  # fmt: skip
+       live=(-50, 10), higher=True, slow=True)  # fmt: skip
 
 
 def _gelu_addends(m: Any, x: Any) -> tuple[Any, Any]:

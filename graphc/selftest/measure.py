@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.selftest.exact import Exact, Function
 from graphc.selftest.arithmetic import HAS_LONG, LONG, Bulk, Extended, evaluated
+from graphc.selftest.exact import Exact, Function
 from graphc.selftest.subjects import Subject
 
 Array = np.ndarray

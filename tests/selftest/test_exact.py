@@ -12,9 +12,9 @@ import pytest
 
 import graphc.selftest
 from graphc.selftest import points
+from graphc.selftest.arithmetic import HAS_LONG, Bulk, Extended, evaluated
 from graphc.selftest.exact import EXACT
 from graphc.selftest.measure import Judge, Point, errors
-from graphc.selftest.arithmetic import HAS_LONG, Bulk, Extended, evaluated
 
 FOLDER = Path(graphc.selftest.__file__).parent
 SLOW = {"lgamma", "digamma", "trigamma", "tetragamma", "erfinv", "erfinv_partial"}
@@ -131,7 +131,9 @@ FORBIDDEN = ("graphc.codegen", "graphc.gates", "graphc.transforms", "graphc.lowe
 
 
 def test_the_oracle_imports_nothing_of_what_it_judges():
-    code = "import sys\nimport graphc.selftest.exact, graphc.selftest.arithmetic\nprint(*sys.modules)"
+    code = (
+        "import sys\nimport graphc.selftest.exact, graphc.selftest.arithmetic\nprint(*sys.modules)"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -15,10 +15,10 @@ from graphc.ir.scalar import bitcast, select
 from graphc.ir.types import DTYPES, f64
 from graphc.selftest import points, run
 from graphc.selftest.__main__ import main
+from graphc.selftest.arithmetic import LONG
 from graphc.selftest.exact import EXACT, Exact, exact_of
 from graphc.selftest.lanes import faults, lane_faults, special_arguments, table_faults
 from graphc.selftest.measure import Judge, Tally, errors, scan, unit_of
-from graphc.selftest.arithmetic import LONG
 from graphc.selftest.run import Effort, gates_to_judge, measure_gate
 from graphc.selftest.subjects import Subject, compiled, jax_peer, judged_gates, numpy_peer
 from graphc.selftest.table import BEGIN, END, as_json, markdown, write_page

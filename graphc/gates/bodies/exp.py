@@ -44,31 +44,55 @@ EXP = {
         0.0013814354,
     ),
 }
-SIXTEENTHS = 1.5 * 2.0**48  # added, rounds to multiples of 1/16
-LN2_SHORT = (  # generate.py LN2_SHORT_F64
-    0.6931471805582987, 1.6465949582897082e-12,
-)  # fmt: skip
-EXP_NEAR = (  # generate.py EXP_NEAR_F64: error 2^-56.1
-    0.5000000000000006, 0.16666666664317326, 0.0416666666594216, 0.008333474987680407,
-    0.001388913324783435,
-)  # fmt: skip
+SIXTEENTHS = {f64: 1.5 * 2.0**48, f32: 1.5 * 2.0**19}  # added, rounds to multiples of 1/16
+LN2_SHORT = {
+    f64: (  # generate.py LN2_SHORT_F64
+        0.6931471805582987, 1.6465949582897082e-12,
+    ),
+    f32: (  # generate.py LN2_SHORT_16_F32
+        0.69311523, 3.1946183e-05,
+    ),
+}  # fmt: skip
+EXP_NEAR = {
+    f64: (  # generate.py EXP_NEAR_F64: error 2^-56.1
+        0.5000000000000006, 0.16666666664317326, 0.0416666666594216, 0.008333474987680407,
+        0.001388913324783435,
+    ),
+    f32: (  # generate.py EXP_NEAR_16_F32: error 2^-29.2
+        0.5000165, 0.16667067,
+    ),
+}  # fmt: skip
 EXP2_NEAR = (  # generate.py EXP2_NEAR_F64: error 2^-56.8
     0.693147180559947, 0.2402265069591011, 0.055504108651687034, 0.009618129105653588,
     0.0013333822956456008, 0.00015403819159655655,
 )  # fmt: skip
-ROOTS = (  # generate.py ROOTS_F64
-    1.0, 1.0442737824274138, 1.0905077326652577, 1.1387886347566916, 1.189207115002721,
-    1.241857812073484, 1.2968395546510096, 1.3542555469368927, 1.4142135623730951,
-    1.4768261459394993, 1.5422108254079407, 1.6104903319492543, 1.681792830507429,
-    1.7562521603732995, 1.8340080864093424, 1.9152065613971474,
-)  # fmt: skip
-ROOTS_LOW = (  # generate.py ROOTS_LOW_F64
-    0.0, 8.551889705537965e-17, -3.046782079812471e-17, 8.912812676025408e-17,
-    3.982015231465646e-17, 4.658027591836937e-17, 2.5382502794888315e-17,
-    7.70094837980299e-17, -9.667293313452913e-17, -3.483994556892796e-17,
-    7.949834809697621e-17, 2.4707192569797888e-17, 8.199010020581497e-17,
-    2.960140695448873e-17, 3.283107224245627e-17, -1.0619946056195963e-16,
-)  # fmt: skip
+ROOTS = {
+    f64: (  # generate.py ROOTS_F64
+        1.0, 1.0442737824274138, 1.0905077326652577, 1.1387886347566916, 1.189207115002721,
+        1.241857812073484, 1.2968395546510096, 1.3542555469368927, 1.4142135623730951,
+        1.4768261459394993, 1.5422108254079407, 1.6104903319492543, 1.681792830507429,
+        1.7562521603732995, 1.8340080864093424, 1.9152065613971474,
+    ),
+    f32: (  # generate.py ROOTS_F32
+        1.0, 1.0442737, 1.0905077, 1.1387886, 1.1892071, 1.2418578, 1.2968396, 1.3542556,
+        1.4142135, 1.4768262, 1.5422108, 1.6104903, 1.6817929, 1.7562522, 1.8340081,
+        1.9152066,
+    ),
+}  # fmt: skip
+ROOTS_LOW = {
+    f64: (  # generate.py ROOTS_LOW_F64
+        0.0, 8.551889705537965e-17, -3.046782079812471e-17, 8.912812676025408e-17,
+        3.982015231465646e-17, 4.658027591836937e-17, 2.5382502794888315e-17,
+        7.70094837980299e-17, -9.667293313452913e-17, -3.483994556892796e-17,
+        7.949834809697621e-17, 2.4707192569797888e-17, 8.199010020581497e-17,
+        2.960140695448873e-17, 3.283107224245627e-17, -1.0619946056195963e-16,
+    ),
+    f32: (  # generate.py ROOTS_LOW_F32
+        0.0, 4.83347e-08, -1.307754e-08, 5.3862223e-08, 3.7976353e-08, 4.496838e-08,
+        -4.0189995e-08, -1.0123349e-08, 2.4203235e-08, -4.500899e-08, 8.070905e-09,
+        9.836217e-09, -2.4755327e-08, -9.23577e-09, -1.1239278e-08, 9.845328e-09,
+    ),
+}  # fmt: skip
 EXP2_F32 = (  # generate.py EXP2_F32: error 2^-29.0
     0.6931472, 0.2402265, 0.05550411, 0.009618036, 0.0013333429, 0.00015467362, 1.5315334e-05,
 )  # fmt: skip
@@ -163,31 +187,11 @@ def exp_factors(
     return s, power_of_two(half, ty), power_of_two(bits - half, ty)
 
 
-def exp_sum(x: Scalar, x_low: Scalar | None = None) -> tuple[Scalar, Scalar, Scalar]:
-    """(t, u, n) with e^(x + x_low) = 2^floor(n) (t + u), |u| at most 0.022 t in f64.
-
-    x is within EXP_RANGE or NaN, x_low small beside 1.
-    """
-    return exp_sum_f32(x) if x.dtype is f32 else exp_sum_f64(x, x_low)
-
-
-def exp_sum_f64(x: Scalar, x_low: Scalar | None) -> tuple[Scalar, Scalar, Scalar]:
-    """t = 2^(i/16) from a table, which leaves a short series for the rest."""
-    # n = x / ln 2 rounded to a multiple of 1/16; the lowest four bits of the pattern are i.
-    shifted = fma(x, LOG2_E, SIXTEENTHS)
-    n = shifted - SIXTEENTHS
-    high, low = LN2_SHORT
-    r = fma(n, -low, fma(n, -high, x))
-    if x_low is not None:
-        r = r + x_low
-    # e^r = 1 + s
-    rr = r * r
-    s = fma(rr, polynomial(r, rr, EXP_NEAR), r)
-    t = lookup(bitcast(shifted), ROOTS)
-    return t, fma(t, s, lookup(bitcast(shifted), ROOTS_LOW)), n
-
-
-def exp_sum_f32(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+def exp_sum(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(t, u, n) with e^x = 2^floor(n) (t + u); x is within EXP_RANGE or NaN."""
+    if x.dtype is f64:
+        return exp_by_roots(x)
+    # In f32 a longer series is faster than a table.
     n, _ = nearest_integer(x, LOG2_E)
     high, low = LN2[f32]
     exact = fma(n, -high, x)
@@ -196,6 +200,24 @@ def exp_sum_f32(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     # The two parts of r are added anew, so that u does not inherit the rounding of r.
     rr = r * r
     return constant(x, 1.0), exact + fma(rr, polynomial(r, rr, EXP[f32]), step), n
+
+
+def exp_by_roots(x: Scalar, x_low: Scalar | None = None) -> tuple[Scalar, Scalar, Scalar]:
+    """The same for x + x_low, with a root of 2 for t: |u| is at most 0.022 t."""
+    # n = x / ln 2 rounded to a multiple of 1/16; the lowest four bits of the pattern are i, and t
+    # is 2^(i/16).
+    ty = x.dtype
+    shifted = fma(x, LOG2_E, SIXTEENTHS[ty])
+    n = shifted - SIXTEENTHS[ty]
+    high, low = LN2_SHORT[ty]
+    r = fma(n, -low, fma(n, -high, x))
+    if x_low is not None:
+        r = r + x_low
+    # e^r = 1 + s
+    rr = r * r
+    s = fma(rr, polynomial(r, rr, EXP_NEAR[ty]), r)
+    t = lookup(bitcast(shifted), ROOTS[ty])
+    return t, fma(t, s, lookup(bitcast(shifted), ROOTS_LOW[ty])), n
 
 
 def scaled_exp(x: Scalar, doublings: int = 0) -> Scalar:
@@ -211,12 +233,12 @@ def exp2(x: Scalar) -> Scalar:
         n, _ = nearest_integer(x, 1.0)
         r = x - n
         return scale(fma(r, polynomial(r, r * r, EXP2_F32), 1.0), n)
-    shifted = x + SIXTEENTHS
-    n = shifted - SIXTEENTHS
+    shifted = x + SIXTEENTHS[f64]
+    n = shifted - SIXTEENTHS[f64]
     r = x - n  # exact
     s = r * polynomial(r, r * r, EXP2_NEAR)  # 2^r - 1
-    t = lookup(bitcast(shifted), ROOTS)
-    return scale(t + fma(t, s, lookup(bitcast(shifted), ROOTS_LOW)), n)
+    t = lookup(bitcast(shifted), ROOTS[f64])
+    return scale(t + fma(t, s, lookup(bitcast(shifted), ROOTS_LOW[f64])), n)
 
 
 def exp(x: Scalar) -> Scalar:

@@ -106,7 +106,9 @@ def tables() -> dict[str, Callable[[], tuple[list, float]]]:
     """Every table by name: what makes its values, and their largest weighted error."""
     made: dict[str, Callable[[], tuple[list, float]]] = {}
     for module in pkgutil.iter_modules(fits.__path__):
-        made |= importlib.import_module(f"{fits.__name__}.{module.name}").TABLES
+        of_family = importlib.import_module(f"{fits.__name__}.{module.name}").TABLES
+        assert not made.keys() & of_family.keys(), "two tables have one name"
+        made |= of_family
     return made
 
 

@@ -1,29 +1,25 @@
-"""The bodies of power: x^y = exp(y log x), with the logarithm to about 64 bits.
+"""The bodies of power: x^y = exp(y log x), with the logarithm to 11 bits more than the dtype has.
 
 An error in y log x is one of the result's magnitude times it, and y log x has up to 10 bits before
 the point: hence sums of two floats, written `a` and `a_low` (|a_low| is at most about half an ulp
-of a). f32 is computed in f64, where plain operations are enough.
+of a).
 """
 
 from __future__ import annotations
 
 from graphc.gates.bodies.exp import (
-    LN2,
-    LOG2_E,
-    ROOTS,
-    SIXTEENTHS,
+    EXP_RANGE,
+    FRACTION_BITS,
     at_least,
     at_most,
-    exp_sum,
+    exp_by_roots,
     polynomial,
 )
-from graphc.gates.bodies.log import LN, log_parts
 from graphc.gates.bodies.log_tables import LN_C, LN_T, LN_TWO
 from graphc.ir.scalar import (
     Scalar,
     bitcast,
     constant,
-    convert,
     equal,
     exponent,
     floor,
@@ -38,29 +34,31 @@ from graphc.ir.scalar import (
 from graphc.ir.types import f32, f64
 
 INF = float("inf")
-LOG_CUBE = (  # generate.py LOG_CUBE_F64: error 2^-63.1
-    0.3333333333333333,
-    -0.2500000000000041,
-    0.20000000000042786,
-    -0.16666666665122642,
-    0.14285714155758927,
-    -0.12500000954797263,
-    0.1111126614525483,
-    -0.10001411313485502,
-    0.09034791331514073,
-    -0.07091254119027533,
-)
-LOG_BRIEF = (  # generate.py LOG_BRIEF_F64: error 2^-34.3
-    -0.4999999952470663,
-    0.33333343971206664,
-    -0.25001636744035965,
-    0.19999144379979492,
-    -0.15467085871060277,
-)
-EXP_BRIEF = (  # generate.py EXP_BRIEF_F64: error 2^-29.2
-    0.5000165351007716,
-    0.16667066072354098,
-)
+LOG_CUBE = {
+    f64: (  # generate.py LOG_CUBE_F64: error 2^-63.1
+        0.3333333333333333,
+        -0.2500000000000041,
+        0.20000000000042786,
+        -0.16666666665122642,
+        0.14285714155758927,
+        -0.12500000954797263,
+        0.1111126614525483,
+        -0.10001411313485502,
+        0.09034791331514073,
+        -0.07091254119027533,
+    ),
+    f32: (  # generate.py LOG_CUBE_F32: error 2^-32.8
+        0.3333334,
+        -0.25001115,
+        0.19997287,
+        -0.15533367,
+    ),
+}
+LN_LOW = (  # generate.py LN_LOW_F32  what -log c has beyond LN_T
+    0.0, 1.1985968e-10, 2.3405475e-10, -1.067696e-10, -2.6882052e-10, 8.645577e-10,
+    -1.9796842e-09, 2.9429204e-10, 3.909618e-11, 9.927854e-11, 4.51491e-11,
+    -1.4508168e-10, -3.9104173e-10, 1.15756564e-10, -3.868389e-10, 0.0,
+)  # fmt: skip
 
 
 def power(x: Scalar, y: Scalar) -> Scalar:
@@ -92,27 +90,26 @@ def power_special(x: Scalar, y: Scalar) -> Scalar:
 
 def of_magnitude(a: Scalar, y: Scalar) -> Scalar:
     """a^y for 0 < a < inf or NaN; anything for a = 1 with y infinite or NaN."""
-    return power_f32(a, y) if a.dtype is f32 else power_f64(a, y)
-
-
-def power_f64(a: Scalar, y: Scalar) -> Scalar:
+    ty = a.dtype
     log_a, log_low = log_pair(a)
     # v + v_low = y log a. Where v is out of the range of exp, v_low is left out: it may be NaN.
     v = y * log_a
     v_low = fma(y, log_low, fma(y, log_a, -v))
-    v_low = select(abs(v) < 800.0, v_low, 0.0)
-    t, u, n = exp_sum(at_most(at_least(v, -746.0), 710.0), v_low)
+    low, high = EXP_RANGE[ty]
+    v_low = select(abs(v) < -low, v_low, 0.0)
+    t, u, n = exp_by_roots(at_most(at_least(v, low), high), v_low)
     return scale(t + u, n)
 
 
 def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
     """log a as a sum of two floats, for 0 < a < inf or NaN."""
     # log a = head (1 + ratio) + log(1 + r + r_low), as in `log`, with r = m c - 1 to all its bits.
-    log_of_two, ratio = LN_TWO[f64]
+    ty = a.dtype
+    log_of_two, ratio = LN_TWO[ty]
     m = mantissa(a)
-    index = lshr(bitcast(m), 48)
-    c = lookup(index, LN_C[f64])
-    head = fma(exponent(a), log_of_two, lookup(index, LN_T[f64]))
+    index = lshr(bitcast(m), FRACTION_BITS[ty] - 4)
+    c = lookup(index, LN_C[ty])
+    head = fma(exponent(a), log_of_two, lookup(index, LN_T[ty]))
     product = m * c
     r_low = fma(m, c, -product)
     r = product - 1.0  # exact
@@ -122,26 +119,13 @@ def log_pair(a: Scalar) -> tuple[Scalar, Scalar]:
     first = head + r
     second = fma(square, -0.5, first)
     lost = ((head - first) + r) + fma(square, -0.5, first - second)
+    if ty is f32:  # too few c to choose from, for -log c to be as short as in f64
+        lost = lost + lookup(index, LN_LOW)
     lost = fma(head, ratio, lost) + fma(square - r, r_low, r_low)  # r_low / (1 + r)
     lost = fma(square_low, -0.5, lost)
-    lost = fma(r * square, polynomial(r, square, LOG_CUBE), lost)
+    lost = fma(r * square, polynomial(r, square, LOG_CUBE[ty]), lost)
     log_a = second + lost
     return log_a, (second - log_a) + lost
-
-
-def power_f32(a: Scalar, y: Scalar) -> Scalar:
-    """a^y in f64, rounded at the end: without care for the last bits in between."""
-    a, y = convert(a, f64), convert(y, f64)
-    _, _, r, head = log_parts(a, LN)
-    rr = r * r
-    log_a = head + fma(rr, polynomial(r, rr, LOG_BRIEF), r)
-    v = at_most(at_least(y * log_a, -110.0), 90.0)
-    shifted = fma(v, LOG2_E, SIXTEENTHS)
-    n = shifted - SIXTEENTHS
-    s = fma(n, -sum(LN2[f64]), v)
-    s = fma(s * s, fma(s, EXP_BRIEF[1], EXP_BRIEF[0]), s)
-    t = lookup(bitcast(shifted), ROOTS)
-    return convert(scale(fma(t, s, t), n), f32)
 
 
 def integer_power(x: Scalar, y: Scalar) -> Scalar:

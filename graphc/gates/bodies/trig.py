@@ -182,7 +182,9 @@ def cos(x: Scalar) -> Scalar:
     from graphc.gates.trigonometric import cos_huge
 
     a = abs(x)
-    r, r_low, quadrant = reduced(a, 1)
+    r, r_low, quadrant = reduced(a)
+    # cos a = sin(a + pi/2); up to here it is what `sin` computes, too.
+    quadrant = quadrant + 1
     result = signed(of_quadrant(r, r_low, quadrant), quadrant)
     return rare(a > LARGEST[x.dtype], cos_huge, (x,), result)
 
@@ -191,7 +193,7 @@ def tan(x: Scalar) -> Scalar:
     from graphc.gates.trigonometric import tan_huge
 
     ty = x.dtype
-    r, r_low, k = reduced(x, 0, SIXTEEN_OVER_PI, PI_16[ty])
+    r, r_low, k = reduced(x, SIXTEEN_OVER_PI, PI_16[ty])
     a = abs(x)
     result = select(a < ALMOST_X[ty], x, tangent(r, r_low, k))  # -0, too
     return rare(a > LARGEST[ty], tan_huge, (x,), result)
@@ -219,15 +221,14 @@ def tangent(r: Scalar, r_low: Scalar, k: Scalar) -> Scalar:
 
 def reduced(
     a: Scalar,
-    extra: int = 0,
     inverse: float = TWO_OVER_PI,
     parts: tuple[float, float, float] | None = None,
 ) -> tuple[Scalar, Scalar, Scalar]:
-    """(r, r_low, a pattern whose lowest bits are n + extra) with a = n p + r + r_low.
+    """(r, r_low, a pattern whose lowest bits are n) with a = n p + r + r_low.
 
     p is pi/2, or the sum of `parts`; n is the integer nearest to a/p.
     """
-    n, bits = nearest_integer(a, inverse, extra)
+    n, bits = nearest_integer(a, inverse)
     p1, p2, p3 = parts or HALF_PI[a.dtype]
     first = fma(
         n, -p1, a
@@ -334,7 +335,7 @@ def cos_huge(x: Scalar) -> Scalar:
 def tan_huge(x: Scalar) -> Scalar:
     a = abs(convert(x, f64))
     half_r, half_low, n = reduced_exactly(a)
-    r, r_low, k = reduced(half_r, 0, SIXTEEN_OVER_PI, PI_16[f64])
+    r, r_low, k = reduced(half_r, SIXTEEN_OVER_PI, PI_16[f64])
     result = signed(tangent(r, r_low + half_low, k + (n << 3)), n & 0, bitcast(convert(x, f64)))
     return convert(select(a < float("inf"), result, float("nan")), x.dtype)
 

@@ -76,10 +76,18 @@ LOW_BITS = {"f64": 42, "f32": 15}  # k ln 2 + T, with multiples of 2^-these, is 
 ENTRIES = 16
 
 
-def roots_of_two(low: bool) -> list:
+def roots_of_two(dtype: str, low: bool) -> list:
     """2^(i/16) rounded, or what rounding lost."""
     values = [mp.mpf(2) ** (mp.mpf(i) / ENTRIES) for i in range(ENTRIES)]
-    return [rounded(v - rounded(v, "f64"), "f64") if low else rounded(v, "f64") for v in values]
+    return [rounded(v - rounded(v, dtype), dtype) if low else rounded(v, dtype) for v in values]
+
+
+def lost_by_reciprocals(base: str, dtype: str) -> list:
+    """-log c - T (1 + ratio)"""
+    c, t = reciprocals(base, dtype)
+    _, ratio = log_of_two(base, dtype)
+    scale = mp.log(BASES[base])
+    return [rounded(-mp.log(a) / scale - b * (1 + ratio), dtype) for a, b in zip(c, t)]
 
 
 @cache
@@ -166,12 +174,16 @@ TABLES: dict[str, Callable[[], tuple[list, float]]] = {
     "EXP_NEAR_F64": lambda: fit(exp_tail, lambda r: r**2, 5, -0.0219, 0.0219, "f64"),
     "EXP2_NEAR_F64": lambda: fit(exp2_tail, abs, 6, -0.0315, 0.0315, "f64"),
     "LOG_CUBE_F64": lambda: fit(log_after_square, lambda r: r**2, 10, -1 / 32, 1 / 16, "f64"),
-    "LOG_BRIEF_F64": lambda: log_table_near_1("e", 5, "f64"),  # for f32 results
-    "EXP_BRIEF_F64": lambda: fit(exp_tail, lambda r: r**2, 2, -0.0219, 0.0219, "f64"),
+    "LOG_CUBE_F32": lambda: fit(log_after_square, lambda r: r**2, 4, -1 / 32, 1 / 16, "f32"),
+    "EXP_NEAR_16_F32": lambda: fit(exp_tail, lambda r: r**2, 2, -0.0219, 0.0219, "f32"),
+    "LN2_SHORT_16_F32": lambda: (split(mp.ln2, (12,), "f32"), 0.0),
+    "ROOTS_F32": lambda: (roots_of_two("f32", low=False), 0.0),
+    "ROOTS_LOW_F32": lambda: (roots_of_two("f32", low=True), 0.0),
+    "LN_LOW_F32": lambda: (lost_by_reciprocals("e", "f32"), 0.0),
     "EXP2_F32": lambda: fit(exp2_tail, abs, 7, -0.501, 0.501, "f32"),
     "LN2_SHORT_F64": lambda: (split(mp.ln2, (38,), "f64"), 0.0),
-    "ROOTS_F64": lambda: (roots_of_two(low=False), 0.0),
-    "ROOTS_LOW_F64": lambda: (roots_of_two(low=True), 0.0),
+    "ROOTS_F64": lambda: (roots_of_two("f64", low=False), 0.0),
+    "ROOTS_LOW_F64": lambda: (roots_of_two("f64", low=True), 0.0),
     "EXP_F32": lambda: exp_table(5, "f32"),
     "EXPM1_F64": lambda: expm1_table(11, "f64"),
     "EXPM1_F32": lambda: expm1_table(6, "f32"),

@@ -29,7 +29,9 @@ def points(name: str, dtype: str) -> tuple[list, list]:
             exact = -mp.log(middle) / unit(name)
             near = rounded(exact, dtype)
             short = middle >= 0.5  # so that C - 1 is exact
-            if short and abs(near - exact) < mp.mpf(2) ** (mp.frexp(near)[1] - PRECISION[dtype] - 9):
+            if short and abs(near - exact) < mp.mpf(2) ** (
+                mp.frexp(near)[1] - PRECISION[dtype] - 9
+            ):
                 break
         c.append(middle)
         t.append(near)
@@ -76,11 +78,11 @@ for _dtype, _terms in (("f64", 8), ("f32", 3)):
         TABLES |= {
             f"{_name}_C_{_end}": lambda n=_name, d=_dtype: (points(n, d)[0], 0.0),
             f"{_name}_T_{_end}": lambda n=_name, d=_dtype: (points(n, d)[1], 0.0),
-            f"{_name}_{_end}": lambda n=_name, d=_dtype, k=_terms: tail(n, k, d),
+            f"{_name}_TAIL_{_end}": lambda n=_name, d=_dtype, k=_terms: tail(n, k, d),
         }
     TABLES[f"LOG2_E_PAIR_{_end}"] = lambda d=_dtype: (scale_pair(d), 0.0)
     TABLES[f"ROOTS_LOST_{_end}"] = lambda d=_dtype: (lost(d), 0.0)
-TABLES["ROOTS_F32"] = lambda: (roots("f32"), 0.0)
+TABLES["ROOTS_32_F32"] = lambda: (roots("f32"), 0.0)
 TABLES["EXP_NEAR_F32"] = lambda: fit(exp_tail, lambda r: r**2, 2, -0.011, 0.011, "f32")
 TABLES["EXP2_NEAR_F32"] = lambda: fit(exp2_tail, abs, 3, -0.0158, 0.0158, "f32")
 TABLES["LN2_SHORT_F32"] = lambda: (split(mp.ln2, (11,), "f32"), 0.0)

@@ -54,7 +54,7 @@ def root_step(order: int) -> Function:
 Rows = list[list[mp.mpf]]
 
 TAN_Z = 0.00965  # (pi/32)^2, with a little room
-ATAN_Z = 0.0106  # of the largest (x - c)/(1 + c x) in `arc`, with a little room
+ATAN_Z = 0.0108  # of the largest (x - c)/(1 + c x) in `arc`, with a little room
 SQRT_E, CBRT_E = 0.0685, 0.1025  # largest errors 1 - x r^2 and 1 - x r^3 of the guesses in `roots`
 
 
