@@ -4,14 +4,16 @@ they must give.
 A `Draft` grows a graph node by node and runs each node's reference at once, so that it knows its
 values: indices are in bounds, sizes fit for every value of the symbolic ones, special values are
 there. Gates are dealt out in blocks: the graph of a producer block and a consumer block holds every
-pair that types allow, so that `BLOCKS**2` graphs hold every pair of gates that there is. What types
-allow is found by trying, on operands of every dtype and rank (`possible_pairs`).
+pair that types allow, so that the graphs of all blocks of a chunk hold every pair of its gates.
+Functions of floats, which are many and alike for the compiler, take part in turns (`taking_part`).
+What types allow is found by trying, on operands of every dtype and rank (`possible_pairs`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -37,6 +39,17 @@ from graphc.ir.types import (
 )
 
 BLOCK = 8  # gates in a block
+# The families whose gates are functions of floats, by the modules of their records.
+FUNCTIONS = (
+    "exponential",
+    "trigonometric",
+    "hyperbolic",
+    "roots",
+    "error",
+    "gamma",
+    "pairs",
+)
+TURNS = 4  # a function takes part once in so many chunks, as producer and as consumer
 ELEMENTS = 800  # at most, in any array
 LENGTHS = (1, 2, 3, 4, 5, 6, 2, 3, 4, 1, 7, 8, 9, 17, 33, 65, 0)
 SOURCES = ("input", "constant", "size", "iota")
@@ -689,16 +702,36 @@ def blocks_of(names, rng):
     return [order[i : i + BLOCK] for i in range(0, len(order), BLOCK)]
 
 
+def is_function(name):
+    """Whether a gate is one of the many that differ in their bodies alone."""
+    return Path(registry()[name].source.rsplit(":", 1)[0]).stem in FUNCTIONS
+
+
 @cache
-def count_of_blocks():
+def in_turn(names, turn):
+    """The gates whose turn it is: all but the functions, of which it is every `TURNS`th."""
+    functions = [n for n in names if is_function(n)]
+    resting = {n for i, n in enumerate(functions) if i % TURNS != turn}
+    return tuple(n for n in names if n not in resting)
+
+
+@cache
+def taking_part(chunk):
+    """(producers, consumers) of a chunk; the first TURNS**2 pair all functions."""
     producers, consumers = gates()
-    return -(-len(producers) // BLOCK), -(-len(consumers) // BLOCK)
+    return in_turn(producers, chunk % TURNS), in_turn(consumers, (chunk + chunk // TURNS) % TURNS)
 
 
-def per_chunk():
-    """How many graphs hold every pair once."""
-    rows, columns = count_of_blocks()
-    return rows * columns
+def pairs_of(chunk):
+    """The pairs that a chunk holds."""
+    producers, consumers = taking_part(chunk)
+    return {(p, c) for p in producers for c in consumers} & possible_pairs()
+
+
+def per_chunk(chunk):
+    """How many graphs hold every pair of a chunk once."""
+    rows, columns = dealt(chunk)
+    return len(rows) * len(columns)
 
 
 def random_sizes(rng):
@@ -712,7 +745,7 @@ def random_sizes(rng):
 def dealt(chunk):
     """The blocks of producers and of consumers of a chunk."""
     rng = np.random.default_rng([chunk, 7])
-    producers, consumers = gates()
+    producers, consumers = taking_part(chunk)
     return blocks_of(producers, rng), blocks_of(consumers, rng)
 
 
@@ -732,7 +765,9 @@ def directed(chunk, index):
 
 
 def holding(producer, consumer, chunk):
-    """The graph of a chunk that holds a pair."""
+    """The graph that holds a pair, of this chunk or of the next in which both take part."""
+    while not (producer in taking_part(chunk)[0] and consumer in taking_part(chunk)[1]):
+        chunk += 1
     rows, columns = dealt(chunk)
     row = next(i for i, names in enumerate(rows) if producer in names)
     column = next(i for i, names in enumerate(columns) if consumer in names)

@@ -1,17 +1,30 @@
 """Random graphs: every stage means what the reference means, bit for bit, with any optional pass
 left out.
 
-A chunk holds every possible pair of gates, one reading the other, at least once; there are twenty
-chunks. On failure the seed and a minimised graph are printed: `directed(chunk, index)` or
-`grown(seed)` make the whole graph again.
+A chunk holds every possible pair of its gates, one reading the other, at least once; there are
+twenty chunks, and in each a quarter of the smooth functions takes part. On failure the seed and a
+minimised graph are printed: `directed(chunk, index)` or `grown(seed)` make the whole graph again.
 """
+
+from collections import Counter
 
 import pytest
 
 from graphc.ir.types import f64
 from graphc.pipeline import Options
 from tests.random_checks import CHECKS, index_problem, minimised, outcome, report
-from tests.random_graphs import directed, gates, grown, holding, pairs_in, per_chunk, possible_pairs
+from tests.random_graphs import (
+    TURNS,
+    directed,
+    gates,
+    grown,
+    holding,
+    is_function,
+    pairs_in,
+    pairs_of,
+    per_chunk,
+    possible_pairs,
+)
 
 CHUNKS = 20
 GROWN = 8  # in a chunk
@@ -35,12 +48,22 @@ def run_of(number):
 
 def test_there_are_enough_graphs_and_pairs():
     """At least 2,000 graphs; nearly all pairs are possible, and every gate gives and takes."""
-    assert CHUNKS * per_chunk() >= 2000
+    assert sum(per_chunk(chunk) for chunk in range(CHUNKS)) >= 2000
     pairs = possible_pairs()
     producers, consumers = gates()
     assert len(pairs) > 0.75 * len(producers) * len(consumers)
     assert {p for p, _ in pairs} == set(producers)
     assert {c for _, c in pairs} == set(consumers)
+
+
+def test_chunks_hold_every_pair():
+    """Of two smooth functions once, of one and another gate five times, of others in each chunk."""
+    least = {0: CHUNKS, 1: CHUNKS // TURNS, 2: 1}
+    held = Counter(pair for chunk in range(CHUNKS) for pair in pairs_of(chunk))
+    for pair in possible_pairs():
+        assert held[pair] >= least[is_function(pair[0]) + is_function(pair[1])], pair
+    functions = [name for name in gates()[0] if is_function(name)]
+    assert {"exp", "sin", "tanh"} <= set(functions) and "add" not in functions
 
 
 def test_impossible_pairs_have_a_reason_in_types():
@@ -56,12 +79,12 @@ def test_impossible_pairs_have_a_reason_in_types():
 def test_every_stage_means_the_same(chunk):
     """Compiled code, the loops after fuse and after plan, and the simplified graph give the
     reference's bits; text parses back, and what follows from it is the same to the byte; each
-    possible pair of gates stands in some graph.
+    possible pair of the chunk's gates stands in some graph.
     """
-    missing = set(possible_pairs())
+    missing, count = pairs_of(chunk), per_chunk(chunk)
     failed = []
-    for i in range(per_chunk() + GROWN):
-        case = directed(chunk, i) if i < per_chunk() else grown(chunk * GROWN + i)
+    for i in range(count + GROWN):
+        case = directed(chunk, i) if i < count else grown(chunk * GROWN + i)
         missing.difference_update(pairs_in(case.graph))
         how = run_of(chunk * 17 + i)
         found = outcome(case, **how)

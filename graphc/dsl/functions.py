@@ -5,7 +5,7 @@ Out:  a traced value inside of a trace; outside, the function compiles itself an
 Invariant: shapes, dtypes and errors are NumPy's.
 
 >>> EXPORTS[:3]
-('abs', 'absolute', 'add')
+('abs', 'absolute', 'acos')
 """
 
 from graphc.dsl.creation import arange, empty, eye, full, identity, linspace, ones, zeros

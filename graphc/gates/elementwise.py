@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _ACCEPTS = {
     "float": lambda d: d.is_float,
+    "int": lambda d: d.is_int,
     "number": lambda d: not d.is_bool,
     "bits": lambda d: not d.is_float,
     "bool": lambda d: d.is_bool,
@@ -239,6 +240,10 @@ floor_divide: Elementwise = gate(
     "floor_divide", "The quotient rounded to minus infinity; of integers 0 for a zero divisor.",
     body=remainder_bodies.floor_divide, accepts="number", sym="floor(x/y)",
     partials=lambda out, x, y: (None, None), edges=(0.0,),
+)  # fmt: skip
+quotient = gate(
+    "quotient", "The quotient of integers without its fraction, 0 for a zero divisor; integer "
+    "division of large ones branches here.", body=s.quot, accepts="int", ulp=None,
 )  # fmt: skip
 floor_divide_huge = gate(
     "floor_divide_huge", "NumPy's rounding of a large quotient; `floor_divide` branches here.",

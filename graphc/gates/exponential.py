@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphc.gates.bodies import exp as exp_bodies
 from graphc.gates.bodies import log as log_bodies
 from graphc.gates.bodies import power as power_bodies
@@ -15,6 +17,7 @@ from graphc.gates.elementwise import (
     gate,
     isfinite,
     logical_and,
+    logical_or,
     lt,
     mul0,
     reciprocal,
@@ -44,12 +47,12 @@ log = gate(
 )  # fmt: skip
 log2 = gate(
     "log2", "Logarithm to the base 2.", body=log_bodies.log2, sym="log(x)/log(2)",
-    partials=lambda out, x: (reciprocal(x) * (1 / LN2),), domain=(0.01, 30), edges=(0.0, 1.0),
+    partials=lambda out, x: (x.constant(1 / LN2) / x,), domain=(0.01, 30), edges=(0.0, 1.0),
     ulp=1.0,
 )  # fmt: skip
 log10 = gate(
     "log10", "Logarithm to the base 10.", body=log_bodies.log10, sym="log(x)/log(10)",
-    partials=lambda out, x: (reciprocal(x) * (1 / LN10),), domain=(0.01, 30), edges=(0.0, 1.0),
+    partials=lambda out, x: (x.constant(1 / LN10) / x,), domain=(0.01, 30), edges=(0.0, 1.0),
     ulp=1.0,
 )  # fmt: skip
 log1p = gate(
@@ -76,14 +79,15 @@ def power_partials(out: Value, x: Value, y: Value) -> tuple[Value, Value]:
 
 
 def _power_by_base(out: Value, x: Value, y: Value) -> Value:
-    """y x^(y-1), as y x^y / x below y = 1/2: there y - 1 is rounded, and x^(y-1) multiplies the
-    error by log x."""
+    """y x^(y-1), as y x^y / x where y - 1 is rounded: x^(y-1) multiplies that error by log x."""
     lowered = y * power(x, y - 1)
     divided = y * (out / x)
     inside = logical_and(lt(x.constant(0), abs_(x)), isfinite(x))
+    exact = 0.5, 2.0 ** np.finfo(y.dtype.numpy).nmant  # y - 1 has no error in between
     if not y.is_splat():
-        below = logical_and(inside, lt(y, y.constant(0.5)))
-        return where(eq(y, 0), y.constant(0), where(below, divided, lowered))
+        rounded = logical_or(lt(y, y.constant(exact[0])), lt(y.constant(exact[1]), y))
+        by_base = where(logical_and(inside, rounded), divided, lowered)
+        return where(eq(y, 0), y.constant(0), by_base)
     if y.splat() == 0:
         return y.constant(0)
-    return where(inside, divided, lowered) if y.splat() < 0.5 else lowered
+    return lowered if exact[0] <= y.splat() <= exact[1] else where(inside, divided, lowered)

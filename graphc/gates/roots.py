@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.gates.bodies import roots as root_bodies
-from graphc.gates.elementwise import Elementwise, gate
+from graphc.gates.elementwise import Elementwise, gate, reciprocal
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Value
@@ -16,7 +16,7 @@ rsqrt = gate(
 )  # fmt: skip
 cbrt = gate(
     "cbrt", "Cube root.", body=root_bodies.cbrt, sym="sign(x)*Abs(x)**(1/3)",
-    partials=lambda out, x: (1 / (3 * out * out),), domain=(-9.0, 9.0), edges=(0.0,), ulp=1.0,
+    partials=lambda out, x: (reciprocal((out * out) * 3),), domain=(-9.0, 9.0), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
 hypot = gate(
     "hypot", "sqrt(x^2 + y^2) without overflow; the gradient is 0 at (0, 0).",

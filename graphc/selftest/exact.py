@@ -239,9 +239,11 @@ def _times_log(log: str, m: Any, x: Any, y: Any) -> Any:
 
 
 _enter("xlogy", lambda m, x, y: _times_log("log", m, x, y), lambda m, x, y: m.log(y),
-       lambda m, x, y: m.where(x == 0, 0 * x, x / y), live=(0, 20), pairs="positive")  # fmt: skip
+       lambda m, x, y: m.where(x == 0, 0 * x, x / y), live=(0, 20), pairs="positive",
+       spare=lambda x, y: (x == 0) & (y == 0), why="x and y are 0")  # fmt: skip
 _enter("xlog1py", lambda m, x, y: _times_log("log1p", m, x, y), lambda m, x, y: m.log1p(y),
-       lambda m, x, y: x / (1 + y), live=(-1, 20), pairs="positive")  # fmt: skip
+       lambda m, x, y: x / (1 + y), live=(-1, 20), pairs="positive",
+       spare=lambda x, y: (x == 0) & (y == -1), why="x is 0 and y is -1")  # fmt: skip
 
 # -- trigonometric ---------------------------------------------------------------------------------
 
@@ -256,7 +258,7 @@ _enter("sinc", lambda m, x: m.where(x == 0, _one(m, x), m.sinpi(x) / (m.pi * m.w
        x == 0, _one(m, x), x))), lambda m, x: m.sinc_slope(x),
        scales=(lambda m, x: m.where(abs(x) < 0.5, 0 * x, 1 / m.maximum(abs(x), 0.5)),),
        breaks=(0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 2.0**51, 2.0**52, 2.0**53),
-       at="1 1 0 0 nan")  # fmt: skip
+       at="1 1 nan nan nan")  # fmt: skip
 _enter("asin", lambda m, x: m.asin(x), lambda m, x: 1 / m.sqrt((1 - x) * (1 + x)),
        breaks=(0.5, 0.5**0.5, 0.75, 1.0, -0.5, -1.0), live=(-1, 1),
        at="0 -0 nan nan nan")  # fmt: skip
@@ -291,7 +293,7 @@ _enter("tanh", lambda m, x: m.tanh(x), lambda m, x: 1 / m.cosh(x) ** 2,
 _enter("tanh_partial", lambda m, x: 1 / m.cosh(x) ** 2,
        lambda m, x: -2 * m.tanh(x) / m.cosh(x) ** 2,
        breaks=(*_halves, 19.1, 372.5, 44.0), live=(-30, 30), higher=True,
-       at="1 1 0 0 nan")  # fmt: skip
+       at="1 1 nan nan nan")  # fmt: skip
 _enter("asinh", lambda m, x: m.asinh(x), lambda m, x: 1 / m.sqrt(1 + x * x),
        breaks=(0.35, 0.5, 0.75, 1.0, 2.0, 2.0**27, 2.0**28, 2.0**13, 1e154, 1e19),
        at="0 -0 inf -inf nan")  # fmt: skip
@@ -471,15 +473,21 @@ for _name in ("sin", "cos"):
            where=lambda x: abs(x) > 1.7e6)  # fmt: skip
 
 
+DERIVATIVES = {"_partial": 0, "_first": 0, "_second": 1}  # which of a gate's, by its name's end
+
+
 def exact_of(name: str) -> Exact | None:
-    """A gate's entry; of a gate NAME_partial without one, the first derivative of NAME."""
-    base = EXACT.get(name.removesuffix("_partial"))
-    if name in EXACT or base is None or not base.partials:
-        return EXACT.get(name)
-    slope, scale = base.partials[0], next(iter(base.scales), None)
+    """A gate's entry; of NAME_partial, NAME_first or NAME_second without one, NAME's derivative."""
+    if name in EXACT:
+        return EXACT[name]
+    base, end = next(((name.removesuffix(e), e) for e in DERIVATIVES if name.endswith(e)), ("", ""))
+    if base not in EXACT:
+        return None
+    of, i = EXACT[base], DERIVATIVES[end]
+    slope = of.partials[i] if i < len(of.partials) else None
     if slope is None:
         return None
-    nothing = (None,) * len(base.partials)
+    nothing, scale = (None,) * len(of.partials), of.scales[i] if i < len(of.scales) else None
     return replace(
-        base, value=slope, partials=nothing, scale=scale, scales=(), at="", library="", equals=""
+        of, value=slope, partials=nothing, scale=scale, scales=(), at="", library="", equals=""
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.gates import elementwise as gates
+from graphc.gates import exponential, hyperbolic
 from graphc.gates.contraction import contract_values
 from graphc.ir.graph import Builder, Graph, Value
 from graphc.ir.types import Size, bool_, evaluate, f32, f64, i32, i64
@@ -57,8 +58,8 @@ def row(x: Value, like: Value) -> Value:
 def logistic(b, n, k):
     X, w, y = b.input("X", f64[n, k]), b.input("w", f64[k]), b.input("y", f64[n])
     z = contract_values(X, w, "ij,j->i")
-    loss = (gates.softplus(z) - y * z).sum(0)
-    return {"loss": loss, "grad_w": contract_values(gates.sigmoid(z) - y, X, "i,ij->j")}
+    loss = (hyperbolic.softplus(z) - y * z).sum(0)
+    return {"loss": loss, "grad_w": contract_values(hyperbolic.sigmoid(z) - y, X, "i,ij->j")}
 
 
 @case
@@ -66,18 +67,18 @@ def softmax(b, n, k):
     """Cross-entropy of logits, and its gradient."""
     X, y = b.input("X", f64[n, k]), b.input("y", i64[n])
     m = b.apply("max", X, axis=1, order="any")
-    e = gates.exp(X - column(m, X))
+    e = exponential.exp(X - column(m, X))
     s = e.sum(1)
     chosen = gates.eq(b.apply("iota", axis=1, shape=X.shape), column(y, X))
     picked = gates.where(chosen, X, X.zeros_like()).sum(1)
-    loss = (gates.log(s) + m - picked).sum(0)
+    loss = (exponential.log(s) + m - picked).sum(0)
     return {"loss": loss, "grad_X": e / column(s, X) - chosen.cast(f64)}
 
 
 @case
 def pointwise(b, n, k):
     x, y, c = b.input("x", f64[n, k]), b.input("y", f64[k]), b.input("c", f64[()])
-    z = gates.tanh(x * row(y, x) + c.broadcast(x.shape)) * 2.0
+    z = hyperbolic.tanh(x * row(y, x) + c.broadcast(x.shape)) * 2.0
     return {"z": z, "again": z, "x": x, "one": b.constant(1.5, f64[n]), "y2": y * y}
 
 
@@ -88,7 +89,7 @@ def float32(b, n, k):
     wide = x.cast(f64).sum(1)
     return {
         "z": z,
-        "rows": gates.exp(x).sum(0),
+        "rows": exponential.exp(x).sum(0),
         "lanes": x.sum(1),
         "wide": wide,
         "mixed": wide.sum(0),
@@ -114,7 +115,7 @@ def cube(b, n, k):
         "middle": middle,
         "front": x.sum(0),
         "last": x.sum(2),
-        "twice": gates.exp(middle).sum(0),
+        "twice": exponential.exp(middle).sum(0),
         "all": x.sum(2).sum(1).sum(0),
     }
 
@@ -125,13 +126,13 @@ def middle_scratch(b, n, k):
     x = b.input("x", f64[n, k, 3])
     m = x.sum(1)
     centred = x - m.expand(1).broadcast(x.shape)
-    return {"v": (centred * centred).sum(2).sum(1), "w": gates.tanh(centred).sum(1).sum(1)}
+    return {"v": (centred * centred).sum(2).sum(1), "w": hyperbolic.tanh(centred).sum(1).sum(1)}
 
 
 @case
 def network(b, n, k):
     X, W, v = b.input("X", f64[n, k]), b.input("W", f64[k, 4]), b.input("v", f64[4])
-    h = gates.tanh(contract_values(X, W, "ij,jl->il"))
+    h = hyperbolic.tanh(contract_values(X, W, "ij,jl->il"))
     out = contract_values(h, v, "il,l->i")
     back = contract_values(out, v, "i,l->il") * (1.0 - h * h)
     return {
@@ -193,7 +194,7 @@ def gathered(b, n, k):
     table, i, u = b.input("table", f64[k, 3]), b.input("i", i64[n]), b.input("u", i32[n])
     rows = b.apply("take", table, i, axis=0)
     columns = b.apply("take", table.transposed((1, 0)) * 2.0, u, axis=1)
-    spread = b.apply("scatter_add", gates.exp(rows), i, axis=0, shape=table.shape)
+    spread = b.apply("scatter_add", exponential.exp(rows), i, axis=0, shape=table.shape)
     wide = b.apply("scatter_add", columns, u, axis=1, shape=(3, table.shape[0]))
     return {
         "rows": rows,
@@ -210,14 +211,14 @@ def pairs(b, n, k):
     x = b.input("x", f64[n])
     wide = (x.shape[0], x.shape[0])
     d = x.expand(1).broadcast(wide) - x.broadcast(wide)
-    near = gates.exp(-(d * d))
+    near = exponential.exp(-(d * d))
     return {"energy": near.sum(1).sum(0), "pull": (near * d).sum(1), "push": (near * d).sum(0)}
 
 
 @case
 def sinkhorn(b, n, k):
     """Rows and columns in turn: many kernels, whose memory is used again."""
-    x = gates.exp(b.input("x", f64[n, k]))
+    x = exponential.exp(b.input("x", f64[n, k]))
     for _ in range(4):
         x = x / column(x.sum(1), x)
         x = x / row(x.sum(0), x)
@@ -252,7 +253,7 @@ def constants(b, n, k):
 def reused(b, n, k):
     """Values read at other places than they are made: nothing may fuse wrongly."""
     x = b.input("x", f64[n, n])
-    e = gates.exp(x)
+    e = exponential.exp(x)
     sym = e + e.transposed((1, 0))
     back = b.apply("slice", e, starts=(x.shape[0] - 1, 0), shape=x.shape, steps=(-1, 1))
     s = sym.sum(1)
@@ -268,7 +269,7 @@ def reused(b, n, k):
 def repeated_rows(b, n, k):
     """A broadcast of a computed value is reshaped and read as memory."""
     x = b.input("x", f64[k])
-    e = gates.exp(x).broadcast(
+    e = exponential.exp(x).broadcast(
         (n, k) if isinstance(n, int) else (b.input("y", f64[n]).shape[0], x.shape[0])
     )
     flat = e.reshape((e.shape[0] * e.shape[1],))

@@ -40,7 +40,8 @@ Rows = Sequence[Sequence[float]]
 
 ERF: dict = {f64: tables.ERF_F64, f32: tables.ERF_F32}
 ERF_STEP = {f64: 0.3828125, f32: 0.25}  # intervals are about its multiples
-ERF_ONE = {f64: 5.93, f32: 3.87}  # erf rounds to 1 here, and has for a while
+ERF_LAST = {f64: 5.93, f32: 3.87}  # the tables end; in f64, erf rounds to 1 here, as from then on
+ERF_ONE = 3.9192057  # in f32 it rounds to 1 beyond
 ERFCX: dict = {f64: tables.ERFCX_F64, f32: tables.ERFCX_F32}
 ERFCX_STEP = {f64: 1.09375, f32: 2.90625}
 GAUSS_ZERO = {f64: 27.31, f32: 10.21}  # e^(-x^2) and erfc(x) have long rounded to 0
@@ -137,7 +138,8 @@ def erfcx_at(y: Scalar, ratio: tuple[float, float] | None = None) -> tuple[Scala
 
 def erf(x: Scalar) -> Scalar:
     ty = x.dtype
-    y = at_most(abs(x), ERF_ONE[ty])
+    a = abs(x)
+    y = at_most(a, ERF_LAST[ty])
     # The number of the nearest multiple of ERF_STEP, in the lowest bits; t is exact.
     index = bitcast(fma(y, 1.0 / ERF_STEP[ty], ROUNDER[ty]))
     c, value, slope, *rest = looked_up(index, ERF[ty])
@@ -145,7 +147,10 @@ def erf(x: Scalar) -> Scalar:
     tt = t * t
     # Around 0, value is 0 and the slope has next to no error: the sum keeps the relative precision.
     rise = fma(t, slope, tt * piece(t, tt, rest))
-    return with_sign_of(value + rise, x)
+    magnitude = value + rise
+    if ty is f32:  # the last float before 1 is met between both
+        magnitude = select(a > ERF_ONE, 1.0, magnitude)
+    return with_sign_of(magnitude, x)
 
 
 def erf_partial(x: Scalar) -> Scalar:

@@ -192,11 +192,20 @@ def sine_of_pi(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 
 
 def sine_of_fraction(v: Scalar) -> tuple[Scalar, Scalar]:
-    """sin(pi v) / pi for 0 <= v <= 1/2."""
+    """sin(pi v) / pi for 0 <= v <= 1/2: v + v^3 (c + v^2 p(v^2)), where v^3 may be large beside v,
+    so that it and its factor are sums of two floats, too.
+    """
+    c, c_low, *rest = SINE_OF_PI
     z = v * v
-    tail = v * (z * polynomial(z, z * z, SINE_OF_PI))
+    cube = v * z
+    cube_low = fma(v, z, -cube) + v * fma(v, v, -z)
+    p = z * polynomial(z, z * z, rest)
+    factor = p + c
+    factor_low = p - (factor - c) + c_low
+    tail = cube * factor
+    tail_low = fma(cube, factor, -tail) + fma(cube, factor_low, cube_low * factor)
     s = v + tail
-    return s, tail - (s - v)
+    return s, tail - (s - v) + tail_low
 
 
 def cotangent_of_pi(a: Scalar) -> tuple[Scalar, Scalar]:

@@ -226,7 +226,7 @@ def softplus(x: Scalar) -> Scalar:
     # What remains of the division counts about -v; what the rounding of e lost, 1/(1 + e), which is
     # about 1 - 3/2 v.
     e_low = scale(p_low, n)
-    rest = fma(-v, e - (d - 2.0), fma(-v, d, e))
+    rest = fma(-v, d, e)
     low = fma(-v, fma(e_low, 1.5, rest), e_low)
     tail = fma(-v, e, fma(v * z, horner(z, LOG1P[x.dtype]), low))
     return e + (tail + select(x > 0.0, x, 0.0))

@@ -10,28 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.gates.bodies.exp import LOG2_E, ROUNDER, SIXTEENTHS, polynomial
+from graphc.gates.bodies.exp import LOG2_E, ROUNDER, polynomial
 from graphc.gates.bodies.log import log, log1p
 from graphc.gates.bodies.pair_tables import (
-    EXP2_NEAR,
-    EXP_NEAR,
-    LN2_SHORT,
-    LOG1P,
     LOG1P_C,
     LOG1P_T,
+    LOG1P_TAIL,
     LOG2_E_PAIR,
-    LOG2P,
     LOG2P_C,
     LOG2P_T,
-    ROOTS,
-    ROOTS_LOST,
+    LOG2P_TAIL,
+    STEP_EXP,
+    STEP_EXP2,
+    STEP_LN2,
+    STEP_LOST,
+    STEP_ROOTS,
 )
 from graphc.ir.scalar import Scalar, bitcast, constant, equal, fma, lookup, scale, select
 from graphc.ir.types import f32, f64
 
 Terms = Callable[[Scalar, Scalar], tuple[Scalar, Scalar]]
-# Steps of the exponent: 1/16, as in exp (f32: 1/32).
-STEPS = {f64: SIXTEENTHS[f64], f32: 1.5 * 2.0**18}
+# As ROUNDER, but to multiples of 1/16 (f32: 1/32), whose numerators the lowest bits are.
+STEPS = {f64: 1.5 * 2.0**48, f32: 1.5 * 2.0**18}
 NEAR = {f64: -1100.0, f32: -160.0}  # 2^d, let alone e^d, is nothing from there on
 INF = float("inf")
 
@@ -56,11 +56,11 @@ def exp_terms(d: Scalar, d_low: Scalar) -> tuple[Scalar, Scalar]:
     # n is d / ln 2 to a 16th, e^r = 1 + s, and 2^n comes from a table, and what that lost.
     shifted = fma(d, LOG2_E, STEPS[ty])
     n, index = shifted - STEPS[ty], bitcast(shifted)
-    high, low = LN2_SHORT[ty]
+    high, low = STEP_LN2[ty]
     r = fma(n, -high, d) + fma(n, -low, d_low)
     rr = r * r
-    s = fma(rr, polynomial(r, rr, EXP_NEAR[ty]), r) + lookup(index, ROOTS_LOST[ty])
-    w = scale(lookup(index, ROOTS[ty]), n)
+    s = fma(rr, polynomial(r, rr, STEP_EXP[ty]), r) + lookup(index, STEP_LOST[ty])
+    w = scale(lookup(index, STEP_ROOTS[ty]), n)
     far = d < NEAR[ty]
     return select(far, 0.0, w), select(far, 0.0, w * s)
 
@@ -72,8 +72,8 @@ def exp2_terms(d: Scalar, d_low: Scalar) -> tuple[Scalar, Scalar]:
     shifted = d + STEPS[ty]
     n, index = shifted - STEPS[ty], bitcast(shifted)
     r = (d - n) + d_low
-    s = fma(r, polynomial(r, r * r, EXP2_NEAR[ty]), lookup(index, ROOTS_LOST[ty]))
-    root = lookup(index, ROOTS[ty])
+    s = fma(r, polynomial(r, r * r, STEP_EXP2[ty]), lookup(index, STEP_LOST[ty]))
+    root = lookup(index, STEP_ROOTS[ty])
     total = fma(root, s, root)
     lost = fma(root, s, root - total)
     far = d < NEAR[ty]
@@ -95,7 +95,7 @@ def logaddexp(x: Scalar, y: Scalar) -> Scalar:
     index, g, g_low = near_1(*exp_terms(d, d_low), LOG1P_C[ty])
     f = g + g_low
     ff = f * f
-    tail = fma(ff, polynomial(f, ff, LOG1P[ty]), g_low)
+    tail = fma(ff, polynomial(f, ff, LOG1P_TAIL[ty]), g_low)
     return larger + (lookup(index, LOG1P_T[ty]) + (g + tail))
 
 
@@ -107,7 +107,7 @@ def logaddexp2(x: Scalar, y: Scalar) -> Scalar:
     ff = f * f
     # Times 1/ln 2, which takes two floats.
     high, low = LOG2_E_PAIR[ty]
-    tail = fma(ff, polynomial(f, ff, LOG2P[ty]), fma(g, low, g_low * high))
+    tail = fma(ff, polynomial(f, ff, LOG2P_TAIL[ty]), fma(g, low, g_low * high))
     return larger + (lookup(index, LOG2P_T[ty]) + fma(g, high, tail))
 
 

@@ -74,6 +74,7 @@ def cos_table(terms: int, dtype: str) -> tuple[list, float]:
 # that -log c is a short number T to many more bits than c has: no low part of T is needed.
 LOW_BITS = {"f64": 42, "f32": 15}  # k ln 2 + T, with multiples of 2^-these, is exact for every k
 ENTRIES = 16
+ROOM = {"f64": mp.mpf("0.0015"), "f32": mp.mpf("0.006")}  # for T, around the middle
 
 
 def roots_of_two(dtype: str, low: bool) -> list:
@@ -104,7 +105,7 @@ def reciprocals(base: str, dtype: str) -> tuple[list, list]:
     for i in range(1, ENTRIES - 1):
         left, right = 1 + mp.mpf(i) / ENTRIES, 1 + mp.mpf(i + 1) / ENTRIES
         middle = int(mp.nint(mp.log((left + right) / 2) / scale / unit))
-        best, room = None, int(mp.mpf("0.0015") / unit)
+        best, room = None, int(ROOM[dtype] / unit)
         for j in range(min(2 * room, 1_000_000)):
             d = (j + 1) // 2 if room < 10_000 else j * 1_000_003 % room
             short = (middle + (d if j % 2 else -d)) * unit

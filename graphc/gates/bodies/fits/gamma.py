@@ -7,7 +7,7 @@ from functools import cache
 
 import mpmath as mp
 
-from graphc.gates.bodies.generate import Function, fit, remez, rounded, split
+from graphc.gates.bodies.generate import Function, remez, rounded, split
 
 
 def central(
@@ -152,7 +152,7 @@ def sine_tail(z: mp.mpf) -> mp.mpf:
 
 def sine_table(terms: int) -> tuple[list, float]:
     w = lambda z: z / sine_of_pi(z)
-    return fit(sine_tail, w, terms, 0, mp.mpf(1) / 4, "f64")
+    return central(sine_tail, w, terms, 0, 1 / 4)
 
 
 TABLES: dict[str, Callable[[], tuple[list, float]]] = {

@@ -11,6 +11,7 @@ from graphc.gates.bodies.fits.elementary import exp2_tail, exp_tail
 from graphc.gates.bodies.generate import PRECISION, fit, rounded, split
 
 ENTRIES = {"f64": 16, "f32": 32}  # what one lookup takes
+SHORT = {"f64": (38,), "f32": (11,)}  # ln 2 to this bit, times any multiple of 1/ENTRIES, is exact
 STEP = {"f64": 1.618 * 2.0**-40, "f32": 1.618 * 2.0**-23}  # between candidates for C
 
 
@@ -29,9 +30,8 @@ def points(name: str, dtype: str) -> tuple[list, list]:
             exact = -mp.log(middle) / unit(name)
             near = rounded(exact, dtype)
             short = middle >= 0.5  # so that C - 1 is exact
-            if short and abs(near - exact) < mp.mpf(2) ** (
-                mp.frexp(near)[1] - PRECISION[dtype] - 9
-            ):
+            last_place = mp.mpf(2) ** (mp.frexp(near)[1] - PRECISION[dtype])
+            if short and abs(near - exact) < last_place / 512:
                 break
         c.append(middle)
         t.append(near)
@@ -65,6 +65,16 @@ def lost(dtype: str) -> list:
     return [rounded(e / rounded(e, dtype) - 1, dtype) for e in exact]
 
 
+def step_exp(terms: int, dtype: str) -> tuple[list, float]:
+    most = mp.ln2 / (2 * ENTRIES[dtype]) * mp.mpf("1.01")
+    return fit(exp_tail, lambda r: r**2, terms, -most, most, dtype)
+
+
+def step_exp2(terms: int, dtype: str) -> tuple[list, float]:
+    most = mp.mpf("1.01") / (2 * ENTRIES[dtype])
+    return fit(exp2_tail, abs, terms, -most, most, dtype)
+
+
 def scale_pair(dtype: str) -> list:
     """1 / ln 2 as the sum of two numbers of the dtype."""
     high = rounded(1 / mp.ln2, dtype)
@@ -81,8 +91,10 @@ for _dtype, _terms in (("f64", 8), ("f32", 3)):
             f"{_name}_TAIL_{_end}": lambda n=_name, d=_dtype, k=_terms: tail(n, k, d),
         }
     TABLES[f"LOG2_E_PAIR_{_end}"] = lambda d=_dtype: (scale_pair(d), 0.0)
-    TABLES[f"ROOTS_LOST_{_end}"] = lambda d=_dtype: (lost(d), 0.0)
-TABLES["ROOTS_32_F32"] = lambda: (roots("f32"), 0.0)
-TABLES["EXP_NEAR_F32"] = lambda: fit(exp_tail, lambda r: r**2, 2, -0.011, 0.011, "f32")
-TABLES["EXP2_NEAR_F32"] = lambda: fit(exp2_tail, abs, 3, -0.0158, 0.0158, "f32")
-TABLES["LN2_SHORT_F32"] = lambda: (split(mp.ln2, (11,), "f32"), 0.0)
+    TABLES |= {
+        f"STEP_ROOTS_{_end}": lambda d=_dtype: (roots(d), 0.0),
+        f"STEP_LOST_{_end}": lambda d=_dtype: (lost(d), 0.0),
+        f"STEP_LN2_{_end}": lambda d=_dtype: (split(mp.ln2, SHORT[d], d), 0.0),
+        f"STEP_EXP_{_end}": lambda d=_dtype: step_exp(5 if d == "f64" else 2, d),
+        f"STEP_EXP2_{_end}": lambda d=_dtype: step_exp2(6 if d == "f64" else 3, d),
+    }
