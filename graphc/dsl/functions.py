@@ -68,6 +68,8 @@ from graphc.dsl.pointwise import (
     log10,
     log_ndtr,
     log_sigmoid,
+    logaddexp,
+    logaddexp2,
     logical_and,
     logical_not,
     logical_or,
@@ -106,6 +108,8 @@ from graphc.dsl.pointwise import (
     true_divide,
     trunc,
     where,
+    xlog1py,
+    xlogy,
     zeros_like,
 )
 from graphc.dsl.pointwise import (
@@ -262,6 +266,8 @@ __all__ = [
     "log_ndtr",
     "log_sigmoid",
     "log_softmax",
+    "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -327,6 +333,8 @@ __all__ = [
     "vdot",
     "vstack",
     "where",
+    "xlog1py",
+    "xlogy",
     "zeros",
     "zeros_like",
 ]

@@ -25,6 +25,7 @@ from graphc.gates import (
     exponential,
     gamma,
     hyperbolic,
+    pairs,
     roots,
     trigonometric,
 )
@@ -110,6 +111,10 @@ digamma = _pointwise("digamma", gamma.digamma)
 trigamma = _pointwise("trigamma", gamma.trigamma)
 silu = _pointwise("silu", hyperbolic.silu)
 log_sigmoid = _pointwise("log_sigmoid", hyperbolic.log_sigmoid)
+logaddexp = _pointwise("logaddexp", pairs.logaddexp)
+logaddexp2 = _pointwise("logaddexp2", pairs.logaddexp2)
+xlogy = _pointwise("xlogy", pairs.xlogy)
+xlog1py = _pointwise("xlog1py", pairs.xlog1py)
 rint = _pointwise("rint", gates.round_)
 less = _pointwise("less", gates.lt)
 less_equal = _pointwise("less_equal", gates.le)
