@@ -266,7 +266,7 @@ fmod_huge = gate(
     partials=lambda out, x, y: (1, round_((out - x) / y)),
 )  # fmt: skip
 copysign: Elementwise = gate(
-    "copysign", "The magnitude of x with the sign of y, be it of a zero.",
+    "copysign", "The magnitude of x with the sign of y, be it of a zero; + of a NaN.",
     body=order_bodies.copysign, sym="Abs(x)*sign(y)",
     partials=lambda out, x, y: (sign(x) * copysign(x.constant(1), y), None), edges=(0.0,),
 )  # fmt: skip

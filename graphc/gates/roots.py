@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.gates.bodies import roots as root_bodies
-from graphc.gates.elementwise import Elementwise, gate, reciprocal
+from graphc.gates.elementwise import (
+    Elementwise,
+    abs_,
+    gate,
+    isfinite,
+    logical_and,
+    lt,
+    reciprocal,
+    where,
+)
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Value
@@ -14,9 +23,17 @@ rsqrt = gate(
     "rsqrt", "1 / sqrt(x).", body=root_bodies.rsqrt, sym="1/sqrt(x)",
     partials=lambda out, x: ((-0.5 * out) * (out * out),), domain=(0.1, 9.0), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
+
+
+def _cbrt_slope(out: Value, x: Value) -> Value:
+    """x^(1/3) / (3 x), which is nearer than 1 / (3 x^(2/3)); that at 0 and infinity."""
+    usual = logical_and(lt(x.constant(0), abs_(x)), isfinite(x))
+    return where(usual, out / x / 3, reciprocal(out * out))
+
+
 cbrt = gate(
     "cbrt", "Cube root.", body=root_bodies.cbrt, sym="sign(x)*Abs(x)**(1/3)",
-    partials=lambda out, x: (reciprocal((out * out) * 3),), domain=(-9.0, 9.0), edges=(0.0,), ulp=1.0,
+    partials=lambda out, x: (_cbrt_slope(out, x),), domain=(-9.0, 9.0), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
 hypot = gate(
     "hypot", "sqrt(x^2 + y^2) without overflow; the gradient is 0 at (0, 0).",

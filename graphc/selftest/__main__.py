@@ -1,4 +1,8 @@
-"""`python -m graphc.selftest --ulp`: the errors of all gates; exit code 1 if one is too large."""
+"""`python -m graphc.selftest`: exit code 1 if a gate is not what it promises.
+
+    --ulp          the errors of all gates, held against their budgets (the default)
+    --placement    the same bits at any place in an array, and with every instruction set
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from graphc.selftest.table import as_json, complaints, show, write_page
 
     options = _parser().parse_args(arguments)
+    if options.placement:
+        from graphc.selftest import placement
+
+        return placement.main(options.placement, options.full, " ".join(options.gates))
     others = {"interpreter": options.interpreter, "peers": options.peers}
     effort = Effort.full(**others) if options.full else Effort(**others)
     if options.points:
@@ -68,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what to measure")
     what.add_argument("--ulp", action="store_true", help="errors of all gates (the default)")
+    what.add_argument(
+        "--placement", type=int, nargs="?", const=10_000_000, metavar="N",
+        help="the same bits at N places, and with every instruction set",
+    )  # fmt: skip
     what.add_argument("--csv", action="store_true", help="NumPy's validation sets alone")
     what.add_argument("--gates", nargs="+", default=(), metavar="NAME", help="these gates alone")
     what.add_argument("--dtypes", nargs="+", default=("f64", "f32"), choices=("f64", "f32"))

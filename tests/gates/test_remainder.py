@@ -135,6 +135,8 @@ ORDER = {"copysign": np.copysign, "fmax": np.fmax, "fmin": np.fmin, "heaviside":
 def test_order_is_that_of_numpy(name, dtype, how):
     x, y = np.array(list(itertools.product(specials(dtype), repeat=2))).T.copy()
     got, want = how(name, x, y), ORDER[name](x, y)
+    if name == "copysign":  # B6: the sign of a NaN says nothing
+        want = np.where(np.isnan(y), np.abs(x), want)
     if name in ("fmax", "fmin"):  # of two zeros, ours are ordered
         zeros = (x == 0) & (y == 0)
         both = np.signbit(x) | np.signbit(y) if name == "fmin" else np.signbit(x) & np.signbit(y)

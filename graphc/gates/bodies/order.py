@@ -80,11 +80,16 @@ def heaviside(x: Scalar, middle: Scalar) -> Scalar:
 
 
 def copysign(x: Scalar, y: Scalar) -> Scalar:
-    """The magnitude of x with the sign bit of y."""
+    """The magnitude of x with the sign of y; a NaN has none, so that it counts as positive."""
+    return select(is_nan(y), abs(x), with_sign(x, y))
+
+
+def with_sign(x: Scalar, y: Scalar) -> Scalar:
+    """The magnitude of x with the sign bit of y, where x is NaN if y is."""
     sign_bit = -(2 ** (8 * x.dtype.itemsize - 1))
     return bitcast(bitcast(abs(x)) | (bitcast(y) & sign_bit))
 
 
 def trunc(x: Scalar) -> Scalar:
     """floor of the magnitude with the sign of x, so that -0.5 gives -0."""
-    return copysign(s.floor(abs(x)), x)
+    return with_sign(s.floor(abs(x)), x)

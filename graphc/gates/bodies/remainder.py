@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from graphc.gates.bodies import integer
 from graphc.gates.bodies.exp import at_most
-from graphc.gates.bodies.order import copysign
+from graphc.gates.bodies.order import with_sign
 from graphc.ir.scalar import (
     Scalar,
     bitcast,
@@ -64,7 +64,7 @@ def fmod(x: Scalar, y: Scalar) -> Scalar:
     """r with the sign of x."""
     if x.dtype.is_int:
         return integer.fmod(x, y)
-    return copysign(remainder_of(abs(x), abs(y)), x)
+    return with_sign(remainder_of(abs(x), abs(y)), x)
 
 
 def remainder(x: Scalar, y: Scalar) -> Scalar:
@@ -73,7 +73,7 @@ def remainder(x: Scalar, y: Scalar) -> Scalar:
         return integer.remainder(x, y)
     b = abs(y)
     r = remainder_of(abs(x), b)
-    return copysign(select(differ(x, y) & (r > 0.0), b - r, r), y)
+    return with_sign(select(differ(x, y) & (r > 0.0), b - r, r), y)
 
 
 def floor_divide(x: Scalar, y: Scalar) -> Scalar:
@@ -100,7 +100,7 @@ def floor_divide_huge(x: Scalar, y: Scalar) -> Scalar:
     q = select(differ(x, y) & ~equal(r, 0.0), q - 1.0, q)
     whole = floor(q)
     whole = select(q - whole > 0.5, whole + 1.0, whole)
-    return select(equal(y, 0.0), x / y, select(equal(q, 0.0), copysign(q, x / y), whole))
+    return select(equal(y, 0.0), x / y, select(equal(q, 0.0), with_sign(q, x / y), whole))
 
 
 def fmod_huge(x: Scalar, y: Scalar) -> Scalar:
@@ -122,7 +122,7 @@ def fmod_huge(x: Scalar, y: Scalar) -> Scalar:
     r = scale(r * 2.0**12, select(abs(of_n) < 2000.0, of_n, 0.0) - 12.0)
     r = select(a < b, a, r)
     r = select((a < float("inf")) & (b > 0.0), r, float("nan"))
-    return copysign(convert(r, x.dtype), x)
+    return with_sign(convert(r, x.dtype), x)
 
 
 def reduced(r: Scalar, n: Scalar, inverse: Scalar) -> Scalar:
