@@ -144,9 +144,7 @@ def _convert(fn: Function, args: Sequence[str], source: DType, dtype: DType, wid
         zero = splat("0x0000000000000000" if source.is_float else "0", REGISTER[source.name], width)
         return fn.do(f"{'fcmp une' if source.is_float else 'icmp ne'} {from_ty} {args[0]}, {zero}")
     if source.is_float and dtype.is_int:
-        name = f"llvm.fptosi.sat.{overload(dtype, width)}.{overload(source, width)}"
-        fn.module.intrinsic(name, to_ty, [from_ty])
-        return fn.do(f"call {to_ty} @{name}({from_ty} {args[0]})")
+        return _truncated(fn, args[0], source, dtype, width)
     if source.is_float:
         op = "fpext" if dtype is f64 else "fptrunc"
     elif dtype.is_float:
@@ -154,6 +152,22 @@ def _convert(fn: Function, args: Sequence[str], source: DType, dtype: DType, wid
     else:
         op = "zext" if source is bool_ else "sext" if dtype is i64 else "trunc"
     return fn.do(f"{op} {from_ty} {args[0]} to {to_ty}")
+
+
+def _truncated(fn: Function, x: str, source: DType, dtype: DType, width: int) -> str:
+    """To an integer: saturated, and 0 for NaN. (LLVM's own saturation goes lane by lane.)"""
+    from_ty, to_ty, mask = register(source, width), register(dtype, width), vector("i1", width)
+    one, integer, bits = REGISTER[source.name], REGISTER[dtype.name], 8 * dtype.itemsize - 1
+    number = lambda v: splat(literal(s.to_bits(v, source), source), one, width)
+    above = fn.do(f"fcmp oge {from_ty} {x}, {number(2.0**bits)}")
+    inside = fn.do(f"fcmp oge {from_ty} {x}, {number(-(2.0**bits))}")  # false for NaN
+    legal = fn.do(f"xor {mask} {above}, {inside}")
+    safe = fn.do(f"select {mask} {legal}, {from_ty} {x}, {from_ty} {number(0.0)}")
+    whole = fn.do(f"fptosi {from_ty} {safe} to {to_ty}")
+    below = fn.do(f"fcmp olt {from_ty} {x}, {number(-(2.0**bits))}")
+    least, most = splat(str(-(2**bits)), integer, width), splat(str(2**bits - 1), integer, width)
+    low = fn.do(f"select {mask} {below}, {to_ty} {least}, {to_ty} {whole}")
+    return fn.do(f"select {mask} {above}, {to_ty} {most}, {to_ty} {low}")
 
 
 def _bitcast(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:

@@ -260,7 +260,7 @@ fmod = gate(
     body=remainder_bodies.fmod, accepts="number", sym="x - y*sign(x*y)*floor(Abs(x/y))",
     partials=lambda out, x, y: (1, round_((out - x) / y)), edges=(0.0,),
 )  # fmt: skip
-fmod_huge = gate(
+fmod_huge: Elementwise = gate(
     "fmod_huge", "fmod of any two floats, by long division; `fmod` and its kin branch here.",
     body=remainder_bodies.fmod_huge, sym="x - y*sign(x*y)*floor(Abs(x/y))",
     partials=lambda out, x, y: (1, round_((out - x) / y)),
@@ -338,7 +338,7 @@ le = gate(
     "le", "x <= y.", body=lambda x, y: order_bodies.less_equal(x, y),
     accepts="any", result="bool", ulp=None,
 )  # fmt: skip
-eq = gate(
+eq: Elementwise = gate(
     "eq", "x == y.", body=lambda x, y: order_bodies.equal(x, y),
     accepts="any", result="bool", ulp=None,
 )  # fmt: skip
@@ -354,11 +354,15 @@ ge = gate(
     "ge", "x >= y.", body=lambda x, y: order_bodies.less_equal(y, x),
     accepts="any", result="bool", ulp=None,
 )  # fmt: skip
-logical_and = gate("logical_and", "Both.", body=lambda x, y: x & y, accepts="bool", ulp=None)
-logical_or = gate("logical_or", "Either.", body=lambda x, y: x | y, accepts="bool", ulp=None)
+logical_and: Elementwise = gate(
+    "logical_and", "Both.", body=lambda x, y: x & y, accepts="bool", ulp=None
+)
+logical_or: Elementwise = gate(
+    "logical_or", "Either.", body=lambda x, y: x | y, accepts="bool", ulp=None
+)
 logical_xor = gate("logical_xor", "Exactly one.", body=lambda x, y: x ^ y, accepts="bool", ulp=None)
-logical_not = gate("logical_not", "Not.", body=lambda x: ~x, accepts="bool", ulp=None)
-isnan = gate("isnan", "x is NaN.", body=s.is_nan, result="bool", ulp=None)
+logical_not: Elementwise = gate("logical_not", "Not.", body=lambda x: ~x, accepts="bool", ulp=None)
+isnan: Elementwise = gate("isnan", "x is NaN.", body=s.is_nan, result="bool", ulp=None)
 isfinite = gate(
     "isfinite", "x is neither NaN nor infinite.", body=lambda x: abs(x) < float("inf"),
     result="bool", ulp=None,
@@ -378,7 +382,7 @@ ceil = gate(
     "ceil", "Smallest integer not below x.", body=lambda x: -s.floor(-x), sym="ceiling(x)",
     partials=lambda out, x: (None,),
 )  # fmt: skip
-round_ = gate(
+round_: Elementwise = gate(
     "round", "Nearest integer, ties to even.", body=s.rint, partials=lambda out, x: (None,),
     no_sym="sympy has no ties-to-even rounding of reals",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """`python -m graphc.selftest`: exit code 1 if a gate is not what it promises.
 
-    --ulp          the errors of all gates, held against their budgets (the default)
-    --placement    the same bits at any place in an array, and with every instruction set
+--ulp          the errors of all gates, held against their budgets (the default)
+--placement    the same bits at any place in an array, and with every instruction set
 """
 
 from __future__ import annotations

@@ -146,9 +146,8 @@ def test_partials_equal_the_model(gate):
     found = gradient(gate, *points.T)
     for i, symbol in enumerate(symbols):
         # sympy leaves the derivative of rounding open; it is 0.
-        partial = sympy.diff(model, symbol)
-        open_ends = (sympy.Subs, sympy.Derivative)
-        partial = partial.replace(lambda e: isinstance(e, open_ends), lambda e: sympy.S.Zero)
+        is_open = lambda e: isinstance(e, (sympy.Subs, sympy.Derivative))
+        partial = sympy.diff(model, symbol).replace(is_open, lambda e: sympy.S.Zero)
         expected = [
             float(partial.subs({s: sympy.Float(v, 40) for s, v in zip(symbols, p, strict=True)}))
             for p in points

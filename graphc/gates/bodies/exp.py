@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.scalar import Scalar, bitcast, constant, fma, lookup, lshr, scale, select
+from graphc.ir.scalar import Scalar, bitcast, constant, fma, lookup, scale, select
 from graphc.ir.types import DType, f32, f64
 
 FRACTION_BITS = {f64: 52, f32: 23}
@@ -159,32 +159,6 @@ def nearest_integer(x: Scalar, factor: float, extra: int = 0) -> tuple[Scalar, S
 def power_of_two(bits: Scalar, dtype: DType) -> Scalar:
     """2^(b - BIAS) for the lowest bits b of a pattern; those above the exponent field fall off."""
     return bitcast(bits << FRACTION_BITS[dtype])
-
-
-def exp_factors(
-    x: Scalar, doublings: int = 0, x_low: Scalar | None = None
-) -> tuple[Scalar, Scalar, Scalar]:
-    """(s, first, second) with 2^doublings e^(x + x_low) = first * second * (1 + s).
-
-    x is within EXP_RANGE or NaN, x_low small beside 1.
-    """
-    ty = x.dtype
-    # n = round(x / ln 2); the lowest bits of the pattern are n + doublings + twice the bias.
-    n, bits = nearest_integer(x, LOG2_E, 2 * BIAS[ty] + doublings)
-    # r = x - n ln 2, in two steps. The first is exact: `high` ends in zeros, so that n high has no
-    # more bits than fit.
-    high, low = LN2[ty]
-    exact = fma(n, -high, x)
-    step = n * -low if x_low is None else fma(n, -low, x_low)
-    r = exact + step
-    # e^r = 1 + s, s = r + r^2 q(r). The two parts of r are added anew, so that s does not inherit
-    # the rounding of r.
-    rr = r * r
-    s = exact + fma(rr, polynomial(r, rr, EXP[ty]), step)
-    # 2^n may be out of range where e^x is not (near overflow and among subnormals), so it is
-    # applied as two factors, with the exponents floor(n/2) and ceil(n/2).
-    half = lshr(bits, 1)
-    return s, power_of_two(half, ty), power_of_two(bits - half, ty)
 
 
 def exp_sum(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:

@@ -81,20 +81,32 @@ def scale_pair(dtype: str) -> list:
     return [high, rounded(1 / mp.ln2 - high, dtype)]
 
 
-TABLES: dict[str, Callable[[], tuple[list, float]]] = {}
-for _dtype, _terms in (("f64", 8), ("f32", 3)):
-    for _name in ("LOG1P", "LOG2P"):
-        _end = _dtype.upper()
-        TABLES |= {
-            f"{_name}_C_{_end}": lambda n=_name, d=_dtype: (points(n, d)[0], 0.0),
-            f"{_name}_T_{_end}": lambda n=_name, d=_dtype: (points(n, d)[1], 0.0),
-            f"{_name}_TAIL_{_end}": lambda n=_name, d=_dtype, k=_terms: tail(n, k, d),
-        }
-    TABLES[f"LOG2_E_PAIR_{_end}"] = lambda d=_dtype: (scale_pair(d), 0.0)
-    TABLES |= {
-        f"STEP_ROOTS_{_end}": lambda d=_dtype: (roots(d), 0.0),
-        f"STEP_LOST_{_end}": lambda d=_dtype: (lost(d), 0.0),
-        f"STEP_LN2_{_end}": lambda d=_dtype: (split(mp.ln2, SHORT[d], d), 0.0),
-        f"STEP_EXP_{_end}": lambda d=_dtype: step_exp(5 if d == "f64" else 2, d),
-        f"STEP_EXP2_{_end}": lambda d=_dtype: step_exp2(6 if d == "f64" else 3, d),
+def log_tables(name: str, terms: int, dtype: str) -> dict[str, Callable[[], tuple[list, float]]]:
+    end = dtype.upper()
+    return {
+        f"{name}_C_{end}": lambda: (points(name, dtype)[0], 0.0),
+        f"{name}_T_{end}": lambda: (points(name, dtype)[1], 0.0),
+        f"{name}_TAIL_{end}": lambda: tail(name, terms, dtype),
     }
+
+
+def step_tables(terms: int, terms2: int, dtype: str) -> dict[str, Callable[[], tuple[list, float]]]:
+    end = dtype.upper()
+    return {
+        f"STEP_ROOTS_{end}": lambda: (roots(dtype), 0.0),
+        f"STEP_LOST_{end}": lambda: (lost(dtype), 0.0),
+        f"STEP_LN2_{end}": lambda: (split(mp.ln2, SHORT[dtype], dtype), 0.0),
+        f"STEP_EXP_{end}": lambda: step_exp(terms, dtype),
+        f"STEP_EXP2_{end}": lambda: step_exp2(terms2, dtype),
+        f"LOG2_E_PAIR_{end}": lambda: (scale_pair(dtype), 0.0),
+    }
+
+
+TABLES: dict[str, Callable[[], tuple[list, float]]] = {
+    **log_tables("LOG1P", 8, "f64"),
+    **log_tables("LOG1P", 3, "f32"),
+    **log_tables("LOG2P", 8, "f64"),
+    **log_tables("LOG2P", 3, "f32"),
+    **step_tables(5, 6, "f64"),
+    **step_tables(2, 3, "f32"),
+}
