@@ -587,10 +587,10 @@ def additions_at_one_place_are_made_at_once(patch):
 @fault("jit", ("input", "cast"))
 def casts_to_integers_do_not_truncate(patch):
     def rounded(code):
-        pattern = r"(%\w+) = call (<?[^>(]*>?) (@llvm\.fptosi\.sat[.\w]*)\((<?[^>(%]*>?) (%\w+)\)"
+        pattern = r"(%\w+) = fptosi (<[^>]*>|\w+) (%\w+) to"
         up = lambda m: (
-            f"{m.group(1)}.up = fadd {m.group(4)} {m.group(5)}, {m.group(5)}\n"
-            f"  {m.group(1)} = call {m.group(2)} {m.group(3)}({m.group(4)} {m.group(1)}.up)"
+            f"{m.group(1)}.up = fadd {m.group(2)} {m.group(3)}, {m.group(3)}\n"
+            f"  {m.group(1)} = fptosi {m.group(2)} {m.group(1)}.up to"
         )
         return re.sub(pattern, up, code)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import mpmath as mp
 
-from graphc.gates.bodies.fits.elementary import HALF_LN2, log_tail
+from graphc.gates.bodies.fits.elementary import HALF_LN2
 from graphc.gates.bodies.generate import Function, fit, remez, rounded, split
 
 # Each is smooth at 0, where the series speaks.
@@ -21,6 +21,12 @@ def sinh_tail(z: mp.mpf) -> mp.mpf:
 def cosh_tail(z: mp.mpf) -> mp.mpf:
     """(cosh(r) - 1) / r^2 at r^2 = z"""
     return (mp.cosh(mp.sqrt(z)) - 1) / z if z else mp.mpf(1) / 2
+
+
+def log_tail(z: mp.mpf) -> mp.mpf:
+    """(2 atanh(s) - 2 s) / s^3 at s^2 = z"""
+    s = mp.sqrt(z)
+    return (2 * mp.atanh(s) - 2 * s) / s**3 if z else mp.mpf(2) / 3
 
 
 def atanh_tail(z: mp.mpf) -> mp.mpf:
