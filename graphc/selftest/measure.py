@@ -200,13 +200,16 @@ def scan(
                 if i == 0 and len(args) == 1:
                     error[np.isnan(args[0]) & ~np.isnan(got)] = np.inf
                 if s == 0 and (sample or alone):
-                    many = args[0].size if alone else max(1, sample // 4)
+                    many = args[0].size if alone else max(1, sample // 64)
                     pick = rng.integers(0, args[0].size, min(many, args[0].size))
                     drawn[i] += [
                         Point(float(error[k]), tuple(a[k] for a in args), got[k])
                         for k in pick
                         if asked[k]
                     ]
+                    if len(drawn[i]) > 4 * sample and not alone:
+                        chosen = rng.choice(len(drawn[i]), sample, replace=False)
+                        drawn[i] = [drawn[i][k] for k in chosen]
                 if alone:
                     error = np.where(np.isfinite(error), 0.0, error)
                 tallies[s][i].add(error, args, got)

@@ -1,5 +1,6 @@
 """The harness finds what is wrong: errors of a fraction of a unit, special values, lanes."""
 
+import gc
 import json
 import math
 import subprocess
@@ -368,3 +369,18 @@ def test_processes_share_the_work():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "4 of 4" in done.stdout, done.stderr
+
+
+def test_a_long_scan_keeps_few_points(monkeypatch):
+    """All of f32 is tens of thousands of chunks: what is drawn from them is thinned on the way."""
+    from graphc.selftest import measure
+
+    alive = []
+
+    def look(judge, output, tally, more):
+        alive.append(sum(isinstance(o, measure.Point) for o in gc.get_objects()))
+
+    monkeypatch.setattr(measure, "_rejudge", look)
+    x = np.linspace(0.1, 2, 64, dtype=np.float32)
+    scan(Judge(EXACT["exp"], np.float32), [subject(np.exp, np.exp)], [(x,)] * 3000, sample=100)
+    assert max(alive) < 1500
