@@ -57,7 +57,7 @@ MACHINE: dict[str, tuple[int, str]] = {
     "quot": (2, "integer quotient truncated to zero; 0 by a zero divisor, wraps for INT_MIN / -1"),
     "convert": (1, "to another dtype, nearest even; to integer truncates, saturates, NaN gives 0"),
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
-    "scale": (2, "a * 2^floor(b), rounded once; a is NaN or 2^-40 to 2^40 or 0, |b| up to SCALED"),
+    "scale": (2, "a * 2^floor(b), rounded once, for |b| up to SCALED and an exact a * 2^(b/2)"),
     "exponent": (1, "floor(log2 |x|) as a float; -inf for 0, inf for infinities, NaN for NaN"),
     "mantissa": (
         1,

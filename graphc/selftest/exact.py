@@ -48,10 +48,6 @@ class Exact:
     equals: str = ""  # the NumPy function that defines the value to the last bit
 
 
-def _zero(m: Any, *x: Any) -> Any:
-    return 0 * x[0]
-
-
 def _one(m: Any, *x: Any) -> Any:
     return 0 * x[0] + 1
 
