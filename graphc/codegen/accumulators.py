@@ -74,6 +74,23 @@ def horizontal(fn: Function, monoid: str, dtype: DType, value: str, width: int) 
     return value
 
 
+def neighbours(fn: Function, monoid: str, dtype: DType, vectors: Sequence[str], width: int) -> str:
+    """Four vectors of consecutive elements, folded in the order `rows`: runs of four, then pairs."""
+    a, b, c, d = vectors
+    even_low, odd_low = fn.alternate(a, b, REGISTER[dtype.name], width)
+    even_high, odd_high = fn.alternate(c, d, REGISTER[dtype.name], width)
+    first, third = fn.alternate(even_low, even_high, REGISTER[dtype.name], width)
+    second, fourth = fn.alternate(odd_low, odd_high, REGISTER[dtype.name], width)
+    total = first
+    for following in (second, third, fourth):
+        total = combine(fn, monoid, dtype, total, following, width)
+    while width > 1:
+        even, odd = fn.alternate_lanes(total, REGISTER[dtype.name], width)
+        width //= 2
+        total = combine(fn, monoid, dtype, even, odd, width)
+    return total
+
+
 def push(
     fn: Function,
     levels: str,
@@ -107,14 +124,21 @@ def push(
 
 
 def collapse(
-    fn: Function, levels: str, t: str, monoid: str, dtype: DType, width: int, stride: str = "1"
+    fn: Function,
+    levels: str,
+    t: str,
+    monoid: str,
+    dtype: DType,
+    width: int,
+    stride: str = "1",
+    start: str = "",
 ) -> str:
-    """What is left in a counter after t leaves, folded smallest first."""
+    """What is left in a counter after t leaves, folded smallest first; `start` is smaller than all of them."""
     ty = register(dtype, width)
     before, head, inside, after = fn.block, fn.label("left"), fn.label("fold"), fn.label("folded")
     fn.jump(head)
     fn.open_block(head)
-    total, next_total = fn.phi(ty, (identity(monoid, dtype, width), before))
+    total, next_total = fn.phi(ty, (start or identity(monoid, dtype, width), before))
     bits, next_bits = fn.phi("i64", (t, before))
     fn.branch(fn.do(f"icmp ne i64 {bits}, 0"), inside, after)
     fn.open_block(inside)
@@ -207,7 +231,7 @@ def tree_push(module: Module, monoid: str, dtype: DType) -> str:
 
             return body
 
-        _both(fn, step, lanes_of(dtype))
+        both(fn, step, lanes_of(dtype))
 
     return module.once(name, make)
 
@@ -235,12 +259,12 @@ def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
 
             return body
 
-        _both(fn, step, lanes_of(dtype))
+        both(fn, step, lanes_of(dtype))
 
     return module.once(name, make)
 
 
-def _both(fn: Function, step: object, width: int) -> None:
+def both(fn: Function, step: object, width: int) -> None:
     """Whole vectors, then single elements."""
     whole = fn.do(f"and i64 %n, {-width}")
     fn.loop("0", whole, width, [], step(width))  # type: ignore[operator]

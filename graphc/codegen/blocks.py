@@ -91,7 +91,7 @@ class BlockLoop:
             self.open_acc(acc)
 
         def block(start: str, _: object) -> list[str]:
-            writer.symbols[START] = start
+            writer.symbols[START] = writer.from_first(start)
             left = fn.do(f"sub i64 {n}, {start}")
             count = fn.do(
                 f"select i1 {fn.do(f'icmp slt i64 {left}, {BLOCK_ROWS}')}, i64 {left}, i64 {BLOCK_ROWS}"
@@ -198,7 +198,7 @@ class BlockLoop:
             writer.symbols[self.loop.var] = i
             writer.body(body)
             for state in {id(t): t for t in touched}.values():
-                writer.end_of_iteration(state, i)
+                writer.end_of_iteration(state, writer.since_first(i))
             return []
 
         writer.block = self
@@ -244,7 +244,7 @@ class BlockLoop:
         if columns.leaf > BLOCK_ROWS:
             fn = self.fn
             end = fn.do(f"add i64 {self.writer.symbols[START]}, {self.writer.symbols['_count']}")
-            last = fn.do(f"sub i64 {end}, 1")
+            last = self.writer.since_first(fn.do(f"sub i64 {end}, 1"))
             for acc in columns.accs:
                 self.writer.end_of_iteration(self.writer.sums[acc.name], last)
 
@@ -255,11 +255,13 @@ class BlockLoop:
         width = accs.lanes_of(acc.dtype)
         if acc.into:
             if acc.name in self.in_registers and acc.order == "rows":
-                writer.sums[acc.name] = Sum(acc, "columns", writer.address(acc.into, acc.index))
+                writer.sums[acc.name] = Sum(acc, "columns", writer.element(acc, 0))
             else:
                 writer.open_acc(acc)
         elif acc.order == "lanes":
             self.kept[acc.name] = Kept(levels=fn.alloca(register(acc.dtype, width), accs.LEVELS))
+        elif acc.order == "rows":
+            self.kept[acc.name] = Kept(levels=fn.alloca(register(acc.dtype, 1), accs.LEVELS))
         else:
             self._open_any(acc)
 
@@ -290,12 +292,16 @@ class BlockLoop:
             total = accs.collapse(
                 fn, self.kept[acc.name].levels, count, acc.monoid, acc.dtype, lanes
             )
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, lanes)
-            total = writer.sum_of_none(acc, total, n)
+            writer.closed(acc, total, lanes, n)
+        elif acc.order == "rows":
+            step = accs.LEAF * self.kept[acc.name].width
+            count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {step - 1}')}, {step.bit_length() - 1}")
+            levels = self.kept[acc.name].levels
+            total = accs.collapse(fn, levels, count, acc.monoid, acc.dtype, 1)
+            writer.closed(acc, total, 1, n)
         else:
             wide = fn.do(f"load {register(acc.dtype, 16)}, ptr {self.kept[acc.name].slot}")
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, wide, 16)
-        writer.known[acc.name] = Known(total, acc.dtype, 1)
+            writer.closed(acc, wide, 16, n)
 
     def _close_columns(self, acc: Acc, n: str) -> None:
         """The array takes what its counters hold; the sum of nothing is 0."""
@@ -362,7 +368,7 @@ class _ColumnSums:
             sums = fn.loop(
                 i, stop, 1, identities, lambda row, values: self._row(row, values, starts, masks)
             )
-            t = fn.do(f"lshr i64 {i}, {self.leaf.bit_length() - 1}")
+            t = fn.do(f"lshr i64 {self.writer.since_first(i)}, {self.leaf.bit_length() - 1}")
             for position, total in enumerate(sums):
                 acc = self.accs[position % len(self.accs)]
                 self._push(acc, total, t, starts[position // len(self.accs)])
@@ -488,7 +494,8 @@ def _is_sum(inner: For, arrays: Mapping[str, Acc]) -> bool:
     return (
         len(orders) == 1
         and "any" not in orders
-        and all(coefficient(s.index, inner.var) == 1 for s in adds)
+        and all(s.index == Dim.symbol(inner.var) for s in adds)
+        and len({s.acc for s in adds}) == len(adds)
     )
 
 

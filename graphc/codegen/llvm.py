@@ -90,6 +90,7 @@ class Function:
         linkage: str = "internal ",
     ) -> None:
         self.module = module
+        self.name = name
         self.head = (
             f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)}) #0 {{"
         )
@@ -159,13 +160,14 @@ class Function:
         return name, more
 
     @contextmanager
-    def when(self, condition: str) -> Iterator[None]:
-        """Lines that run if the condition holds."""
+    def when(self, condition: str, returns: bool = False) -> Iterator[None]:
+        """Lines that run if the condition holds, and perhaps end the function."""
         yes, after = self.label("then"), self.label("after")
         self.branch(condition, yes, after)
         self.open_block(yes)
         yield
-        self.jump(after)
+        if not returns:
+            self.jump(after)
         self.open_block(after)
 
     def loop(
@@ -296,6 +298,29 @@ class Function:
             return self.do(f"extractelement {wide} {value}, i64 {int(upper)}")
         lanes = ", ".join(f"i32 {i + half * upper}" for i in range(half))
         return self.do(f"shufflevector {wide} {value}, {wide} poison, <{half} x i32> <{lanes}>")
+
+    def alternate(self, a: str, b: str, ty: str, width: int) -> tuple[str, str]:
+        """The even and the odd elements of two vectors, one after the other."""
+        wide = vector(ty, width)
+        made = []
+        for first in (0, 1):
+            lanes = ", ".join(f"i32 {i}" for i in range(first, 2 * width, 2))
+            made.append(self.do(f"shufflevector {wide} {a}, {wide} {b}, <{width} x i32> <{lanes}>"))
+        return made[0], made[1]
+
+    def alternate_lanes(self, value: str, ty: str, width: int) -> tuple[str, str]:
+        """The even and the odd lanes of a vector, each in half a vector; scalars where one is left."""
+        wide, half = vector(ty, width), width // 2
+        made = []
+        for first in (0, 1):
+            if half == 1:
+                made.append(self.do(f"extractelement {wide} {value}, i64 {first}"))
+                continue
+            lanes = ", ".join(f"i32 {i}" for i in range(first, width, 2))
+            made.append(
+                self.do(f"shufflevector {wide} {value}, {wide} poison, <{half} x i32> <{lanes}>")
+            )
+        return made[0], made[1]
 
     def any_lane(self, mask: str, width: int) -> str:
         if width == 1:

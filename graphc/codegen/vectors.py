@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import MEMORY, register, vector
 from graphc.codegen.state import Kept, Known, used_by
+from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
     Acc,
@@ -42,10 +43,17 @@ class VectorLoop:
         self.kernel, self.loop, self.fn = kernel, loop, kernel.fn
         self.start, self.kept = start, kept
         self.lanes = [a for a in loop.accs if a.order == "lanes"]
-        self.others = [a for a in loop.accs if a.order != "lanes"]
+        self.rows = [a for a in loop.accs if a.order == "rows"]
+        self.others = [a for a in loop.accs if a.order not in ("lanes", "rows")]
+        self.stages: dict[str, str] = {}  # of each sum in rows, the vectors of one leaf of lanes
         self.width = self._width()
         self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
         self.steps: dict[int, str] = {}
+        self.strided: dict[
+            int, Rows
+        ] = {}  # statement position -> the neighbours it shares rows with
+        self.columns: dict[int, str] = {}  # what this iteration's rows were found to hold
+        self.left = ""  # lanes that are in use, where there is a mask
 
     def _width(self) -> int:
         if self.lanes:
@@ -77,7 +85,9 @@ class VectorLoop:
         """A loop over vectors; the accumulators' values."""
         kernel, fn, width = self.kernel, self.fn, self.width
         levels = [fn.alloca(register(a.dtype, width), self._levels()) for a in self.lanes]
-        single = n.isdigit() and int(n) <= self._step()  # one leaf: no counter
+        levels += [fn.alloca(register(a.dtype, 1), self._levels()) for a in self.rows]
+        # one leaf: no counter
+        single = n.isdigit() and int(n) <= self._step() and not self.rows
         values, leaves = self._run(
             n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single
         )
@@ -92,22 +102,27 @@ class VectorLoop:
             )
             total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
             found[acc.name] = Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
+        for acc, level in zip(self.rows, levels[len(self.lanes) :], strict=True):
+            total = self._collapsed(acc, level, n, self._step(), 1)
+            found[acc.name] = Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
         return found
 
     def _kept_loop(self, n: str) -> None:
         """A block's share of a loop: accumulators come from and go back to where they are kept."""
         assert self.kept is not None
         fn, width = self.fn, self.width
+        for acc in self.rows:
+            self.kept[acc.name].width = width
         slots = [(register(a.dtype, width), self.kept[a.name].slot) for a in self.others]
         before = [fn.do(f"load {ty}, ptr {slot}") for ty, slot in slots]
         after, _ = self._run(
-            n, before, [self.kept[a.name].levels for a in self.lanes], single=False
+            n, before, [self.kept[a.name].levels for a in (*self.lanes, *self.rows)], single=False
         )
         for (ty, slot), value in zip(slots, after, strict=True):
             fn.say(f"store {ty} {value}, ptr {slot}")
 
     def _step(self) -> int:
-        return self.width * (accs.LEAF if self.lanes else 1)
+        return self.width * (accs.LEAF if self.lanes or self.rows else 1)
 
     def _run(
         self, n: str, values: list[str], levels: list[str], single: bool
@@ -127,7 +142,7 @@ class VectorLoop:
     def short(self) -> bool:
         """Few vectors and few statements: written out, with sums folded as their tree says, without a counter."""
         n = self.loop.size
-        if self.kept is not None or not isinstance(n, int) or n == 0:
+        if self.kept is not None or self.rows or not isinstance(n, int) or n == 0:
             return False
         vectors = -(-n // self.width)
         calls = sum(isinstance(s, Let) and s.op in ("call", "rare") for s in self.loop.body)
@@ -140,6 +155,7 @@ class VectorLoop:
         for i in range(0, n, self._step()):
             now = [*values, *self._identities()]
             for j in range(i, min(i + self._step(), n), width):
+                self.left = str(n - j)
                 now = self._iteration(str(j), now, self._constant_mask(n - j))
             values = now[: len(values)]
             leaves.append(now[len(values) :])
@@ -174,10 +190,10 @@ class VectorLoop:
         n = self.loop.size
         return accs.LEVELS if not isinstance(n, int) else max(1, n.bit_length())
 
-    def _collapsed(self, acc: Acc, levels: str, n: str, step: int) -> str:
+    def _collapsed(self, acc: Acc, levels: str, n: str, step: int, width: int = 0) -> str:
         fn = self.fn
         count = fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {step - 1}')}, {step.bit_length() - 1}")
-        return accs.collapse(fn, levels, count, acc.monoid, acc.dtype, self.width)
+        return accs.collapse(fn, levels, count, acc.monoid, acc.dtype, width or self.width)
 
     def _carried(self, accumulators: Sequence[Acc], values: Sequence[str]) -> list[tuple[str, str]]:
         return [
@@ -192,7 +208,7 @@ class VectorLoop:
     ) -> tuple[list[str], list[str]]:
         """Whole vectors; with sums in lanes, whole leaves."""
         fn = self.fn
-        if not self.lanes:
+        if not self.lanes and not self.rows:
             return fn.loop(
                 "0",
                 main,
@@ -221,31 +237,74 @@ class VectorLoop:
         """What is left, under a mask."""
         fn, width = self.fn, self.width
         carried = self._carried([*self.others, *self.lanes], [*values, *self._identities()])
+        for acc in self.rows:
+            self._empty_stage(acc)
 
         def masked(i: str, before: list[str]) -> list[str]:
-            left = fn.spread_type(fn.do(f"sub i64 {n}, {i}"), "i64", width)
+            self.left = fn.do(f"sub i64 {n}, {i}")
+            left = fn.spread_type(self.left, "i64", width)
             mask = fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
             return self._iteration(i, before, mask)
 
         after = fn.loop(main, n, width, carried, masked)
         leaves = after[len(values) :]
-        if self.lanes and not single:
+        if (self.lanes or self.rows) and not single:
             with fn.when(fn.do(f"icmp slt i64 {main}, {n}")):
                 self._push(leaves, levels, main, step)
         return after[: len(values)], leaves
 
     def _push(self, leaves: Sequence[str], levels: Sequence[str], i: str, step: int) -> None:
-        if self.start:
+        if self.kept is not None:
             i = self.fn.do(f"add i64 {i}, {self.kernel.symbols[self.start]}")
+            i = self.kernel.since_first(i)
         t = self.fn.do(f"lshr i64 {i}, {step.bit_length() - 1}")
-        for acc, leaf, level in zip(self.lanes, leaves, levels, strict=True):
+        for acc, leaf, level in zip(self.lanes, leaves, levels):
             accs.push(self.fn, level, leaf, t, acc.monoid, acc.dtype, self.width)
+        for acc, level in zip(self.rows, levels[len(self.lanes) :], strict=True):
+            node = accs.neighbours(self.fn, acc.monoid, acc.dtype, self._staged(acc), self.width)
+            accs.push(self.fn, level, node, t, acc.monoid, acc.dtype, 1)
+
+    # -- sums in rows: neighbouring iterations, which are neighbouring lanes, are added ---------------------------
+
+    def _stage(self, acc: Acc) -> str:
+        if acc.name not in self.stages:
+            self.stages[acc.name] = self.fn.alloca(register(acc.dtype, self.width), accs.LEAF)
+        return self.stages[acc.name]
+
+    def _empty_stage(self, acc: Acc) -> None:
+        ty = register(acc.dtype, self.width)
+        for at in self._stage_slots(acc):
+            self.fn.say(f"store {ty} {accs.identity(acc.monoid, acc.dtype, self.width)}, ptr {at}")
+
+    def _staged(self, acc: Acc) -> list[str]:
+        ty = register(acc.dtype, self.width)
+        return [self.fn.do(f"load {ty}, ptr {at}") for at in self._stage_slots(acc)]
+
+    def _stage_slots(self, acc: Acc) -> list[str]:
+        ty, stage = register(acc.dtype, self.width), self._stage(acc)
+        return [self.fn.do(f"getelementptr {ty}, ptr {stage}, i64 {k}") for k in range(accs.LEAF)]
+
+    def _into_stage(self, s: Add, i: str, mask: str) -> None:
+        fn, width = self.fn, self.width
+        acc = next(a for a in self.rows if a.name == s.acc)
+        ty, (value,) = register(acc.dtype, width), (self.kernel.known[v].register for v in s.values)
+        if mask:
+            nothing = accs.identity(acc.monoid, acc.dtype, width)
+            value = fn.do(f"select <{width} x i1> {mask}, {ty} {value}, {ty} {nothing}")
+        place = fn.do(f"and i64 {i}, {accs.LEAF * width - 1}")
+        at = fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {self._stage(acc)}, i64 {place}")
+        fn.say(f"store {ty} {value}, ptr {at}")
 
     # -- before the loop ----------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         """Addresses at iteration 0, values that no iteration changes, and outer values in every lane."""
         kernel, var = self.kernel, self.loop.var
+        self.strided = {
+            position: rows
+            for position, rows in rows_of(self.loop, self.width).items()
+            if kernel.buffer(self.loop.body[position].buffer).type.dtype is not bool_  # type: ignore[union-attr]
+        }
         for position, s in enumerate(self.loop.body):
             if isinstance(s, (Load, Store, Scatter)):
                 self._prepare_access(position, s.buffer, s.index, s)
@@ -255,7 +314,8 @@ class VectorLoop:
                 and kernel.sums[s.acc].kind == "array"
             ):
                 acc = kernel.sums[s.acc].acc
-                self._prepare_access(position, acc.into, acc.index + s.index, s)
+                self.bases[position] = kernel.element(acc, self._first(s.index))
+                self.steps[position] = kernel.size(coefficient(s.index, var))
             elif isinstance(s, Iota):
                 self.bases[position] = kernel.size(self._first(s.value))
                 self.steps[position] = kernel.size(coefficient(s.value, var))
@@ -296,6 +356,7 @@ class VectorLoop:
     def _iteration(self, i: str, values: Sequence[str], mask: str) -> list[str]:
         """The body for `width` iterations from i on; gives the accumulators' next values."""
         state = dict(zip([a.name for a in (*self.others, *self.lanes)], values, strict=False))
+        self.columns = {}
         for position, s in enumerate(self.loop.body):
             self._statement(position, s, i, mask, state)
         return list(state.values())
@@ -312,6 +373,8 @@ class VectorLoop:
             case Load():
                 if (s, i) in kernel.preloaded:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
+                elif position in self.strided:
+                    kernel.known[s.name] = Known(self._column(position, i, mask), s.dtype, width)
                 elif self.steps[position] != "0" or s.at:
                     address = self._addresses(position, s.at, i)
                     if (
@@ -322,6 +385,9 @@ class VectorLoop:
                     ):
                         kernel.block.prefetch(s, address)
                     kernel.known[s.name] = Known(self.load(address, s.dtype, mask), s.dtype, width)
+            case Store() if position in self.strided:
+                if position == max(self.strided[position].positions):
+                    self._store_rows(self.strided[position], i, mask)
             case Store():
                 self.store(self._addresses(position, (), i), kernel.known[s.value], mask)
             case Index():
@@ -337,6 +403,8 @@ class VectorLoop:
                     "sum",
                     [kernel.known[s.value].register],
                 )
+            case Add() if any(a.name == s.acc for a in self.rows):
+                self._into_stage(s, i, mask)
             case Add() if s.acc in state:
                 state[s.acc] = self.folded(s, state[s.acc], mask)
             case Add():
@@ -404,6 +472,69 @@ class VectorLoop:
         return "many " + fn.do(
             f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}"
         )
+
+    # -- rows of neighbouring elements ------------------------------------------------------------------------------------
+
+    def _column(self, position: int, i: str, mask: str) -> str:
+        if position not in self.columns:
+            rows = self.strided[position]
+            s = self.loop.body[position]
+            assert isinstance(s, Load)
+            found = load_columns(self.fn, self._row_addresses(rows, i, mask), rows.columns, s.dtype)
+            self.columns.update(zip(rows.positions, found, strict=True))
+        return self.columns[position]
+
+    def _row_addresses(self, rows: Rows, i: str, mask: str) -> list[str]:
+        """Where each lane's row begins; lanes that are not in use read the last one that is."""
+        fn, first = self.fn, rows.positions[0]
+        ty, step = self._memory_type(first), self.steps[first]
+        start = fn.do(
+            f"getelementptr {ty}, ptr {self.bases[first]}, i64 {fn.do(f'mul i64 {i}, {step}')}"
+        )
+        last = fn.do(f"sub i64 {self.left}, 1") if mask else ""
+        addresses = [start]
+        for lane in range(1, self.width):
+            place = str(lane)
+            if mask:
+                inside = fn.do(f"icmp slt i64 {lane}, {self.left}")
+                place = fn.do(f"select i1 {inside}, i64 {lane}, i64 {last}")
+            constant = place.isdigit() and step.isdigit()
+            offset = str(lane * int(step)) if constant else fn.do(f"mul i64 {place}, {step}")
+            addresses.append(fn.do(f"getelementptr {ty}, ptr {start}, i64 {offset}"))
+        return addresses
+
+    def _store_rows(self, rows: Rows, i: str, mask: str) -> None:
+        """Rows go to their places at once; where a mask is, those in use by way of the stack."""
+        fn, known = self.fn, self.kernel.known
+        stores = [s for s in map(self.loop.body.__getitem__, rows.positions) if isinstance(s, Store)]
+        values = [known[s.value] for s in stores]
+        dtype, registers = values[0].dtype, [v.register for v in values]
+        if not mask:
+            store_columns(fn, registers, self._row_addresses(rows, i, ""), dtype)
+            return
+        row = vector(MEMORY[dtype.name], rows.columns)
+        stack = fn.alloca(MEMORY[dtype.name], self.width * rows.columns)
+        element = MEMORY[dtype.name]
+
+        def at(base: str, offset: str) -> str:
+            return fn.do(f"getelementptr {element}, ptr {base}, i64 {offset}")
+
+        places = [at(stack, str(lane * rows.columns)) for lane in range(self.width)]
+        store_columns(fn, registers, places, dtype)
+        first, step = rows.positions[0], self.steps[rows.positions[0]]
+        start = at(self.bases[first], fn.do(f"mul i64 {i}, {step}"))
+        end = self.left
+        if not end.startswith("%"):
+            end = str(min(int(end), self.width))
+
+        def one(lane: str, _: object) -> list[str]:
+            source = at(stack, fn.do(f"mul i64 {lane}, {rows.columns}"))
+            target = at(start, fn.do(f"mul i64 {lane}, {step}"))
+            value = fn.do(f"load {row}, ptr {source}, align {dtype.itemsize}")
+            fn.say(f"store {row} {value}, ptr {target}, align {dtype.itemsize}")
+            return []
+
+        fn.loop("0", end, 1, [], one)
 
     def _memory_type(self, position: int) -> str:
         s = self.loop.body[position]

@@ -226,6 +226,9 @@ class Tensor:
         return _operate("div", self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
+        # 1 / x, whose derivative needs no second division
+        if type(other) in (int, float) and other == 1 and self.value.dtype.is_float:
+            return _operate("reciprocal", self)
         return _operate("div", other, self)
 
     def __floordiv__(self, other: Any) -> Tensor:

@@ -230,7 +230,7 @@ square = gate(
 )  # fmt: skip
 sqrt = gate(
     "sqrt", "Square root, correctly rounded.", body=s.sqrt, sym="sqrt(x)",
-    partials=lambda out, x: (0.5 / out,), domain=(0.0, 9.0), edges=(0.0,),
+    partials=lambda out, x: (0.5 * reciprocal(out),), domain=(0.0, 9.0), edges=(0.0,),
 )  # fmt: skip
 reciprocal: Elementwise = gate(
     "reciprocal", "1 / x.", body=lambda x: 1.0 / x, sym="1/x",

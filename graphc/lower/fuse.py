@@ -55,8 +55,10 @@ class Group:
 
 
 def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
-    from graphc.lower.schedule import in_blocks, with_modes
+    from graphc.lower.planes import in_planes
+    from graphc.lower.schedule import scheduled
     from graphc.lower.statements import Writer
+    from graphc.lower.unroll import written_out
 
     _check_limits(graph)
     tasks = tasks_of(graph)
@@ -64,11 +66,12 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     storage = _Storage(graph, tasks, top)
     writer = Writer(storage)
     kernels = tuple(
-        Kernel(f"k{i}", with_modes(writer.kernel(group)), _note(group))
-        for i, group in enumerate(top)
+        Kernel(f"k{i}", writer.kernel(group), _note(group)) for i, group in enumerate(top)
     )
     program = Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
-    return program if "blocks" in skip else in_blocks(program)
+    if "unroll" not in skip:
+        program = in_planes(written_out(program))
+    return scheduled(program, skip)
 
 
 def _check_limits(graph: Graph) -> None:
@@ -130,6 +133,7 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
         step[task] = at
     if fused:
         _sink(tasks, step, lanes, depth)
+        _sink_together(tasks, step, lanes, depth)
     members: dict[tuple[int, int, Any], list[Task]] = {}
     rank = {"scalar": 0, "loop": 1, "call": 2}
     for task in tasks:
@@ -175,6 +179,47 @@ def _sink(
         if latest > step[task] and joined and together:
             if not width or lanes.setdefault((latest, kind), width) == width:
                 step[task] = latest
+
+
+def _sink_together(
+    tasks: list[Task], step: dict[Task, int], lanes: dict[tuple[int, Any], int], depth: int
+) -> None:
+    """Whole loops move on to a later step, where one of the same size reads what they make."""
+    cluster = {t: t for t in tasks}  # a task of each loop stands for it
+
+    def first(task: Task) -> Task:
+        while cluster[task] is not task:
+            cluster[task] = cluster[cluster[task]]
+            task = cluster[task]
+        return task
+
+    reads: list[tuple[Task, Task, int]] = []  # made, reader, gap
+    for task in tasks:
+        kind = _class_of(task, depth)
+        for made, access in _needs(task):
+            if made not in cluster:
+                continue
+            gap = _gap(_class_of(made, depth), kind, made, access, depth)
+            reads.append((made, task, gap))
+            if gap == 0 and kind[0] == "loop" and step[made] == step[task]:
+                cluster[first(made)] = first(task)
+    members: dict[Task, list[Task]] = {}
+    for task in tasks:
+        members.setdefault(first(task), []).append(task)
+    readers: dict[Task, list[tuple[Task, int]]] = {}
+    for made, task, gap in reads:
+        if first(made) is not first(task):
+            readers.setdefault(first(made), []).append((task, gap))
+    for group in sorted(members.values(), key=lambda group: -step[group[0]]):
+        kind, outside = _class_of(group[0], depth), readers.get(first(group[0]), [])
+        if kind[0] != "loop" or not outside:
+            continue
+        latest = min(step[r] - gap for r, gap in outside)
+        joined = any(step[r] == latest and gap == 0 for r, gap in outside)
+        widths = {w for t in group if (w := _lane_bytes(t, depth))}
+        if latest > step[group[0]] and joined:
+            if all(lanes.setdefault((latest, kind), w) == w for w in widths):
+                step.update(dict.fromkeys(group, latest))
 
 
 def _needs(task: Task) -> list[tuple[Task, Access]]:
@@ -234,7 +279,7 @@ class _Storage:
 
     def _fresh(self, name: str) -> str:
         """A buffer's name that no input has, nor a private buffer that plan adds to it."""
-        while any(name + suffix in self.buffers for suffix in ("", ".tree", ".panel")):
+        while any(name + suffix in self.buffers for suffix in ("", ".tree", ".panel", ".work")):
             name += "_"
         return name
 

@@ -31,6 +31,12 @@ BLOCK_ROWS = 64
 CACHE_BYTES = 256 * 1024  # that a block of rows may take
 
 
+def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
+    kernels = tuple(replace(k, body=with_modes(k.body)) for k in program.kernels)
+    program = replace(program, kernels=kernels)
+    return program if "blocks" in skip else in_blocks(program)
+
+
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
     """Innermost loops run in lanes, unless they scatter; others one iteration after the other."""
     made: list[Statement] = []

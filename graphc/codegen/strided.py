@@ -1,0 +1,145 @@
+"""Points in memory and coordinates in lanes: loads and stores whose neighbouring lanes lie apart.
+
+A loop in lanes over points x[3*_i], x[3*_i+1], x[3*_i+2] needs a vector of each coordinate, while memory has a point's
+coordinates side by side. Instead of one element after the other, rows of 8, 4 or 2 elements are read for each lane, and
+transposed in registers; stores go the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphc.codegen.llvm import MEMORY, vector
+from graphc.ir.types import Dim, DType, Size
+from graphc.lower.loops import For, Load, Scatter, Statement, Store, coefficient
+
+if TYPE_CHECKING:
+    from graphc.codegen.llvm import Function
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Statements that access neighbouring elements: one after the other in each lane's row."""
+
+    positions: tuple[int, ...]  # of the statements in the loop's body, by place in the row
+    columns: int
+
+
+def rows_of(loop: For, width: int) -> dict[int, Rows]:
+    """For each strided load and store of a loop the rows that it shares with others."""
+    written = [s.buffer for s in loop.body if isinstance(s, (Store, Scatter))]
+    found: dict[int, Rows] = {}
+    groups: dict[tuple, list[tuple[int, int]]] = {}
+    for position, s in enumerate(loop.body):
+        if not isinstance(s, (Load, Store)) or (isinstance(s, Load) and s.at):
+            continue
+        step = coefficient(s.index, loop.var)
+        if step in (0, 1) or not _alone(s, loop.body, written):
+            continue
+        constant = _constant(s.index)
+        key = (type(s), s.buffer, s.index - constant)
+        groups.setdefault(key, []).append((constant, position))
+    for members in groups.values():
+        for run in _runs(sorted(members)):
+            while run:
+                columns = min(1 << (len(run).bit_length() - 1), width)
+                rows = Rows(tuple(run[:columns]), columns)
+                found.update(dict.fromkeys(run[:columns], rows))
+                run = run[columns:]
+    return found
+
+
+def _alone(s: Load | Store, body: Sequence[Statement], written: list[str]) -> bool:
+    """May a load come earlier, or a store later, than it is written?"""
+    if isinstance(s, Load):
+        return s.buffer not in written
+    places = {t.index for t in body if isinstance(t, Store) and t.buffer == s.buffer}
+    return len(places) == written.count(s.buffer) and not any(
+        isinstance(t, (Load, Scatter)) and t.buffer == s.buffer for t in body
+    )
+
+
+def _constant(index: Size) -> int:
+    return next((c for m, c in index.terms if not m), 0) if isinstance(index, Dim) else index
+
+
+def _runs(members: list[tuple[int, int]]) -> list[list[int]]:
+    """Statements at consecutive places."""
+    runs: list[list[int]] = []
+    last = None
+    for place, position in members:
+        if last is not None and place == last + 1:
+            runs[-1].append(position)
+        elif place != last:
+            runs.append([position])
+        last = place
+    return runs
+
+
+def load_columns(fn: Function, addresses: Sequence[str], columns: int, dtype: DType) -> list[str]:
+    """A vector of each column, from the addresses of all lanes' rows."""
+    ty, width = MEMORY[dtype.name], len(addresses)
+    if columns == 1:
+        made = "poison"
+        wide = vector(ty, width)
+        for lane, address in enumerate(addresses):
+            value = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
+            made = fn.do(f"insertelement {wide} {made}, {ty} {value}, i64 {lane}")
+        return [made]
+    row = vector(ty, columns)
+    rows = [[fn.do(f"load {row}, ptr {a}, align {dtype.itemsize}")] for a in addresses]
+    length = columns
+    while len(rows) > 1:
+        half = len(rows) // 2
+        rows = [
+            _zip(fn, a, b, ty, length, width) for a, b in zip(rows[:half], rows[half:], strict=True)
+        ]
+        length = min(2 * length, width)
+    return rows[0]
+
+
+def store_columns(
+    fn: Function, values: Sequence[str], addresses: Sequence[str], dtype: DType
+) -> None:
+    """Every lane's row, from a vector of each column."""
+    ty, width, columns = MEMORY[dtype.name], len(addresses), len(values)
+    if columns == 1:
+        for lane, address in enumerate(addresses):
+            one = fn.do(f"extractelement {vector(ty, width)} {values[0]}, i64 {lane}")
+            fn.say(f"store {ty} {one}, ptr {address}, align {dtype.itemsize}")
+        return
+    parts = [[v] for v in values]
+    while len(parts) > 1:
+        half = len(parts) // 2
+        parts = [
+            _zip(fn, a, b, ty, width, width)
+            for a, b in zip(parts[:half], parts[half:], strict=True)
+        ]
+    per_vector = width // columns
+    for lane, address in enumerate(addresses):
+        source, first = parts[0][lane // per_vector], lane % per_vector * columns
+        row = source
+        if columns < width:
+            picked = ", ".join(f"i32 {first + k}" for k in range(columns))
+            wide = vector(ty, width)
+            row = fn.do(
+                f"shufflevector {wide} {source}, {wide} poison, <{columns} x i32> <{picked}>"
+            )
+        fn.say(f"store {vector(ty, columns)} {row}, ptr {address}, align {dtype.itemsize}")
+
+
+def _zip(
+    fn: Function, a: Sequence[str], b: Sequence[str], ty: str, length: int, width: int
+) -> list[str]:
+    """Two sequences of elements, spread over vectors of `length`, element by element in turns."""
+    wide = vector(ty, length)
+    made = []
+    for x, y in zip(a, b, strict=True):
+        lanes = [f"i32 {k}" for i in range(length) for k in (i, length + i)]
+        pieces = [lanes] if 2 * length <= width else [lanes[:length], lanes[length:]]
+        for piece in pieces:
+            mask = f"<{len(piece)} x i32> <{', '.join(piece)}>"
+            made.append(fn.do(f"shufflevector {wide} {x}, {wide} {y}, {mask}"))
+    return made
