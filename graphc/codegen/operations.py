@@ -26,7 +26,7 @@ from graphc.codegen.llvm import (
 )
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
-from graphc.ir.types import DType, bool_, f32, f64, i64
+from graphc.ir.types import DType, bool_, f32, f64, i32, i64
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTRINSIC = {
@@ -391,6 +391,8 @@ def _normal(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 def _lookup(fn: Function, ins: Instruction, args: Sequence[str], index: DType, width: int) -> str:
     entries, dtype = table_bits(ins.attr), ins.dtype
     lanes = 64 // dtype.itemsize
+    if width >= 8 and fn.module.avx2 and not fn.module.avx512 and dtype is f32 and index is i32:
+        return _permuted(fn, entries, args[0], width)
     if width < lanes or not fn.module.avx512:
         return _loads(fn, entries, args[0], index, dtype, width)
     entries = entries * max(1, lanes // len(entries))
@@ -409,6 +411,33 @@ def _lookup(fn: Function, ins: Instruction, args: Sequence[str], index: DType, w
         name = fn.module.intrinsic(f"llvm.x86.avx512.vpermi2var.{suffix}.512", ty, [ty, places, ty])
         text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}}, {ty} {tables[1]})"
     return _by_register(fn, args, [index], dtype, lanes, width, lambda a: fn.do(text.format(a[0])))
+
+
+def _permuted(fn: Function, entries: Sequence[int], index: str, width: int) -> str:
+    """A table of f32 in registers of 8, chosen from by the bits of the index above the third."""
+    lanes, ty, places = 8, register(f32, 8), register(i32, 8)
+    entries = list(entries) * max(1, lanes // len(entries))
+    name = fn.module.intrinsic("llvm.x86.avx2.permps", ty, [ty, places])
+
+    def choose(args: Sequence[str]) -> str:
+        (place,) = args
+        found = []
+        for start in range(0, len(entries), lanes):
+            table = ", ".join(f"float {literal(e, f32)}" for e in entries[start : start + lanes])
+            found.append(fn.do(f"call {ty} @{name}({ty} <{table}>, {places} {place})"))
+        bit = 3
+        while len(found) > 1:
+            # the bit as the sign: a blend of floats reads nothing else
+            raised = fn.do(f"shl {places} {place}, {splat(str(31 - bit), 'i32', lanes)}")
+            upper = fn.do(f"icmp slt {places} {raised}, zeroinitializer")
+            found = [
+                fn.do(f"select <{lanes} x i1> {upper}, {ty} {high}, {ty} {low}")
+                for low, high in zip(found[::2], found[1::2], strict=True)
+            ]
+            bit += 1
+        return found[0]
+
+    return _by_register(fn, [index], [i32], f32, lanes, width, choose)
 
 
 def _loads(

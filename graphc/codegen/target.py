@@ -20,6 +20,10 @@ class Target:
         """Whether the instructions of `codegen.avx512` are there."""
         return {"+avx512f", "+avx512dq", "+avx512vl"} <= set(self.features.split(","))
 
+    @property
+    def avx2(self) -> bool:
+        return self.x86 and (self.cpu == "x86-64-v3" or "+avx2" in self.features.split(","))
+
 
 BASELINE = Target("x86-64-v3", "+prefer-256-bit", True)
 

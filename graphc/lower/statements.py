@@ -11,7 +11,7 @@ from graphc.gates.elementwise import Elementwise
 from graphc.gates.movement import IndexMap
 from graphc.ir.graph import Node
 from graphc.ir.scalar import Instruction
-from graphc.ir.types import Dim, DType, Size, i64, product
+from graphc.ir.types import Dim, DType, Size, i64, product, size_min
 from graphc.lower.fuse import Group, Place, _Storage, row_major
 from graphc.lower.loops import (
     VARIABLES,
@@ -88,13 +88,23 @@ class Writer:
 
     def _fills(self, group: Group) -> list[Statement]:
         """What is in memory before parts are placed into it, or updates added to it."""
-        buffers = {}
+        made: list[Statement] = []
         for t in group.tasks:
             if t.kind == "scatter":
-                buffers[self.storage.places[t].buffer] = 0
+                made.append(Fill(self.storage.places[t].buffer, 0, 0, t.type.size))
             elif t.region is not None and t.node.op == "place":
-                buffers[self.storage.places[t.region[0]].buffer] = t.node["fill"]
-        return [Fill(buffer, bits) for buffer, bits in buffers.items()]
+                made.extend(self._around(t, self.storage.places[t.region[0]].buffer))
+        return made
+
+    def _around(self, part: Task, buffer: str) -> list[Statement]:
+        """The number around a placed part: before and after whole rows, else everywhere."""
+        node, whole, own = part.node, part.type.shape, part.node.args[0].type.shape
+        if not whole or node["steps"][0] != 1 or whole[1:] != own[1:]:
+            return [Fill(buffer, node["fill"], 0, part.type.size)]
+        row, first = product(whole[1:]), size_min(node["starts"][0], whole[0])
+        last = size_min(node["starts"][0] + own[0], whole[0])
+        slabs = ((0, first * row), (last * row, (whole[0] - last) * row))
+        return [Fill(buffer, node["fill"], start, size) for start, size in slabs if size != 0]
 
     def _acc(self, task: Task) -> Acc:
         name = self.accs[task] = self.name()

@@ -60,7 +60,8 @@ from graphc.lower.loops import (
     without,
 )
 
-MOST = 640  # statements of a loop whose inner loops have been written out
+SHORT = 8  # iterations up to which a loop is written out
+MOST = 400  # statements of a loop whose inner loops have been written out
 FEW = 8  # elements of an array accumulator that may be held apart
 EXAMPLE = """program lengths(x: f64[n,3])
 sizes n
@@ -93,7 +94,7 @@ def _in_body(body: tuple[Statement, ...], depth: int, names: _Names) -> tuple[St
             continue
         s = replace(s, body=_in_body(s.body, depth + 1, names))
         flat = _flattened(s, depth, names)
-        if flat is not None and _cost_in_lanes(flat) < _cost_of_inner_loops(s):
+        if flat is not None and _cost_in_lanes(flat, depth) < _cost_of_inner_loops(s):
             made.extend(_apart(flat, names))
         else:
             made.append(s)
@@ -115,9 +116,7 @@ def _flattened(loop: For, depth: int, names: _Names) -> For | None:
     rest = [f for f in inner if id(f) not in kept]
     if not rest or (kept and depth > 0):
         return None
-    if any(not isinstance(f.size, int) or not _straight(f) for f in rest):
-        return None
-    if sum(int(str(f.size)) * len(f.body) for f in rest) > MOST:
+    if not all(map(_straight, rest)) or sum(map(_statements, rest)) > MOST:
         return None
     writer = _Straight(names, loop.accs)
     for s in loop.body:
@@ -131,7 +130,19 @@ def _flattened(loop: For, depth: int, names: _Names) -> For | None:
 
 
 def _straight(loop: For) -> bool:
-    return not any(isinstance(s, (For, Scatter, Contract, Fill)) for s in loop.body)
+    """Is it short, and so is all inside of it?"""
+    if not isinstance(loop.size, int) or loop.size > SHORT:
+        return False
+    return all(
+        _straight(s) if isinstance(s, For) else not isinstance(s, (Scatter, Contract, Fill))
+        for s in loop.body
+    )
+
+
+def _statements(loop: For) -> int:
+    """Of a short loop that is written out."""
+    inner = (_statements(s) if isinstance(s, For) else 1 for s in loop.body)
+    return int(str(loop.size)) * sum(inner)
 
 
 def _sums_of_columns(inner: For, arrays: dict[str, Acc]) -> bool:
@@ -161,7 +172,7 @@ def _lanes(loop: For) -> int:
 
 # -- what it costs, in vector instructions for one iteration -------------------------------------
 
-CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 0.6, 1.5
+CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 2.5, 3.0
 
 
 def _weight(s: Statement) -> float:
@@ -173,7 +184,10 @@ def _weight(s: Statement) -> float:
 def _cost_of_inner_loops(loop: For) -> float:
     total = 0.0
     for s in loop.body:
-        if isinstance(s, For):
+        if isinstance(s, For) and any(isinstance(t, For) for t in s.body):
+            many = s.size if isinstance(s.size, int) else 1e9
+            total += many * _cost_of_inner_loops(s) + 2.0
+        elif isinstance(s, For):
             lanes = _lanes(s)
             vectors = -(-s.size // lanes) if isinstance(s.size, int) else 1e9
             total += vectors * sum(map(_weight, s.body)) + 2.0
@@ -183,7 +197,7 @@ def _cost_of_inner_loops(loop: For) -> float:
     return total
 
 
-def _cost_in_lanes(loop: For) -> float:
+def _cost_in_lanes(loop: For, depth: int) -> float:
     lanes = _lanes(loop)
     total = 0.0
     for s in loop.body:
@@ -194,16 +208,17 @@ def _cost_in_lanes(loop: For) -> float:
         if isinstance(s, Load) and s.at:
             total += GATHERED
         elif isinstance(s, (Load, Store)):
-            total += STRIDED * (coefficient(s.index, loop.var) not in (0, 1)) * _own(s, loop)
+            if coefficient(s.index, loop.var) not in (0, 1) and not _in_planes(s, loop, depth):
+                total += STRIDED
         elif isinstance(s, Add):
             total += 5.0 / lanes * any(a.name == s.acc and a.into for a in loop.accs)
     return total
 
 
-def _own(s: Load | Store, loop: For) -> bool:
-    """Is it another element in each iteration around the loop, too? Else planes are made once."""
+def _in_planes(s: Load | Store, loop: For, depth: int) -> bool:
+    """Will `lower.planes` lay it out for the lanes? If all iterations around the loop read it."""
     around = without(s.index, loop.var)
-    return isinstance(s, Store) or isinstance(around, int) or not _variables(around)
+    return depth > 0 and isinstance(s, Load) and not _variables(around)
 
 
 def _variables(size: Size) -> list[str]:
@@ -247,7 +262,10 @@ class _Straight:
         for i in range(loop.size):
             self.at[loop.var] = i
             for s in loop.body:
-                self.add(s)
+                if isinstance(s, For):
+                    self.unroll(s)
+                else:
+                    self.add(s)
         self.at.pop(loop.var, None)  # an empty loop never had a value
         for acc in loop.accs:
             self._finish(acc, self.sums.pop(acc.name), loop.size)

@@ -3,7 +3,7 @@
 In:   outputs that are linear in some values, and a cotangent for each output.
 Out:  a cotangent for each of those values; zeros where no output depends on it.
 Invariant: nodes are visited in reverse order of creation and cotangents are added in that order, so
-the same graph always gives the same sums.
+the same graph always gives the same sums. Those of slices that lie side by side are joined first.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from graphc.gates.gate import registry
 from graphc.ir.graph import Builder, Node, Value, reachable
+from graphc.transforms.places import joined
 from graphc.transforms.tangent import check_alike
 
 
@@ -36,25 +37,28 @@ def transpose_linear(
     """The cotangents of `linear_inputs`; an output that is None does not depend on them."""
     order = _linear_nodes([o.node for o in outputs if o is not None], linear_inputs)
     linear = set(order)
-    sums: dict[Node, Value] = {}
+    parts_of: dict[Node, list[Value]] = {}
     for out, ct in zip(outputs, cts, strict=True):
         if out is not None and ct is not None and out.node in linear:
-            _accumulate(sums, out.node, ct, builder)
+            _contribute(parts_of, out.node, ct, builder)
     gates, origins = registry(), builder.origins
     starts = frozenset(v.node for v in linear_inputs)
     for node in reversed(order):
-        ct = sums.get(node)
-        if ct is None or node in starts:
+        if node not in parts_of or node in starts:
             continue
-        del sums[node]
         mask = [a in linear for a in node.args]
         values = [Value(builder, a) for a in node.args]
         with builder.made_by(made_by, origins.get(node)):
+            ct = _total(parts_of.pop(node))
             parts = gates[node.op].transpose(node, values, ct, mask)
             for a, part, wanted in zip(node.args, parts, mask, strict=True):
                 if wanted and part is not None:
-                    _accumulate(sums, a, part, builder)
-    return [sums[v.node] if v.node in sums else v.zeros_like() for v in linear_inputs]
+                    _contribute(parts_of, a, part, builder)
+    with builder.made_by(made_by, None):
+        return [
+            _total(parts_of[v.node]) if v.node in parts_of else v.zeros_like()
+            for v in linear_inputs
+        ]
 
 
 def _linear_nodes(outputs: Sequence[Node], linear_inputs: Sequence[Value]) -> list[Node]:
@@ -70,7 +74,13 @@ def _linear_nodes(outputs: Sequence[Node], linear_inputs: Sequence[Value]) -> li
     return order
 
 
-def _accumulate(sums: dict[Node, Value], node: Node, ct: Value, builder: Builder) -> None:
+def _contribute(parts_of: dict[Node, list[Value]], node: Node, ct: Value, builder: Builder) -> None:
     check_alike("cotangent", Value(builder, node), ct)
-    before = sums.get(node)
-    sums[node] = ct if before is None else before + ct
+    parts_of.setdefault(node, []).append(ct)
+
+
+def _total(parts: Sequence[Value]) -> Value:
+    first, *others = joined(parts)
+    for ct in others:
+        first = first + ct
+    return first
