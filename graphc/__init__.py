@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from graphc.ir.types import bool_, f32, f64, i32, i64
+    from graphc.runtime.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ _NAMES = {
     "GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError VerifyError",
     "graphc.ir.types": "bool_ f32 f64 i32 i64",
     "graphc.runtime.compiled": "compile",
+    "graphc.runtime.threads": "get_threads set_threads",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 

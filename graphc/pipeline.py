@@ -41,10 +41,12 @@ class Options:
     """How to compile; part of every key."""
 
     wrt: tuple[str, ...] = ()  # inputs whose gradients are outputs, too
+    donate: tuple[str, ...] = ()  # inputs whose memory outputs may take
     seeds: str = "one"  # the cotangent of a scalar output is 1; "input": cotangents are inputs
     deterministic: bool = False
     skip: frozenset[str] = frozenset()  # optional passes left out
     isa: str = "host"
+    threads: int | None = None  # that a call may use; None: as `set_threads` says
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ def _fuse(graph: Graph, options: Options) -> Any:
 
 
 def _plan(program: Any, options: Options) -> Any:
+    from graphc.lower.donate import donate
     from graphc.lower.plan import plan
 
-    return plan(program, options.skip)
+    return donate(plan(program, options.skip), options.donate)
 
 
 def _emit(program: Any, options: Options) -> str:
