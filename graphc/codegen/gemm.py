@@ -1,286 +1,291 @@
-"""Matrix products: a register-blocked kernel over packed panels, the same bits for every shape, stride and size.
+"""Matrix products: a register-blocked kernel over packed operands, the same bits for every shape, stride and size.
 
-The result is cut into tiles of 8 rows by 2 vectors. For each panel of columns, b is packed once; then every tile runs
-over k in blocks of 256 with fma in sequence, and blocks meet in a binary counter: the order `chain`.
+The result is made in regions of 48 rows by some panels of two vectors of columns (`codegen.product`). For each block of
+256 along k, tiles (`codegen.tile`) run over the region, and blocks meet in a binary counter: the order `chain`. Every
+element belongs to one region, or to two that give it the same bits, so threads may share the regions.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphc.codegen import accumulators as accs
-from graphc.codegen.llvm import MEMORY, REGISTER, Function, Module, register, splat, vector
-from graphc.gates.contraction import BLOCK
-from graphc.ir.types import DType, Size
-from graphc.lower.loops import Contract, Operand
+from graphc.codegen.llvm import Function, Module
+from graphc.codegen.panels import Panels
+from graphc.codegen.parallel import parallel, portion
+from graphc.codegen.product import EXTENTS, FIELDS, PART, POINTERS, ContextWriter, Kind
+from graphc.codegen.region import Region
+from graphc.codegen.state import HEADER_SLOTS
+from graphc.ir.types import Size
+from graphc.ir.types import product as size_product
+from graphc.lower.loops import Contract
+from graphc.lower.matrix import COLUMN_BYTES, IN_PLACE, ROWS, TILE_GAP, Matrices, matrices
+from graphc.lower.plan import panel_name, work_name
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-ROWS = 8  # of a tile
-VECTORS = 2  # across a tile: 16 accumulators, 2 vectors of b and one of a stay in 32 registers
-TREE_LEVELS = 28  # blocks of k: 2^28 * 256
-PARAMS = ("M", "N", "K", "cm", "cn", "am", "ak", "bk", "bn")
-
-
-def panel_elements(dtype: DType) -> int:
-    """The width of a packed panel, in elements."""
-    return VECTORS * accs.lanes_of(dtype)
+BYTES_PER_NS = 128  # of products made, on one thread: the estimate that tells whether several pay
+FEW = 1 << 15  # products of numbers that are never shared
+LETTER = ("size", "c", "a", "b")  # of an outer letter: its extent, and its stride in each operand
 
 
 def emit_contract(writer: KernelWriter, s: Contract) -> None:
-    """Loops over all letters but the last of each operand's own, around calls of the product of two matrices."""
-    a, b, out = (dict(o.strides) for o in (s.a, s.b, s.out))
-    sizes = dict(s.sizes)
-    own_a = [c for c in out if c in a and c not in b]
-    own_b = [c for c in out if c in b and c not in a]
-    m, n = own_a[-1], own_b[-1]
-    outer = [c for c in out if c not in (m, n)]
-    strides = (out[m], out[n], a[m], a[s.k], b[s.k], b[n])
-    name = gemm(writer.module, s.dtype)
-    panel = writer.pointer(f"{s.out.buffer}.panel")
-
-    def nest(letters: list[str], symbols: dict[str, str]) -> None:
-        if letters:
-            fn = writer.fn
-
-            def body(i: str, _: object) -> list[str]:
-                nest(letters[1:], {**symbols, letters[0]: i})
-                return []
-
-            fn.loop("0", writer.size(sizes[letters[0]]), 1, [], body)
-            return
-        pointers = [_start(writer, o, symbols) for o in (s.out, s.a, s.b)]
-        extents = [writer.size(x) for x in (sizes[m], sizes[n], sizes[s.k], *strides)]
-        args = [f"ptr {p}" for p in (*pointers, panel)] + [f"i64 {x}" for x in extents]
-        writer.fn.say(f"call void @{name}({', '.join(args)})")
-
-    nest(outer, {})
-
-
-def _start(writer: KernelWriter, operand: Operand, symbols: dict[str, str]) -> str:
-    """The address of an operand's first element under the outer letters."""
-    fn = writer.fn
-    address = writer.address(operand.buffer, operand.index)
-    ty = MEMORY[writer.program.buffer(operand.buffer).type.dtype.name]
-    strides: dict[str, Size] = dict(operand.strides)
-    for letter, i in symbols.items():
-        if letter in strides:
-            offset = fn.do(f"mul i64 {i}, {writer.size(strides[letter])}")
-            address = fn.do(f"getelementptr {ty}, ptr {address}, i64 {offset}")
-    return address
+    """A product of two matrices, or one for each point of the outer letters."""
+    p, fn = matrices(s), writer.fn
+    kind = Kind.of(writer.module, p)
+    extents = (p.rows, p.columns, p.depth, *p.result_strides, *p.left_strides, *p.right_strides)
+    values: list[tuple[str, str]] = [
+        *(("ptr", writer.address(o.buffer, o.index)) for o in (p.result, p.left, p.right)),
+        ("ptr", writer.pointer(panel_name(s)) if p.panel_elements() != 0 else "null"),
+        ("ptr", writer.pointer(work_name(s)) if p.work_elements() != 0 else "null"),
+        ("ptr", "%args"),
+        *(("i64", writer.size(x)) for x in (*extents, writer.program.private)),
+    ]
+    fields: tuple[str, ...] = FIELDS
+    if p.outer:
+        fields = _outer_fields(len(p.outer))
+        letters = [writer.size(x) for letter in p.outer for x in _letter(p, *letter)]
+        values += [("i64", x) for x in letters]
+    context = fn.alloca("i64", len(fields))
+    given = (*POINTERS, *EXTENTS, "private", *fields[len(FIELDS) + 1 :])
+    for field, (ty, value) in zip(given, values, strict=True):
+        _put(fn, context, fields.index(field), ty, value)
+    if not p.outer:
+        fn.say(f"call void @{product(writer.module, kind)}(ptr {context})")
+        return
+    count = writer.size(size_product(size for _, size in p.outer))
+    cost = writer.size(size_product((p.rows, p.columns, p.depth, *(size for _, size in p.outer))))
+    share = fn.do(
+        f"call i64 @{portion(fn.module)}(ptr %args, i64 {count}, i64 {_nanoseconds(fn, kind, cost)})"
+    )
+    _share_out(fn, _outer(writer.module, kind, len(p.outer)), context, count, share)
 
 
-def gemm(module: Module, dtype: DType) -> str:
-    """@gc.gemm(c, a, b, panel, M, N, K, strides)."""
-    name = f"gc.gemm.{dtype.name}"
-    return module.once(name, lambda: _Gemm(module, name, dtype).write())
+def _put(fn: Function, context: str, place: int, ty: str, value: str) -> None:
+    fn.say(f"store {ty} {value}, ptr {fn.do(f'getelementptr i64, ptr {context}, i64 {place}')}")
 
 
-class _Gemm:
-    def __init__(self, module: Module, name: str, dtype: DType) -> None:
-        pointers = [("ptr", p) for p in ("c", "a", "b", "panel")]
-        self.fn = Function(module, name, "void", [*pointers, *(("i64", p) for p in PARAMS)])
-        self.dtype, self.lanes = dtype, accs.lanes_of(dtype)
-        self.one = MEMORY[dtype.name]
-        self.wide = register(dtype, self.lanes)
-        self.across = self.lanes * VECTORS
-        tile = ROWS * VECTORS
-        self.leaf = self.fn.alloca(self.wide, tile)
-        self.tree = self.fn.alloca(self.wide, tile * TREE_LEVELS)
+def _nanoseconds(fn: Function, kind: Kind, products: str) -> str:
+    return fn.do(f"sdiv i64 {products}, {BYTES_PER_NS // kind.dtype.itemsize}")
+
+
+# -- products around products -----------------------------------------------------------------------------------------
+
+
+def _letter(p: Matrices, letter: str, size: Size) -> tuple[Size, ...]:
+    return (size, *(dict(o.strides).get(letter, 0) for o in (p.result, p.left, p.right)))
+
+
+def _outer_fields(letters: int) -> tuple[str, ...]:
+    """A context that has, besides, how many products a part makes, and the letters, the last one the fastest."""
+    return (*FIELDS, "products", *(f"{what} {i}" for i in range(letters) for what in LETTER))
+
+
+def _share_out(fn: Function, part: str, context: str, count: str, share: str) -> None:
+    """Several threads, which then make whole products alone; or one part, which may share each product."""
+    one = fn.do(f"icmp sge i64 {share}, {count}")
+    alone = fn.alloca("i64", HEADER_SLOTS)
+    for slot in range(HEADER_SLOTS):
+        _put(fn, alone, slot, "i64", "0")
+    args = fn.do(f"select i1 {one}, ptr %args, ptr {alone}")
+    _put(fn, context, FIELDS.index("args"), "ptr", args)
+    _put(fn, context, len(FIELDS), "i64", share)
+    together = fn.do(f"add i64 {count}, {fn.do(f'sub i64 {share}, 1')}")
+    parts = fn.do(f"sdiv i64 {together}, {share}")
+    fn.do(f"call i32 @{parallel(fn.module)}(ptr %args, ptr @{part}, ptr {context}, i64 {parts})")
+
+
+def _outer(module: Module, kind: Kind, letters: int) -> str:
+    """@gc.product.outer(context, index, worker): the products of one part, one after the other."""
+    name = f"{kind.name}.outer{letters}"
+    one = product(module, kind)
+    return module.once(name, lambda: _Outer(module, kind, letters).write(one))
+
+
+class _Outer(ContextWriter):
+    def __init__(self, module: Module, kind: Kind, letters: int) -> None:
+        super().__init__(module, kind, f".outer{letters}", "i32", PART)
+        self.letters, self.fields = letters, _outer_fields(letters)
+
+    def write(self, one: str) -> None:
+        fn = self.fn
+        own = fn.alloca("i64", len(FIELDS))
+        private = self.get("private")[0]
+        mine = fn.do(f"mul i64 %worker, {private}")
+        for field in (*POINTERS, *EXTENTS, "private"):
+            (value,) = self.get(field)
+            if field in ("panels", "work"):
+                value = fn.do(f"getelementptr i8, ptr {value}, i64 {mine}")
+            _put(fn, own, FIELDS.index(field), "ptr" if field in POINTERS else "i64", value)
+        starts = self.get("c", "a", "b")
+        letters = [self._letter(i) for i in range(self.letters)]
+        count, share = fn.do("add i64 0, 1"), self._at("products")
+        for size, *_ in letters:
+            count = fn.do(f"mul i64 {count}, {size}")
+        begin, end = self.share(share, count)
+
+        def single(t: str, _: object) -> list[str]:
+            rest, places = t, list(starts)
+            for size, *strides in reversed(letters):
+                i, rest = fn.do(f"srem i64 {rest}, {size}"), fn.do(f"sdiv i64 {rest}, {size}")
+                places = [
+                    self.at(place, (i, stride))
+                    for place, stride in zip(places, strides, strict=True)
+                ]
+            for place, pointer in enumerate(places):
+                _put(fn, own, place, "ptr", pointer)
+            fn.say(f"call void @{one}(ptr {own})")
+            return []
+
+        fn.loop(begin, end, 1, [], single)
+        fn.say("ret i32 0")
+        fn.close()
+
+    def _letter(self, i: int) -> list[str]:
+        return [self._at(f"{what} {i}") for what in LETTER]
+
+    def _at(self, field: str) -> str:
+        at = self.fn.do(f"getelementptr i64, ptr %context, i64 {self.fields.index(field)}")
+        return self.fn.do(f"load i64, ptr {at}")
+
+
+# -- one product ------------------------------------------------------------------------------------------------------
+
+
+def product(module: Module, kind: Kind) -> str:
+    """@gc.product(context)."""
+
+    def make() -> None:
+        if kind.packs_right != "never":
+            Panels(module, kind).write()
+        Region(module, kind).write()
+        _Driver(module, kind).write()
+
+    return module.once(kind.name, make)
+
+
+class _Driver(ContextWriter):
+    """How the work is cut, and the calls of its parts."""
+
+    def __init__(self, module: Module, kind: Kind) -> None:
+        super().__init__(module, kind, "", "void", (("ptr", "context"),))
 
     def write(self) -> None:
         fn = self.fn
-        self.start = self._start_value()
-        fn.loop("0", "%N", self.across, [], self._panel)
+        self.m, self.n, self.k, self.args = self.get("M", "N", "K", "args")
+        products = fn.do(f"mul i64 {fn.do(f'mul i64 {self.m}, {self.n}')}, {self.k}")
+        with fn.when(fn.do(f"icmp eq i64 {products}, 0")):
+            self._nothing()
+            fn.say("ret void")
+            fn.open_block(fn.label("never"))
+        self.panels = self.ceiling(self.n, str(self.across))
+        with fn.when(fn.do(f"icmp sle i64 {products}, {FEW}")):
+            self._right(alone=True)
+            self._one_thread()
+            fn.say("ret void")
+            fn.open_block(fn.label("never"))
+        self._right()
+        self._regions(products)
         fn.say("ret void")
         fn.close()
 
-    def _start_value(self) -> str:
-        """The identity -0; +0 where nothing is added."""
-        if not self.dtype.is_float:
-            return splat("0", self.one, self.lanes)
-        none = self.fn.do("icmp eq i64 %K, 0")
-        minus = "0x8000000000000000"
-        one = self.fn.do(f"select i1 {none}, {self.one} 0x0000000000000000, {self.one} {minus}")
-        return self.fn.spread(one, self.dtype, self.lanes)
-
-    def _panel(self, j: str, _: object) -> list[str]:
+    def _nothing(self) -> None:
+        """The sum of nothing is +0."""
         fn = self.fn
-        left = fn.do(f"sub i64 %N, {j}")
-        self.count = fn.do(
-            f"select i1 {fn.do(f'icmp slt i64 {left}, {self.across}')}, i64 {left}, i64 {self.across}"
-        )
-        self._pack(j)
-        whole = fn.do(f"and i64 %M, {-ROWS}")
-        fn.loop("0", whole, ROWS, [], lambda i, _: self._tile(i, j, ROWS))
-        fn.loop(whole, "%M", 1, [], lambda i, _: self._tile(i, j, 1))
-        return []
-
-    def _pack(self, j: str) -> None:
-        """Columns j.. of b, row after row, filled with zeros to the width of a panel."""
-        fn = self.fn
-        first = self._at("%b", (j, "%bn"))
-        direct = fn.do(
-            f"and i1 {fn.do('icmp eq i64 %bn, 1')}, {fn.do(f'icmp eq i64 {self.count}, {self.across}')}"
-        )
-        vectors, scalars, after = fn.label("packv"), fn.label("packs"), fn.label("packed")
-        fn.branch(direct, vectors, scalars)
-        fn.open_block(vectors)
-        fn.loop("0", "%K", 1, [], lambda k, _: self._pack_vectors(first, k))
-        fn.jump(after)
-        fn.open_block(scalars)
-        total = fn.do(f"mul i64 %K, {self.across}")
+        c, cm, cn = self.get("c", "cm", "cn")
         zero = "0x0000000000000000" if self.dtype.is_float else "0"
-        fn.say(
-            f"call void @{accs.fill(fn.module, self.dtype)}(ptr %panel, i64 {total}, {self.one} {zero})"
-        )
-        fn.loop("0", self.count, 1, [], lambda jj, _: self._pack_column(first, jj))
-        fn.jump(after)
-        fn.open_block(after)
 
-    def _pack_vectors(self, first: str, k: str) -> list[str]:
-        fn = self.fn
-        source, target = self._at(first, (k, "%bk")), self._at("%panel", (k, str(self.across)))
-        for v in range(VECTORS):
-            value = fn.do(
-                f"load {self.wide}, ptr {self._at(source, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
-            )
-            fn.say(
-                f"store {self.wide} {value}, ptr {self._at(target, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
-            )
-        return []
-
-    def _pack_column(self, first: str, jj: str) -> list[str]:
-        fn = self.fn
-        column, target = self._at(first, (jj, "%bn")), self._at("%panel", (jj, "1"))
-
-        def element(k: str, _: object) -> list[str]:
-            value = fn.do(f"load {self.one}, ptr {self._at(column, (k, '%bk'))}")
-            fn.say(f"store {self.one} {value}, ptr {self._at(target, (k, str(self.across)))}")
-            return []
-
-        fn.loop("0", "%K", 1, [], element)
-        return []
-
-    def _at(self, base: str, *terms: tuple[str, str]) -> str:
-        for i, stride in terms:
-            offset = i if stride == "1" else self.fn.do(f"mul i64 {i}, {stride}")
-            base = self.fn.do(f"getelementptr {self.one}, ptr {base}, i64 {offset}")
-        return base
-
-    def _tile(self, i: str, j: str, rows: int) -> list[str]:
-        """`rows` rows of the panel's columns: one block of k in registers, several through a counter."""
-        fn = self.fn
-        short = fn.do(f"icmp sle i64 %K, {BLOCK}")
-        once, many, after = fn.label("once"), fn.label("many"), fn.label("tiled")
-        fn.branch(short, once, many)
-        fn.open_block(once)
-        values = self._block(i, "0", "%K", rows)
-        self._to_leaf(values)
-        fn.jump(after)
-        fn.open_block(many)
-        self._blocks(i, rows)
-        fn.jump(after)
-        fn.open_block(after)
-        self._write_tile(i, j, rows)
-        return []
-
-    def _block(self, i: str, start: str, end: str, rows: int) -> list[str]:
-        fn = self.fn
-        row = [self._at("%a", (fn.do(f"add i64 {i}, {r}"), "%am")) for r in range(rows)]
-        carried = [(self.wide, self.start)] * (rows * VECTORS)
-
-        def step(k: str, sums: list[str]) -> list[str]:
-            packed = self._at("%panel", (k, str(self.across)))
-            columns = [
-                fn.do(
-                    f"load {self.wide}, ptr {self._at(packed, (str(v), str(self.lanes)))}, align {self.dtype.itemsize}"
-                )
-                for v in range(VECTORS)
-            ]
-            after = []
-            for r in range(rows):
-                a = fn.do(f"load {self.one}, ptr {self._at(row[r], (k, '%ak'))}")
-                wide = fn.spread(a, self.dtype, self.lanes)
-                after += [self._fma(wide, c, sums[r * VECTORS + v]) for v, c in enumerate(columns)]
-            return after
-
-        return fn.loop(start, end, 1, carried, step)
-
-    def _fma(self, a: str, b: str, c: str) -> str:
-        if self.dtype.is_float:
-            return accs.fma(self.fn, self.dtype, a, b, c, self.lanes)
-        return self.fn.do(f"add {self.wide} {self.fn.do(f'mul {self.wide} {a}, {b}')}, {c}")
-
-    def _to_leaf(self, values: list[str]) -> None:
-        for position, value in enumerate(values):
-            at = self.fn.do(f"getelementptr {self.wide}, ptr {self.leaf}, i64 {position}")
-            self.fn.say(f"store {self.wide} {value}, ptr {at}")
-
-    def _blocks(self, i: str, rows: int) -> None:
-        fn = self.fn
-        count = rows * VECTORS * self.lanes
-        push = accs.tree_push(fn.module, "sum", self.dtype)
-        finish = accs.tree_finish(fn.module, "sum", self.dtype)
-
-        def block(k: str, _: object) -> list[str]:
-            next_k = fn.do(f"add i64 {k}, {BLOCK}")
-            end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {next_k}, %K')}, i64 {next_k}, i64 %K")
-            self._to_leaf(self._block(i, k, end, rows))
-            t = fn.do(f"lshr i64 {k}, {BLOCK.bit_length() - 1}")
-            fn.say(
-                f"call void @{push}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})"
-            )
-            return []
-
-        fn.loop("0", "%K", BLOCK, [], block)
-        t = fn.do(f"lshr i64 {fn.do(f'add i64 %K, {BLOCK - 1}')}, {BLOCK.bit_length() - 1}")
-        fn.say(
-            f"call void @{finish}(ptr {self.leaf}, ptr {self.tree}, i64 {count}, i64 {t}, i64 {count})"
-        )
-
-    def _write_tile(self, i: str, j: str, rows: int) -> None:
-        """From the leaf to c: whole vectors under a mask where columns lie side by side, else one by one."""
-        fn = self.fn
-        first = self._at("%c", (i, "%cm"), (j, "%cn"))
-        beside, apart, after = fn.label("beside"), fn.label("apart"), fn.label("written")
-        fn.branch(fn.do("icmp eq i64 %cn, 1"), beside, apart)
-        fn.open_block(beside)
-        self._write_vectors(first, rows)
-        fn.jump(after)
-        fn.open_block(apart)
-
-        def row(r: str, _: object) -> list[str]:
-            def column(jj: str, _: object) -> list[str]:
-                source = self._at(self.leaf, (r, str(self.across)), (jj, "1"))
-                value = fn.do(f"load {self.one}, ptr {source}")
-                fn.say(f"store {self.one} {value}, ptr {self._at(first, (r, '%cm'), (jj, '%cn'))}")
+        def row(i: str, _: object) -> list[str]:
+            def element(j: str, _: object) -> list[str]:
+                fn.say(f"store {self.one} {zero}, ptr {self.at(c, (i, cm), (j, cn))}")
                 return []
 
-            fn.loop("0", self.count, 1, [], column)
+            fn.loop("0", self.n, 1, [], element)
             return []
 
-        fn.loop("0", str(rows), 1, [], row)
-        fn.jump(after)
-        fn.open_block(after)
+        fn.loop("0", self.m, 1, [], row)
 
-    def _write_vectors(self, first: str, rows: int) -> None:
-        fn, lanes = self.fn, self.lanes
-        ones = vector("i1", lanes)
-        suffix = (
-            f"v{lanes}{REGISTER[self.dtype.name].replace('double', 'f64').replace('float', 'f32')}"
-        )
-        store = fn.module.intrinsic(
-            f"llvm.masked.store.{suffix}.p0", "void", (self.wide, "ptr", "i32", ones)
-        )
-        for v in range(VECTORS):
-            left = fn.spread_type(fn.do(f"sub i64 {self.count}, {v * lanes}"), "i64", lanes)
-            mask = fn.do(f"icmp slt <{lanes} x i64> {fn.iota(lanes)}, {left}")
-            for r in range(rows):
-                at = fn.do(f"getelementptr {self.wide}, ptr {self.leaf}, i64 {r * VECTORS + v}")
-                value = fn.do(f"load {self.wide}, ptr {at}")
-                target = self._at(first, (str(r), "%cm"), (str(v), str(lanes)))
-                fn.say(
-                    f"call void @{store}({self.wide} {value}, ptr {target}, i32 {self.dtype.itemsize}, {ones} {mask})"
-                )
+    def _right(self, alone: bool = False) -> None:
+        """Where panels of the right operand begin, and how far their rows and they lie apart."""
+        fn, kind = self.fn, self.kind
+        b, packed, bk = self.get("b", "panels", "bk")
+        lies = (b, bk, str(self.across))
+        jump = fn.do(f"add i64 {fn.do(f'mul i64 {self.k}, {self.across}')}, {TILE_GAP}")
+        copied = (packed, str(self.across), jump)
+        chosen: tuple[str, ...] = lies
+        if kind.packs_right != "never":
+            pack, after = fn.label("pack"), fn.label("laid")
+            large = "true"
+            if kind.packs_right == "large":
+                large = fn.do(f"icmp sgt i64 {self.m}, {IN_PLACE}")
+            before = fn.block
+            fn.branch(large, pack, after)
+            fn.open_block(pack)
+            if alone:
+                self._part("copies", "panels", self.panels)
+            else:
+                elements = fn.do(f"mul i64 {self.k}, {self.n}")
+                self._parts("copies", "panels", self.panels, self._portion(self.panels, elements))
+            packing = fn.block
+            fn.jump(after)
+            fn.open_block(after)
+            chosen = tuple(
+                fn.do(f"phi {ty} [ {x}, %{before} ], [ {y}, %{packing} ]")
+                for ty, x, y in zip(("ptr", "i64", "i64"), lies, copied, strict=True)
+            )
+        for field, ty, value in zip(
+            ("first", "step", "jump"), ("ptr", "i64", "i64"), chosen, strict=True
+        ):
+            _put(fn, "%context", FIELDS.index(field), ty, value)
+
+    def _one_thread(self) -> None:
+        """Regions as large as can be, without a division: what is small has no time for one."""
+        rows, columns = str(ROWS), COLUMN_BYTES // self.dtype.itemsize
+        across = self.smaller(self.panels, str(columns // self.across))
+        below = self.ceiling(self.m, rows)
+        regions = self.fn.do(f"mul i64 {below}, {self.ceiling(self.n, str(columns))}")
+        self._cut(rows, across, below, regions)
+        self._part("share", "region", regions)
+
+    def _regions(self, products: str) -> None:
+        """Regions of equal height, as large as caches like them, or smaller where there are several threads."""
+        fn, rows = self.fn, self.shape.rows
+        tiles = self.ceiling(self.m, str(rows))
+        all_tiles = fn.do(f"mul i64 {tiles}, {self.panels}")
+        wanted = self._portion(all_tiles, _nanoseconds(fn, self.kind, products))
+        alone = fn.do(f"icmp sge i64 {wanted}, {all_tiles}")
+        high = self._even(tiles, self.smaller(wanted, str(ROWS // rows)))
+        widest = str(COLUMN_BYTES // self.dtype.itemsize // self.across)
+        across = self.smaller(fn.do(f"sdiv i64 {wanted}, {high}"), widest)
+        across = self.either(fn.do(f"icmp sgt i64 {across}, 1"), "i64", across, "1")
+        across = self._even(self.panels, across)
+        below = self.ceiling(tiles, high)
+        regions = fn.do(f"mul i64 {below}, {self.ceiling(self.panels, across)}")
+        self._cut(fn.do(f"mul i64 {high}, {rows}"), across, below, regions)
+        self._parts("share", "region", regions, self.either(alone, "i64", regions, "1"))
+
+    def _cut(self, rows: str, across: str, below: str, regions: str) -> None:
+        level = self.fn.do(f"mul i64 {across}, {ROWS * self.across}")
+        for field, value in (("rows", rows), ("across", across), ("below", below), ("regions", regions),
+                             ("level", level)):  # fmt: skip
+            _put(self.fn, "%context", FIELDS.index(field), "i64", value)
+
+    def _even(self, total: str, most: str) -> str:
+        """`total` in as few pieces of at most `most` as can be, all of about one size."""
+        return self.ceiling(total, self.ceiling(total, most))
+
+    def _portion(self, units: str, nanoseconds: str) -> str:
+        name = portion(self.fn.module)
+        return self.fn.do(f"call i64 @{name}(ptr {self.args}, i64 {units}, i64 {nanoseconds})")
+
+    def _parts(self, field: str, name: str, count: str, share: str) -> None:
+        fn = self.fn
+        _put(fn, "%context", FIELDS.index(field), "i64", share)
+        run, part = parallel(fn.module), f"{self.kind.name}.{name}"
+        parts = self.ceiling(count, share)
+        fn.do(f"call i32 @{run}(ptr {self.args}, ptr @{part}, ptr %context, i64 {parts})")
+
+    def _part(self, field: str, name: str, count: str) -> None:
+        """All of it, at once and alone."""
+        _put(self.fn, "%context", FIELDS.index(field), "i64", count)
+        self.fn.do(f"call i32 @{self.kind.name}.{name}(ptr %context, i64 0, i64 0)")

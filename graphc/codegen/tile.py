@@ -1,0 +1,155 @@
+"""The innermost part of a matrix product: a few rows by one or two vectors, all in registers.
+
+A tile runs over one block of k with fma in sequence. What it gives then takes part in the binary counter over blocks:
+it takes the results of earlier blocks that wait in the levels of `mask`, lowest first, and is written either to the
+next level or, at the last block, to the result. With one block the mask is 0 and the result is written at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen import accumulators as accs
+from graphc.codegen.llvm import MEMORY, Function, Module, register, splat
+from graphc.ir.types import DType
+
+PARAMS = (("ptr", "a"), ("i64", "am"), ("i64", "ak"), ("ptr", "b"), ("i64", "bk"), ("i64", "second"), ("i64", "K"),
+          ("ptr", "levels"), ("i64", "stride"), ("i64", "mask"), ("ptr", "to"), ("i64", "row"), ("i64", "rows"))  # fmt: skip
+SMALL = 4  # rows up to which the smaller of two tiles is as fast: a sum waits 4 cycles for its next product
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the largest tile: `rows` by two vectors of `lanes`. All sums, b and one of a stay in registers."""
+
+    rows: int
+    lanes: int
+
+    @property
+    def across(self) -> int:
+        return 2 * self.lanes
+
+
+def shape_of(module: Module, dtype: DType) -> Shape:
+    """8 rows where there are 32 registers, else 6: 12 sums, 2 of b and one of a in 16."""
+    if module.avx512:
+        return Shape(8, 64 // dtype.itemsize)
+    return Shape(6, 32 // dtype.itemsize)
+
+
+def tile(module: Module, dtype: DType, shape: Shape, vectors: int, small: bool) -> str:
+    """@gc.tile(a, am, ak, b, bk, second, K, levels, stride, mask, to, row, rows).
+
+    a has a row each `am` and a column each `ak` elements; b has a row each `bk`, and its second vector starts at
+    `second`, as that of a level and of a row of `to` does. Levels lie `stride` elements apart.
+
+    Of two vectors there is a small tile, for up to 4 rows, and one for more. Where `rows` are less than the tile has,
+    the last one takes the place of those that are missing, and is written more than once.
+    """
+    most = SMALL if small else shape.rows
+    least = SMALL + 1 if vectors == 2 and not small else 1
+    name = f"gc.tile.{dtype.name}.{most}x{vectors}x{shape.lanes}"
+    return module.once(
+        name, lambda: _Tile(module, name, dtype, least, most, vectors, shape.lanes).write()
+    )
+
+
+class _Tile:
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        dtype: DType,
+        least: int,
+        most: int,
+        vectors: int,
+        lanes: int,
+    ) -> None:
+        self.fn = Function(module, name, "void", PARAMS)
+        self.dtype, self.least, self.rows = dtype, least, most
+        self.vectors, self.lanes = vectors, lanes
+        self.one, self.wide = MEMORY[dtype.name], register(dtype, lanes)
+
+    def write(self) -> None:
+        fn = self.fn
+        self.more = ["true"] * self.least
+        self.more += [fn.do(f"icmp sgt i64 %rows, {r}") for r in range(self.least, self.rows)]
+        sums = self._levels(self._products())
+        for r, to in enumerate(self._lines("%to", "%row")):
+            for v, at in enumerate(self._vectors(to)):
+                fn.say(
+                    f"store {self.wide} {sums[r * self.vectors + v]}, ptr {at}, align {self.dtype.itemsize}"
+                )
+        fn.say("ret void")
+        fn.close()
+
+    def _products(self) -> list[str]:
+        fn = self.fn
+        rows = self._lines("%a", "%am")
+        nothing = "0x8000000000000000" if self.dtype.is_float else "0"
+        start = [(self.wide, splat(nothing, self.one, self.lanes))] * (self.rows * self.vectors)
+
+        def step(_: str, carried: list[str]) -> list[str]:
+            offset, b, *sums = carried
+            columns = [
+                fn.do(f"load {self.wide}, ptr {at}, align {self.dtype.itemsize}")
+                for at in self._vectors(b)
+            ]
+            after = []
+            for r, row in enumerate(rows):
+                a = fn.do(
+                    f"load {self.one}, ptr {self._moved(row, offset)}, align {self.dtype.itemsize}"
+                )
+                wide = fn.spread(a, self.dtype, self.lanes)
+                after += [
+                    self._fma(wide, c, sums[r * self.vectors + v]) for v, c in enumerate(columns)
+                ]
+            return [fn.do(f"add i64 {offset}, %ak"), self._moved(b, "%bk"), *after]
+
+        _, _, *sums = fn.loop("0", "%K", 1, [("i64", "0"), ("ptr", "%b"), *start], step)
+        return sums
+
+    def _levels(self, sums: list[str]) -> list[str]:
+        """While a level of the mask is left: what waits there is added in front."""
+        fn = self.fn
+        head, inside, after = fn.label("head"), fn.label("take"), fn.label("taken")
+        before = fn.block
+        fn.jump(head)
+        fn.open_block(head)
+        mask, next_mask = fn.phi("i64", ("%mask", before))
+        phis = [fn.phi(self.wide, (s, before)) for s in sums]
+        fn.branch(fn.do(f"icmp ne i64 {mask}, 0"), inside, after)
+        fn.open_block(inside)
+        count = fn.module.intrinsic("llvm.cttz.i64", "i64", ("i64", "i1"))
+        level = fn.do(f"call i64 @{count}(i64 {mask}, i1 true)")
+        at = self._moved("%levels", fn.do(f"mul i64 {level}, %stride"))
+        for r, line in enumerate(self._lines(at, str(2 * self.lanes))):
+            for v, place in enumerate(self._vectors(line)):
+                waiting = fn.do(f"load {self.wide}, ptr {place}, align {self.dtype.itemsize}")
+                value, more = phis[r * self.vectors + v]
+                more(accs.combine(fn, "sum", self.dtype, waiting, value, self.lanes), inside)
+        next_mask(fn.do(f"and i64 {mask}, {fn.do(f'sub i64 {mask}, 1')}"), inside)
+        fn.jump(head)
+        fn.open_block(after)
+        return [name for name, _ in phis]
+
+    def _lines(self, first: str, stride: str) -> list[str]:
+        """Where each row begins; the last one stands for those that are missing."""
+        lines = [first]
+        for more in self.more[1:]:
+            step = (
+                stride if more == "true" else self.fn.do(f"select i1 {more}, i64 {stride}, i64 0")
+            )
+            lines.append(self._moved(lines[-1], step))
+        return lines
+
+    def _vectors(self, at: str) -> list[str]:
+        return [at] if self.vectors == 1 else [at, self._moved(at, "%second")]
+
+    def _moved(self, at: str, offset: str) -> str:
+        return self.fn.do(f"getelementptr {self.one}, ptr {at}, i64 {offset}")
+
+    def _fma(self, a: str, b: str, c: str) -> str:
+        if self.dtype.is_float:
+            return accs.fma(self.fn, self.dtype, a, b, c, self.lanes)
+        return self.fn.do(f"add {self.wide} {self.fn.do(f'mul {self.wide} {a}, {b}')}, {c}")

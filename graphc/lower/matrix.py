@@ -1,0 +1,147 @@
+"""A contraction as products of matrices: its rows, its columns, and the letters around them.
+
+The memory that such a product needs besides its operands is known here, too: `plan` reserves it,
+and `emit` uses it.
+
+>>> from graphc.lower.loops import Contract, Operand
+>>> from graphc.ir.types import f64
+>>> a, b = Operand("x", 0, (("i", 1), ("j", 3))), Operand("w", 0, (("j", 5), ("k", 1)))
+>>> y, sizes = Operand("y", 0, (("k", 3), ("i", 1))), (("i", 3), ("j", 4), ("k", 5))
+>>> s = Contract(y, a, b, sizes, "j", "chain", f64)
+>>> p = matrices(s)
+>>> p.left.buffer, p.rows, p.columns, p.right_kind
+('w', 5, 3, 'beside')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.gates.contraction import BLOCK
+from graphc.ir.types import DType, Size, align_up, size_bits, size_floordiv, size_max, size_min
+from graphc.lower.loops import Contract, Operand
+
+ROWS = 48  # of the result that are made together: whole tiles of 6 and of 8 rows
+COLUMN_BYTES = 2048  # of a row of the result that are made together: whole tiles
+VECTOR = 64  # bytes of the widest vector; a panel of the right operand is two across
+IN_PLACE = 24  # rows up to which the right operand is read where it lies
+FAR = 1024  # bytes between rows of the left operand from which it is packed,
+USES = 96  # if its elements are used at least so often: else packing costs more than it gives
+# Elements between packed tiles, and panels: else their starts would fall into one set of the cache.
+TILE_GAP = 16
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """result[m, n] = sum over k of left[m, k] * right[k, n], for every point of the outer letters.
+
+    Strides are in elements.
+    """
+
+    result: Operand
+    left: Operand
+    right: Operand
+    rows: Size
+    columns: Size
+    depth: Size
+    result_strides: tuple[Size, Size]  # of m and n
+    left_strides: tuple[Size, Size]  # of m and k
+    right_strides: tuple[Size, Size]  # of k and n
+    outer: tuple[tuple[str, Size], ...]  # letters around, with their sizes
+    dtype: DType
+
+    @property
+    def left_kind(self) -> str:
+        """How the left operand lies: "ahead" along k, "beside" along m, or "apart"."""
+        m, k = self.left_strides
+        return "ahead" if k == 1 else "beside" if m == 1 else "apart"
+
+    @property
+    def right_kind(self) -> str:
+        """How the right operand lies: "beside" along n, "ahead" along k, or "apart"."""
+        k, n = self.right_strides
+        return "beside" if n == 1 else "ahead" if k == 1 else "apart"
+
+    @property
+    def packs_right(self) -> str:
+        """Is the right operand copied into panels: "never", "always", or "large", told by the rows
+        at the call?
+        """
+        fits = isinstance(self.columns, int) and self.columns * self.dtype.itemsize >= VECTOR
+        if self.right_kind != "beside" or not fits:
+            return "always"
+        if not isinstance(self.rows, int):
+            return "large"
+        return "never" if self.rows <= IN_PLACE else "always"
+
+    @property
+    def packs_left(self) -> str:
+        """The same for the left operand and its tiles; the columns and strides at the call tell."""
+        if self.left_kind != "ahead":
+            return "always"
+        rows, columns, stride = self.rows, self.columns, self.left_strides[0]
+        few = isinstance(columns, int) and columns < USES
+        near = isinstance(stride, int) and abs(stride) * self.dtype.itemsize < FAR
+        if few or near or (isinstance(rows, int) and rows <= IN_PLACE):
+            return "never"
+        return "always" if isinstance(columns, int) and isinstance(stride, int) else "large"
+
+    def panel_elements(self) -> Size:
+        """Of the right operand's copy, in whole panels of any width that a processor may have."""
+        if self.packs_right == "never":
+            return 0
+        widest, narrowest = 2 * VECTOR // self.dtype.itemsize, VECTOR // self.dtype.itemsize
+        panels = size_floordiv(self.columns + (narrowest - 1), narrowest)
+        return align_up(self.columns, widest) * self.depth + panels * TILE_GAP
+
+    def work_elements(self) -> Size:
+        """Of each thread's own memory: packed tiles of the left operand, and what blocks of k gave
+        and waits for others.
+        """
+        packed = 0 if self.packs_left == "never" else PACKED_ELEMENTS
+        across = size_min(
+            align_up(self.columns, 2 * VECTOR // self.dtype.itemsize),
+            COLUMN_BYTES // self.dtype.itemsize,
+        )
+        levels = size_bits(size_floordiv(size_max(self.depth, 1) - 1, BLOCK))
+        return packed + levels * (ROWS * across)
+
+
+PACKED_ELEMENTS = (ROWS // 6) * (6 * BLOCK + TILE_GAP)  # tiles of 6 rows take more than those of 8
+
+
+def matrices(s: Contract) -> Matrices:
+    """The letters of a contraction in their roles.
+
+    The last letter of the result that only one operand has runs along its rows: that operand is the
+    right one.
+    """
+    out = [c for c, _ in s.out.strides]
+    own = [c for c in out if (c in dict(s.a.strides)) != (c in dict(s.b.strides))]
+    left, right = (s.b, s.a) if own[-1] in dict(s.a.strides) else (s.a, s.b)
+    c, a, b = (dict(o.strides) for o in (s.out, left, right))
+    sizes = dict(s.sizes)
+    n = own[-1]
+    m = [x for x in own if x in a][-1]
+    outer = [x for x in out if x not in (m, n)]
+    rows, outer = _joined(m, outer, sizes, (c, a), b)
+    columns, outer = _joined(n, outer, sizes, (c, b), a)
+    return Matrices(
+        s.out, left, right, rows, columns, sizes[s.k], (c[m], c[n]), (a[m], a[s.k]), (b[s.k], b[n]),
+        tuple((x, sizes[x]) for x in outer), s.dtype,
+    )  # fmt: skip
+
+
+def _joined(
+    letter: str, outer: list[str], sizes: dict[str, Size], having: tuple[dict[str, Size], ...],
+    lacking: dict[str, Size],
+) -> tuple[Size, list[str]]:  # fmt: skip
+    """The size of a letter together with those around it that walk memory as one with it."""
+    size = sizes[letter]
+    while True:
+        for x in outer:
+            if x not in lacking and all(x in o and o[x] == o[letter] * size for o in having):
+                size, outer = size * sizes[x], [y for y in outer if y != x]
+                break
+        else:
+            return size, outer
