@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.special as special
 
-from bench.run import Thunk, medians, progress
+from bench.measure import Thunk, medians, progress
 from graphc.errors import DifferentiationError
 from graphc.gates.elementwise import Elementwise
 from graphc.gates.gate import registry

@@ -1,5 +1,7 @@
 """What a workload's time is made of: the call, memory, transcendental gates, matrix products.
 
+All of it is measured in graphc's own process, with its threads.
+
 Each part is predicted from something measured on this machine: the same graph on two rows of data,
 a copy of as many bytes, each gate alone on data in cache, a matrix product of the compiler's own
 kernel. How often a gate is called is counted in the loop IR. The largest part is what limits the
@@ -10,6 +12,7 @@ takes some hundredths of a nanosecond; one after the other, some tenths.
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
@@ -17,31 +20,49 @@ from typing import Any
 import numpy as np
 
 import graphc
-from bench.cases import Case
+from bench.cases.case import Case, nbytes
 from graphc.gates.gate import registry
 from graphc.ir.types import DType, evaluate, f64
 from graphc.lower.loops import Add, Contract, Let, Load, Program, Scatter, Store, walk
 
 LARGE = 0.4  # a part from which on it is named as the limit
+OUTSIDE = 1e5  # bytes that a cache next to the core does not hold; copies of less are all call
 
 
-def limited_by(case: Case, kernels: Any, seconds: float, copy: float, size: int) -> str:
+@dataclass(frozen=True)
+class Limit:
+    """What limits a workload, and which share of its time that explains."""
+
+    share: float
+    sentence: str
+
+
+def limited_by(
+    case: Case, program: Program, both: Callable[..., Any], seconds: float, copy: float
+) -> Limit:
     """One sentence on what the time of value and gradient is spent on."""
-    program = kernels.plan.program
+    size = moved(case)
+    memory = f"memory: {_bytes(size)} in and out, at {copy / seconds:.0%} of copy speed"
     parts = [
-        _call(case, kernels, seconds),
-        (
-            copy / seconds,
-            f"memory: {_bytes(size)} in and out, at {copy / seconds:.0%} of copy speed",
-        ),
+        _call(case, both, seconds),
+        (copy / seconds if size >= OUTSIDE else 0.0, memory),
         _gates(program, case.n, seconds),
         _products(program, case.n, seconds),
     ]
     share, sentence = max(parts)
     if share >= LARGE:
-        return sentence
+        return Limit(share, sentence)
     count = operations(program, case.n)
-    return f"the loops: {count:,} operations at {seconds / count * 1e9:.2f} ns; {_known(parts)}"
+    return Limit(
+        share,
+        f"the loops: {count:,} operations at {seconds / count * 1e9:.2f} ns; {_known(parts)}",
+    )
+
+
+def moved(case: Case) -> int:
+    """Bytes of the arguments and of the gradients."""
+    args = case.arguments()
+    return nbytes(args, [args[i] for i in case.positions])
 
 
 def _known(parts: list[tuple[float, str]]) -> str:
@@ -50,10 +71,12 @@ def _known(parts: list[tuple[float, str]]) -> str:
     return f"of it {', '.join(known)}" if known else "no other part is large"
 
 
-def _call(case: Case, kernels: Any, seconds: float) -> tuple[float, str]:
-    args = case.data(np.random.default_rng(0), 2)
-    least = median(lambda: kernels.value_and_grad(*args))
-    return least / seconds, f"the call: {least * 1e6:.0f} of {seconds * 1e6:.0f} us, whatever n"
+def _call(case: Case, both: Callable[..., Any], seconds: float) -> tuple[float, str]:
+    args = case.arguments(2)
+    least = median(lambda: both(*args))
+    return min(
+        least / seconds, 1.0
+    ), f"the call: {least * 1e6:.0f} of {seconds * 1e6:.0f} us, whatever n"
 
 
 def _gates(program: Program, n: int, seconds: float) -> tuple[float, str]:
@@ -145,6 +168,13 @@ def product_speed() -> float:
     kernel = graphc.compile(product, deterministic=True)
     a, b = np.random.default_rng(0).normal(size=(2, 256, 256))
     return 2 * 256**3 / median(lambda: kernel(a, b))
+
+
+def copying(size: int) -> Callable[[], None]:
+    """Copy half as many bytes: as many are then read and written."""
+    source = np.ones(max(size // 2, 1), np.uint8)
+    target = np.zeros_like(source)
+    return lambda: np.copyto(target, source)
 
 
 def median(f: Callable[[], Any], seconds: float = 0.1) -> float:

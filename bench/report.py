@@ -1,243 +1,179 @@
-"""Results as a table, as Markdown, and as JSON."""
+"""Workloads as a table, as Markdown, and as JSON."""
 
 import json
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
-from statistics import geometric_mean
 
-import llvmlite
-import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-import graphc
-from bench import functions
-from bench.run import Result
+from bench.cases.case import PRODUCTS
+from bench.contestants import named
+from bench.results import Best, Row, Run, scaling, summary
+from bench.tables import amount, console, duration, number, print_rows, write_json
 
-AgainstSum = tuple[float, float] | None
 COLUMNS = (
-    "workload", "bytes", "value", "NumPy", "ratio", "value+gradient", "NumPy", "ratio",
-    "gradient/value", "of copy speed",
+    "workload", "graphc", "best peer", "", "ratio", "bound", "best bound", "ratio", "NumPy / ours",
+    "ours / Numba", "gradient / value", "1 / 2 threads",
 )  # fmt: skip
-FUNCTION_COLUMNS = (
-    "function", "", "operations", "ns", "cycles", "peer", "ratio", "JAX", "without call",
-    "with derivative: ns", "cycles", "JAX", "without call",
-)  # fmt: skip
+MEMORY = ("workload", "arguments and results", "graphc", "NumPy", "best peer", "")
 
 
-def row(r: Result) -> list[str]:
-    """A result as the cells of `COLUMNS`."""
+def cells(r: Row) -> list[str]:
+    """A row as the cells of `COLUMNS`."""
+    best, bound = r.best(), r.best(("bound",))
+    threads = number(r.thread_gain) + (" (other bits)" if r.same_bits is False else "")
     return [
-        r.name, amount(r.bytes), duration(r.value), duration(r.numpy_value), f"{r.value_ratio:.2f}",
-        duration(r.gradient), duration(r.numpy_gradient), f"{r.gradient_ratio:.2f}",
-        f"{r.gradient_cost:.1f}", f"{r.copy_share:.0%}",
+        r.name, duration(r.ours), duration(best and best.seconds), title(best),
+        number(r.peer_ratio), duration(r.time("graphc", "bound")),
+        duration(bound and bound.seconds), number(r.bound_ratio), number(r.numpy_ratio),
+        number(r.numba_share), number(r.gradient_cost, 1), threads,
     ]  # fmt: skip
 
 
-def duration(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} us"
-
-
-def amount(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-
-
-def machine() -> str:
-    """The processor and the versions that the figures belong to."""
-    ours = f"graphc {graphc.__version__}, llvmlite {llvmlite.__version__}"
-    theirs = f"NumPy {np.__version__}, Python {platform.python_version()}"
-    return f"{_processor()}, {_cores()} cores; {ours}; {theirs}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def summary(results: Sequence[Result], against_sum: AgainstSum) -> list[str]:
-    value = geometric_mean(r.value_ratio for r in results)
-    gradient = geometric_mean(r.gradient_ratio for r in results)
-    lines = [
-        "NumPy's time over graphc's, geometric mean: "
-        f"value {value:.2f}, value and gradient {gradient:.2f}."
-    ]
-    if against_sum is not None:
-        loss, total = against_sum
-        lines.append(
-            f"Value and gradient of logistic 100000x50 take {duration(loss)}, a compiled sum of X "
-            f"alone {duration(total)}: ratio {loss / total:.2f}."
-        )
-    return lines
-
-
-def print_table(results: Sequence[Result], against_sum: AgainstSum) -> None:
-    console = Console(width=None if Console().is_terminal else 160)
-    table = Table(*COLUMNS, title=machine(), title_style="", header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    for r in results:
-        cells = row(r)
-        for i, ratio in ((4, r.value_ratio), (7, r.gradient_ratio)):
-            cells[i] = f"[{'green' if ratio >= 1 else 'red'}]{cells[i]}[/]"
-        table.add_row(*cells)
-    console.print(table)
-    console.print("[bold]What limits value and gradient[/]")
-    for r in results:
-        console.print(f"  {r.name}: {r.limited_by}", highlight=False)
-    console.print()
-    for line in summary(results, against_sum):
-        console.print(line, highlight=False)
-
-
-def print_markdown(results: Sequence[Result], against_sum: AgainstSum) -> None:
-    print(f"{machine()}.\n")
-    _print_rows(COLUMNS, [row(r) for r in results])
-    print()
-    _print_rows(
-        ("workload", "what limits value and gradient"), [[r.name, r.limited_by] for r in results]
-    )
-    print()
-    print("\n".join(summary(results, against_sum)))
-
-
-def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(f"| {' | '.join(head)} |")
-    print(f"| --- |{' ---: |' * (len(head) - 1) if len(head) > 2 else ' --- |'}")
-    for cells in rows:
-        print(f"| {' | '.join(cells)} |")
-
-
-# -- functions ------------------------------------------------------------------------------------
-
-
-def function_row(r: functions.Result) -> list[str]:
-    """A gate as the cells of `FUNCTION_COLUMNS`: times of an element, ratios of times."""
-    derivative = r.derivative and r.derivative / functions.N * 1e9
-    return [
-        r.gate, r.dtype, str(r.operations), f"{r.value / functions.N * 1e9:.3f}", f"{r.cycles:.2f}",
-        r.peer, _number(r.numpy_ratio), _number(r.jax_ratio), _number(r.jax_net_ratio),
-        _number(derivative, 3), _number(r.derivative_cycles), _number(r.jax_derivative_ratio),
-        _number(r.jax_derivative_net_ratio),
-    ]  # fmt: skip
-
-
-def _number(x: float | None, digits: int = 2) -> str:
-    return "" if x is None else f"{x:.{digits}f}"
-
-
-def function_summary(results: Sequence[functions.Result]) -> list[str]:
-    """What was measured, and geometric means of the ratios."""
-    calls = [r.jax_call for r in results if r.jax_call]
-    lines = [
-        f"Times of an element of {functions.N:,} in cache, in one thread, at "
-        f"{np.median([r.hertz for r in results]) / 1e9:.2f} GHz; ratios are the peer's time over "
-        "graphc's."
-    ]
-    if calls:
-        lines.append(
-            f"A call of JAX costs {np.median(calls) * 1e6:.1f} us, what its negation takes longer "
-            "than ours; its ratios are with that and without."
-        )
-    for dtype in dict.fromkeys(r.dtype for r in results):
-        means = [
-            f"{what} {geometric_mean(found):.2f}"
-            for what, name in MEANS
-            if (found := [v for r in results if r.dtype == dtype and (v := getattr(r, name))])
-        ]
-        lines.append(f"Geometric means, {dtype}: {', '.join(means)}.")
-    return lines
-
-
-MEANS = (
-    ("NumPy and SciPy", "numpy_ratio"), ("JAX", "jax_ratio"), ("without its call", "jax_net_ratio"),
-    ("JAX with derivative", "jax_derivative_ratio"),
-    ("without its call", "jax_derivative_net_ratio"),
-)  # fmt: skip
-
-
-def print_functions(results: Sequence[functions.Result], markdown: bool) -> None:
-    rows = [function_row(r) for r in results]
-    title, summary = function_machine(), function_summary(results)
-    if markdown:
-        print(f"{title}.\n")
-        _print_rows(FUNCTION_COLUMNS, rows)
-        print()
-        print("\n".join(summary))
-        return
-    console = Console(width=None if Console().is_terminal else 160)
-    table = Table(*FUNCTION_COLUMNS, title=title, title_style="", header_style="bold")
-    for i, column in enumerate(table.columns):
-        column.justify = "left" if i in (0, 1, 5) else "right"
-        column.no_wrap = i != 9
-    for cells in rows:
-        colored = [
-            f"[{'green' if float(c) >= 1 else 'red'}]{c}[/]" if i in (6, 7, 8, 11, 12) and c else c
-            for i, c in enumerate(cells)
-        ]
-        table.add_row(*colored)
-    console.print(table)
-    for line in summary:
-        console.print(line, highlight=False)
-
-
-def function_machine() -> str:
-    found = (version(name) for name in ("scipy", "jax"))
-    names = [f"{name} {v}" for name, v in zip(("SciPy", "JAX"), found) if v]
-    return f"{machine()}, {', '.join(names)}"
-
-
-def version(package: str) -> str:
-    """Of an installed package; empty where there is none."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
+def title(best: Best | None) -> str:
+    if best is None:
         return ""
+    return named(best.contestant).title + (", ahead" if best.way == "ahead" else "")
 
 
-def write_functions_json(path: str, results: Sequence[functions.Result]) -> None:
-    found = {
-        "machine": function_machine(),
-        "graphc": graphc.__version__,
-        "elements": functions.N,
-        "results": [
-            {**asdict(r), **{name: getattr(r, name) for name in functions.RATIOS}} for r in results
-        ],
-    }
-    _write(path, found)
+def memory_cells(r: Row) -> list[str]:
+    best = r.best()
+    return [
+        r.name, amount(r.bytes), amount(r.memory.get("graphc")), amount(r.memory.get("numpy")),
+        amount(best and r.memory.get(best.contestant)), title(best),
+    ]  # fmt: skip
 
 
-# -- JSON -----------------------------------------------------------------------------------------
+def limit_text(r: Row) -> str:
+    share = "" if r.limit_share is None else f" [{r.limit_share:.0%}]"
+    guess = "" if r.prediction_error is None else f" (predicted within {r.prediction_error:.0%})"
+    return f"{r.limit}{share}{guess}"
 
 
-def write_json(path: str, results: Sequence[Result], against_sum: AgainstSum) -> None:
-    """Seconds, bytes and ratios, for programs."""
-    found = {
-        "machine": machine(),
-        "graphc": graphc.__version__,
-        "results": [_as_json(r) for r in results],
-        "logistic_100000x50_over_sum": against_sum[0] / against_sum[1] if against_sum else None,
-    }
-    _write(path, found)
+def summary_lines(run: Run) -> list[str]:
+    """What all rows come to, in words."""
+    found = summary(run.rows)
+    sentences = (
+        ("peer_ratio", "The best peer's time over graphc's, geometric mean: {}"),
+        ("peer_ratio_least", "at the least {}"),
+        ("products_ratio", "where matrix products bind, {}"),
+        ("products_ratio_least", "at the least {}"),
+        ("bound_ratio", "with bound buffers on both sides, {}"),
+        ("numpy_ratio", "NumPy's over graphc's, {}"),
+        ("numba_share", "graphc's over loops by hand in Numba, {}"),
+    )
+    parts = [text.format(number(found[name])) for name, text in sentences if found[name]]
+    lines = [f"{'; '.join(parts)}."]
+    if found["gradient_cost"]:
+        lines.append(
+            f"A gradient with its value costs {found['gradient_cost']:.1f} values (median)."
+        )
+    if found["thread_gain"]:
+        lines.append(
+            f"One thread's time over two's, where computing binds: {found['thread_gain']:.2f}."
+        )
+    if found["prediction_error"] is not None:
+        lines.append(f"The cost model is {found['prediction_error']:.0%} off (median).")
+    if run.many_charges is not None:
+        lines.append(
+            f"The pairwise energy of 20,000 charges takes {amount(run.many_charges)} of memory."
+        )
+    for name, factor in scaling(run.rows).items():
+        lines.append(
+            f"{name}: an element at 1e6 takes {factor:.2f} times what it takes at 1e4, or what "
+            "copying its bytes takes, if that is longer."
+        )
+    return lines
 
 
-def _write(path: str, found: dict[str, object]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(found, indent=2) + "\n")
+def absences(run: Run) -> list[str]:
+    """Who took no part, where, and why."""
+    lines = [f"{named(name).title} took no part: {why}" for name, why in run.absent.items()]
+    where: dict[tuple[str, str], list[str]] = {}
+    for r in run.rows:
+        for name, why in r.without.items():
+            where.setdefault((name, why), []).append(r.name)
+        for name, notes in r.notes.items():
+            for note in notes:
+                where.setdefault((name, note), []).append(r.name)
+    lines += [f"{named(name).title}: {why}: {', '.join(at)}" for (name, why), at in where.items()]
+    return lines
 
 
-def _as_json(r: Result) -> dict[str, object]:
-    ratios = ("value_ratio", "gradient_ratio", "gradient_cost", "copy_share")
-    return {**asdict(r), **{name: getattr(r, name) for name in ratios}}
+def print_table(run: Run) -> None:
+    show = console()
+    table = Table(*COLUMNS, title=heading(run), title_style="", header_style="bold")
+    for i, column in enumerate(table.columns):
+        column.justify = "left" if i in (0, 3) else "right"
+        column.no_wrap = True
+    for r in ordered(run.rows):
+        row = cells(r)
+        for i, ratio in ((4, r.peer_ratio), (7, r.bound_ratio), (8, r.numpy_ratio)):
+            if ratio is not None:
+                row[i] = f"[{'green' if ratio >= 1 else 'red'}]{row[i]}[/]"
+        table.add_row(*row, end_section=r.group == PRODUCTS)
+    show.print(table)
+    if any(r.memory for r in run.rows):
+        sizes = Table(*MEMORY, title="Memory at the peak", title_style="", header_style="bold")
+        for r in ordered(run.rows):
+            sizes.add_row(*memory_cells(r))
+        show.print(sizes)
+    show.print("[bold]What limits value and gradient[/]")
+    for r in ordered(run.rows):
+        show.print(f"  {r.name}: {limit_text(r)}", highlight=False, markup=False)
+    for line in ("", *summary_lines(run), *absences(run)):
+        show.print(line, highlight=False, markup=False)
+
+
+def print_markdown(run: Run) -> None:
+    print(PAGE.format(heading=heading(run)))
+    print_rows(COLUMNS, [cells(r) for r in ordered(run.rows)])
+    print()
+    print("\n\n".join(summary_lines(run)))
+    print("\n## What limits each\n")
+    print_rows(
+        ("workload", "what its time is spent on, and how much of it that explains"),
+        [[r.name, limit_text(r)] for r in ordered(run.rows)],
+    )
+    if any(r.memory for r in run.rows):
+        print("\n## Memory at the peak\n")
+        print_rows(MEMORY, [memory_cells(r) for r in ordered(run.rows)])
+    print("\n## Who is missing where\n")
+    for line in absences(run):
+        print(f"- {line}")
+
+
+PAGE = """# Benchmarks
+
+Made by `python -m bench --memory --markdown > docs/benchmarks.md`, on {heading}.
+
+Value and gradient, or a step of training, of the same function in every library; all results are
+checked against NumPy's, with the gradient by hand, before anything is timed. Each contestant runs
+in a process of its own, with two threads and arrays of its own, and they take turns; times are
+medians of a call. The best peer is the fastest of JAX (awaited; of ten calls dispatched ahead; with
+synchronous dispatch), PyTorch (eager, compiled, func), autograd, PyTensor and CasADi. `bound` is a
+call on buffers fixed beforehand, which CasADi has, too. Loops and gradients by hand in Numba,
+without fastmath, are no peer but a limit. A ratio above 1 means that graphc is faster, except for
+`ours / Numba`. Rows whose time is that of matrix products come last and are summed up apart.
+"""
+
+
+def heading(run: Run) -> str:
+    """The machine and the versions of all who took part."""
+    ours = ("graphc", "numpy")  # named with the machine
+    peers = dict.fromkeys(v for n, v in run.versions.items() if named(n).module not in ours)
+    return f"{run.machine}; {', '.join(peers)}" if peers else run.machine
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda r: r.group == PRODUCTS)
+
+
+def save(path: str, run: Run) -> None:
+    """Seconds, bytes, ratios and who was away, for programs."""
+    write_json(path, run.as_json())
+
+
+def load(path: str) -> Run:
+    """What was saved."""
+    return Run.from_json(json.loads(Path(path).read_text()))
