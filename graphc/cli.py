@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "explain", _explain, "what was fused, moved and saved, in 40 lines"
     )
     _graph_arguments(explain)
+    explain.add_argument("--measure", action="store_true", help="predict seconds, too")
     check = _command(
         commands, "check", _check, "hold value and gradient against extended precision"
     )
@@ -378,7 +379,7 @@ def _build(compiled: Compiled, options: argparse.Namespace) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    print(_compiled(options).explain())
+    print(_compiled(options).explain(measure=options.measure))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -8,8 +8,10 @@ problem stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
+from unittest.mock import patch
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -20,10 +22,11 @@ from graphc.ir.graph import Builder, Value
 from graphc.ir.reference import run_graph
 from graphc.ir.types import evaluate
 from graphc.ir.verify import verify
+from graphc.lower import parallel
 from graphc.lower.interpreter import run_program
 from graphc.lower.plan import verify_plan
 from graphc.pipeline import NAMES, STAGES, Options, run_stages
-from graphc.runtime import jit
+from graphc.runtime import jit, threads
 from graphc.runtime.kernel import ENTRY, Kernel
 from tests.random_graphs import Case, Run, used_sizes
 
@@ -99,7 +102,8 @@ def problem(
         "jit": lambda run: kernel.run(run.args),
     }
     if "jit" in checks:
-        kernel = Kernel(seen["simplify"], seen["plan"], library(seen["emit"], quick))
+        code = library(seen["emit"], quick)
+        kernel = Kernel(seen["simplify"], seen["plan"], code, options.threads)
     for i, run in enumerate(case.runs):
         for stage in (s for s in meanings if s in checks):
             if stage != "jit" and (i + (stage == "plan")) % len(case.runs):
@@ -157,10 +161,21 @@ def text_problem(seen, options, restart):
     return ""
 
 
+@contextmanager
+def sharing(count: int | None) -> Iterator[None]:
+    """Several threads share any work, however little."""
+    if count is None:
+        yield
+        return
+    with patch.object(parallel, "LEAST", 0), patch.object(threads, "LEAST_WORK", 0):
+        yield
+
+
 def outcome(case, options=PLAIN, checks=CHECKS, restart="trace", quick=False):
     """`problem`, an exception being one, too."""
     try:
-        return problem(case, options, checks, restart, quick)
+        with sharing(options.threads):
+            return problem(case, options, checks, restart, quick)
     except (
         GraphcError,
         AssertionError,

@@ -34,12 +34,14 @@ RESTARTS = ("trace", "simplify", "fuse", "plan")
 
 def run_of(number):
     """How graph number `number` is compiled: what is left out, where it begins anew from text,
-    whether in haste; and what is held. Compiled code and the simplified graph always are, the
-    loops after fuse or after plan, and text.
+    whether in haste and for how many threads; and what is held. Compiled code and the simplified
+    graph always are, the loops after fuse or after plan, and text.
     """
     turns = {"fuse": number % 3 == 0, "plan": number % 3 != 0, "text": number % 2 == 0}
     return {
-        "options": Options(skip=frozenset(SKIPPED[number % len(SKIPPED)])),
+        "options": Options(
+            skip=frozenset(SKIPPED[number % len(SKIPPED)]), threads=(None, 3)[number % 2]
+        ),
         "checks": tuple(c for c in CHECKS if turns.get(c, True)),
         "restart": RESTARTS[number // 2 % len(RESTARTS)],
         "quick": number % 8 != 0,

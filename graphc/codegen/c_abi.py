@@ -19,8 +19,9 @@ import numpy as np
 
 from graphc.aot.interface import INVALID, Field, Interface
 from graphc.codegen import target
-from graphc.codegen.kernels import HEADER_SLOTS, emit, slots_of
+from graphc.codegen.kernels import emit, slots_of
 from graphc.codegen.llvm import Function, Module
+from graphc.codegen.state import ARENA, HEADER_SLOTS, POOL
 from graphc.ir.types import Size
 from graphc.lower.loops import Program
 
@@ -141,10 +142,11 @@ class _Entry:
         """The kernels' arguments."""
         fn, places = self.fn, slots_of(self.part.program)
         slots = fn.alloca("i64", HEADER_SLOTS + len(places))
+        self._store(slots, POOL, "i64 0")
         for f, pointer in pointers.items():
             place = f.of if f.role == "input" else f"{f.of}.out"
             if f.type is None:
-                self._store(slots, HEADER_SLOTS - 1, f"ptr {self._aligned(pointer)}")
+                self._store(slots, ARENA, f"ptr {self._aligned(pointer)}")
             else:
                 self._store(slots, places[place], f"ptr {pointer}")
         for name in sorted(self.captured):

@@ -5,8 +5,8 @@ Out:  the text of a module that exports `ENTRY(ptr args) -> i32`: 0, or 1 if an 
 Invariant: every operation keeps its bits at any width, so a loop's last, partial vector is one more iteration of the
 same body under a mask.
 
-The arguments are 64-bit slots: a wrong index, the size it was held against, the arena, then the inputs, outputs and
-named sizes in the program's order.
+The arguments are 64-bit slots: a wrong index, the size it was held against, the arena, a pool of threads or 0, then the
+inputs, outputs and named sizes in the program's order.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -25,12 +25,12 @@ from collections.abc import Sequence
 
 from graphc.codegen import target
 from graphc.codegen.llvm import MEMORY, Function, Module, literal
+from graphc.codegen.state import HEADER_SLOTS
 from graphc.codegen.writer import KernelWriter
 from graphc.ir.types import bool_
 from graphc.lower.loops import Buffer, Program
 
 ENTRY = "graphc_run"
-HEADER_SLOTS = 3  # wrong index, its size, arena
 
 
 def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:

@@ -53,7 +53,7 @@ class Module:
     """One module: functions are added under names of their own and found again by key."""
 
     def __init__(self, target: Target) -> None:
-        self.avx512 = target.avx512
+        self.avx512, self.avx2 = target.avx512, target.avx2
         # Intel's keeps half of the vector registers as they are.
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
         self.functions: list[str] = []

@@ -73,17 +73,20 @@ class VectorLoop:
         outer = dict(kernel.known)
         n = kernel.size(loop.size)
         self._prepare()
+        found: list[tuple[Acc, str, int]] = []
         if self.short():
-            outer.update(self._unrolled(int(n)))
+            found = self._unrolled(int(n))
         elif self.kept is not None:
             self._kept_loop(n)
         else:
-            outer.update(self._counted(n))
+            found = self._counted(n)
         kernel.known = outer
+        for acc, total, width in found:
+            kernel.closed(acc, total, width, n)
 
-    def _counted(self, n: str) -> dict[str, Known]:
-        """A loop over vectors; the accumulators' values."""
-        kernel, fn, width = self.kernel, self.fn, self.width
+    def _counted(self, n: str) -> list[tuple[Acc, str, int]]:
+        """A loop over vectors; the accumulators, the lanes that they end in, and how many these are."""
+        fn, width = self.fn, self.width
         levels = [fn.alloca(register(a.dtype, width), self._levels()) for a in self.lanes]
         levels += [fn.alloca(register(a.dtype, 1), self._levels()) for a in self.rows]
         # one leaf: no counter
@@ -91,20 +94,14 @@ class VectorLoop:
         values, leaves = self._run(
             n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single
         )
-        found = {}
-        for acc, value in zip(self.others, values, strict=True):
-            found[acc.name] = Known(
-                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
-            )
+        found = [(a, value, width) for a, value in zip(self.others, values, strict=True)]
         for i, acc in enumerate(self.lanes):
             total = (
                 leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self._step())
             )
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
-            found[acc.name] = Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
+            found.append((acc, total, width))
         for acc, level in zip(self.rows, levels[len(self.lanes) :], strict=True):
-            total = self._collapsed(acc, level, n, self._step(), 1)
-            found[acc.name] = Known(kernel.sum_of_none(acc, total, n), acc.dtype, 1)
+            found.append((acc, self._collapsed(acc, level, n, self._step(), 1), 1))
         return found
 
     def _kept_loop(self, n: str) -> None:
@@ -148,7 +145,7 @@ class VectorLoop:
         calls = sum(isinstance(s, Let) and s.op in ("call", "rare") for s in self.loop.body)
         return vectors * (len(self.loop.body) + 6 * calls) <= UNROLLED
 
-    def _unrolled(self, n: int) -> dict[str, Known]:
+    def _unrolled(self, n: int) -> list[tuple[Acc, str, int]]:
         fn, width = self.fn, self.width
         values = [accs.identity(a.monoid, a.dtype, width) for a in self.others]
         leaves: list[list[str]] = []
@@ -159,16 +156,9 @@ class VectorLoop:
                 now = self._iteration(str(j), now, self._constant_mask(n - j))
             values = now[: len(values)]
             leaves.append(now[len(values) :])
-        found = {}
-        for acc, value in zip(self.others, values, strict=True):
-            found[acc.name] = Known(
-                accs.horizontal(fn, acc.monoid, acc.dtype, value, width), acc.dtype, 1
-            )
+        found = [(a, value, width) for a, value in zip(self.others, values, strict=True)]
         for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
-            total = accs.counter(fn, acc.monoid, acc.dtype, parts, width)
-            found[acc.name] = Known(
-                accs.horizontal(fn, acc.monoid, acc.dtype, total, width), acc.dtype, 1
-            )
+            found.append((acc, accs.counter(fn, acc.monoid, acc.dtype, parts, width), width))
         return found
 
     def preload(self, s: Load) -> None:

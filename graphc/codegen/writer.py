@@ -18,7 +18,8 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.operations import emit_instruction
-from graphc.codegen.state import Known, Sum
+from graphc.codegen.parallel import FIRST, ParallelLoop
+from graphc.codegen.state import ARENA, Known, Sum
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction
 from graphc.ir.types import DType, Size, bool_, i64
@@ -43,13 +44,19 @@ from graphc.lower.plan import tree_stride
 
 
 class KernelWriter:
-    """Writes one kernel function."""
+    """Writes one kernel function, or one that runs a part of a loop for a thread."""
 
     def __init__(
-        self, program: Program, module: Module, slots: dict[str, int], kernel: Kernel, name: str
+        self,
+        program: Program,
+        module: Module,
+        slots: dict[str, int],
+        kernel: Kernel,
+        name: str,
+        params: Sequence[tuple[str, str]] = (("ptr", "args"),),
     ) -> None:
         self.program, self.module, self.slots, self.kernel = program, module, slots, kernel
-        self.fn = Function(module, name, "i32", [("ptr", "args")])
+        self.fn = Function(module, name, "i32", params)
         self.known: dict[str, Known] = {}
         self.sums: dict[str, Sum] = {}
         self.symbols: dict[str, str] = {}
@@ -60,15 +67,35 @@ class KernelWriter:
         self.preloaded: dict[
             tuple[Load, str], str
         ] = {}  # vectors of written-out loops, by statement and iteration
+        self.parts = 0  # functions for parts of this kernel's loops
+        self.report, self.wrong = "%args", ""  # where a wrong index goes; of a part, the word that says so
+        # Of a part:
+        self.part_of = ""  # the loop's variable
+        self.arrays: dict[str, str] = {}  # accumulator -> the array it fills
+        self.results: dict[str, str] = {}  # accumulator -> where its tree's last vector goes
+
+    def for_part(self, name: str) -> KernelWriter:
+        """The writer of `part(context, index, worker)`; the context begins with the kernel's arguments."""
+        params = [("ptr", "context"), ("i64", "index"), ("i64", "worker")]
+        part = KernelWriter(self.program, self.module, self.slots, self.kernel, name, params)
+        part.fn.entry.append("  %args = load ptr, ptr %context")
+        part.begin()
+        return part
 
     def buffer(self, name: str) -> Buffer:
         return self.local[name] if name in self.local else self.program.buffer(name)
 
     def write(self) -> None:
+        self.begin()
+        self.body(self.kernel.body)
+        self.end()
+
+    def begin(self) -> None:
         with self.fn.in_entry():
             for s in self.program.sizes:
                 self.symbols[s] = self._slot(self.slots[f"size {s}"], "i64")
-        self.body(self.kernel.body)
+
+    def end(self) -> None:
         self.fn.say("ret i32 0")
         self.fn.close()
 
@@ -93,13 +120,16 @@ class KernelWriter:
         if b.role != "temp":
             return self._slot(self.slots[b.name], "ptr")
         if "arena" not in self.pointers:
-            self.pointers["arena"] = self._slot(2, "ptr")
+            self.pointers["arena"] = self._slot(ARENA, "ptr")
         assert b.offset is not None
         offset = self.fn.size(b.offset, self.symbols, self.offsets)
         if offset.startswith("%"):
             offset = self.fn.do(
                 f"freeze i64 {offset}"
             )  # a plain number to LLVM's analysis of loops, else slow
+        if b.private and FIRST in self.symbols:
+            mine = self.fn.do(f"mul i64 %worker, {self.fn.size(self.program.private, self.symbols)}")
+            offset = self.fn.do(f"add i64 {offset}, {mine}")
         return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
 
     def size(self, size: Size) -> str:
@@ -145,6 +175,8 @@ class KernelWriter:
                 self._fill(s)
             case Contract():
                 emit_contract(self, s)
+            case For(parallel=True):
+                ParallelLoop(self, s).write()
             case For(mode="vector"):
                 VectorLoop(self, s).write()
             case For(mode="blocks"):
@@ -204,8 +236,11 @@ class KernelWriter:
             count = fn.module.intrinsic(f"llvm.cttz.i{width}", f"i{width}", (f"i{width}", "i1"))
             lane = fn.do(f"call i{width} @{count}(i{width} {bits}, i1 true)")
             value = fn.do(f"extractelement <{width} x i64> {value}, i{width} {lane}")
-        fn.say(f"store i64 {value}, ptr %args")
-        fn.say(f"store i64 {self.size(size)}, ptr {fn.do('getelementptr i64, ptr %args, i64 1')}")
+        fn.say(f"store i64 {value}, ptr {self.report}")
+        beside = fn.do(f"getelementptr i64, ptr {self.report}, i64 1")
+        fn.say(f"store i64 {self.size(size)}, ptr {beside}")
+        if self.wrong:
+            fn.do(f"atomicrmw or ptr {self.wrong}, i64 {fn.do('shl i64 1, %index')} monotonic")
         fn.say("ret i32 1")
 
     def _scatter(self, s: Scatter) -> None:
@@ -221,7 +256,7 @@ class KernelWriter:
         b = self.buffer(s.buffer)
         dtype = b.type.dtype
         value = str(s.bits) if dtype is bool_ else literal(s.bits, dtype)
-        self.fill_region(self.pointer(s.buffer), self.size(b.type.size), dtype, value)
+        self.fill_region(self.address(s.buffer, s.index), self.size(s.size), dtype, value)
 
     def fill_region(self, address: str, count: str, dtype: DType, value: str) -> None:
         name = accs.fill(self.module, dtype)
@@ -232,10 +267,10 @@ class KernelWriter:
     def _rows(self, loop: For) -> None:
         n = self.size(loop.size)
         sums = [self.open_acc(a) for a in loop.accs]
-        carried = [s for s in sums if s.kind == "register"]
+        carried = [s for s in sums if s.kind in ("register", "leaf")]
 
         def body(i: str, values: list[str]) -> list[str]:
-            self.symbols[loop.var] = i
+            self.symbols[loop.var] = self.from_first(i) if loop.var == self.part_of else i
             for s in sums:
                 s.iteration = i
             for s, v in zip(carried, values, strict=True):
@@ -258,7 +293,7 @@ class KernelWriter:
         """What an accumulator needs before a loop of rows."""
         state = self.sums[acc.name] = Sum(acc, "register")
         if acc.into:
-            state.kind, state.value = "array", self.address(acc.into, acc.index)
+            state.kind, state.value = "array", self.element(acc, 0)
             start = accs.identity(acc.monoid, acc.dtype)
             start = str(int(start == "true")) if acc.dtype is bool_ else start
             self.fill_region(state.value, self.size(acc.size), acc.dtype, start)
@@ -270,7 +305,25 @@ class KernelWriter:
             state.stages = [
                 self.fn.alloca(ty, accs.LEAF) for _ in range(2 if acc.monoid == "fma" else 1)
             ]
+        elif accs.is_ordered(acc.monoid, acc.order, acc.dtype):
+            state.kind = "leaf"
+            state.levels = self.fn.alloca(register(acc.dtype, 1), accs.LEVELS)
         return state
+
+    def element(self, acc: Acc, index: Size) -> str:
+        """The address of an element of an array accumulator."""
+        if acc.name not in self.arrays:
+            return self.address(acc.into, acc.index + index)
+        ty, first = MEMORY[acc.dtype.name], self.arrays[acc.name]
+        return self.fn.do(f"getelementptr {ty}, ptr {first}, i64 {self.size(index)}")
+
+    def from_first(self, i: str) -> str:
+        """The number of an iteration, given its place in a part."""
+        return self.fn.do(f"add i64 {i}, {self.symbols[FIRST]}") if self.part_of else i
+
+    def since_first(self, i: str) -> str:
+        """The place of an iteration in a part."""
+        return self.fn.do(f"sub i64 {i}, {self.symbols[FIRST]}") if self.part_of else i
 
     def _add(self, s: Add) -> None:
         state = self.sums[s.acc]
@@ -304,6 +357,14 @@ class KernelWriter:
             full = fn.do(f"icmp eq i64 {fn.do(f'and i64 {done}, {per_leaf - 1}')}, 0")
             with fn.when(full):
                 self._push_stage(state, fn.do(f"lshr i64 {i}, {per_leaf.bit_length() - 1}"), "")
+        elif state.kind == "leaf":
+            leaf, ty = accs.leaf_of(acc.order), register(acc.dtype, 1)
+            done = fn.do(f"add i64 {i}, 1")
+            full = fn.do(f"icmp eq i64 {fn.do(f'and i64 {done}, {leaf - 1}')}, 0")
+            with fn.when(full):
+                self._push_leaf(state, fn.do(f"lshr i64 {i}, {leaf.bit_length() - 1}"))
+            anew = accs.identity(acc.monoid, acc.dtype)
+            state.value = fn.do(f"select i1 {full}, {ty} {anew}, {ty} {state.value}")
         elif state.kind == "array" and accs.is_ordered(acc.monoid, acc.order, acc.dtype):
             leaf = accs.leaf_of(acc.order)
             done = fn.do(f"add i64 {i}, 1")
@@ -320,6 +381,10 @@ class KernelWriter:
         self.fn.say(
             f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})"
         )
+
+    def _push_leaf(self, state: Sum, t: str) -> None:
+        acc = state.acc
+        accs.push(self.fn, state.levels, state.value, t, acc.monoid, acc.dtype, 1)
 
     def _push_stage(self, state: Sum, t: str, remaining: str) -> None:
         """Fold the staged elements into a leaf; of a partial one, only the first `remaining`."""
@@ -342,7 +407,7 @@ class KernelWriter:
         """After the loop: the accumulator's value."""
         acc, fn = state.acc, self.fn
         if state.kind == "register":
-            self.known[acc.name] = Known(state.value, acc.dtype, 1)
+            self.closed(acc, state.value, 1, n)
         elif state.kind == "stage":
             lanes = accs.lanes_of(acc.dtype)
             shift = (accs.LEAF * lanes).bit_length() - 1
@@ -353,8 +418,16 @@ class KernelWriter:
                 self._push_stage(state, whole, rest)
             count = fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {partial} to i64')}")
             total = accs.collapse(fn, state.levels, count, acc.monoid, acc.dtype, lanes)
-            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, lanes)
-            self.known[acc.name] = Known(self.sum_of_none(acc, total, n), acc.dtype, 1)
+            self.closed(acc, total, lanes, n)
+        elif state.kind == "leaf":
+            leaf = accs.leaf_of(acc.order)
+            whole = fn.do(f"lshr i64 {n}, {leaf.bit_length() - 1}")
+            partial = fn.do(f"icmp ne i64 {fn.do(f'and i64 {n}, {leaf - 1}')}, 0")
+            with fn.when(partial):
+                self._push_leaf(state, whole)
+            count = fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {partial} to i64')}")
+            total = accs.collapse(fn, state.levels, count, acc.monoid, acc.dtype, 1)
+            self.closed(acc, total, 1, n)
         elif accs.is_ordered(acc.monoid, acc.order, acc.dtype):
             self._close_array(state, n)
 
@@ -369,6 +442,21 @@ class KernelWriter:
         if acc.monoid in ("sum", "fma"):
             with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
                 self.fill_region(state.value, self.size(acc.size), acc.dtype, "0x0000000000000000")
+
+    def closed(self, acc: Acc, total: str, width: int, n: str) -> None:
+        """An accumulator has its value: the lanes in which its tree ends, folded. In a part of a loop, lanes that
+        have an order go to where they meet those of other parts.
+        """
+        fn, there = self.fn, self.results.get(acc.name)
+        if there is None or acc.order != "lanes":
+            total = accs.horizontal(fn, acc.monoid, acc.dtype, total, width)
+            width = 1
+        if there is None:
+            self.known[acc.name] = Known(self.sum_of_none(acc, total, n), acc.dtype, 1)
+        elif acc.dtype is bool_:
+            fn.say(f"store i8 {fn.do(f'zext i1 {total} to i8')}, ptr {there}")
+        else:
+            fn.say(f"store {register(acc.dtype, width)} {total}, ptr {there}, align {acc.dtype.itemsize}")
 
     def sum_of_none(self, acc: Acc, total: str, n: str) -> str:
         """A float sum of nothing is +0, not the identity -0."""

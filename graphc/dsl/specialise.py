@@ -51,6 +51,7 @@ class Call:
     dtypes: tuple[DType, ...]
     ranks: tuple[int, ...]
     weak: tuple[bool, ...]
+    keywords: tuple[str, ...] = ()  # the last of the arguments, given by keyword only
 
 
 @dataclass

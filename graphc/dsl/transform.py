@@ -16,38 +16,55 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
 
 from graphc.dsl.apply import find_recorder, lifted, need_recorder
 from graphc.dsl.recorder import Recorder, place_text, recording, user_place
 from graphc.dsl.signature import bind, name_of, signature_of
-from graphc.dsl.specialise import Call, Family, Runner
+from graphc.dsl.specialise import Call, Family, Runner, Variant
 from graphc.dsl.tensor import Tensor
 from graphc.dsl.trace import Traced, flatten_arguments
 from graphc.dsl.tree import flatten, flatten_like, unflatten
 from graphc.errors import DifferentiationError, SignatureError
 from graphc.ir.graph import Graph, Node, Value
 from graphc.runtime.arguments import as_result, plain_leaf
+from graphc.runtime.entries import Entry
+from graphc.runtime.seen import Seen, arguments_of
+from graphc.runtime.threads import allowed
+
+if TYPE_CHECKING:
+    from graphc.runtime.records import Record
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def compiled(traced: Traced) -> Runner:
+def compiled(traced: Traced, threads: int | None = None) -> Runner:
     """What runs a traced function on the arrays of its arguments."""
-    run = kernel_for(traced.graph)
-    captured = list(traced.captured)
-    return lambda arrays: run([*arrays, *captured])
+    return _Running(kernel_for(traced.graph, threads), traced.captured)
 
 
-def kernel_for(graph: Graph) -> Runner:
+@dataclass(frozen=True)
+class _Running:
+    kernel: Runner
+    captured: tuple[np.ndarray, ...]
+
+    def __call__(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return self.kernel([*arrays, *self.captured])
+
+
+def kernel_for(graph: Graph, threads: int | None = None) -> Runner:
     """The seam to the compiler: arrays of the inputs -> arrays of the outputs."""
+    from graphc.pipeline import Options
     from graphc.runtime.kernel import compile_graph
 
-    return compile_graph(graph, None).run
+    return compile_graph(graph, Options(threads=threads))
 
 
-class Jit(Generic[P, R]):
+class Jit(Entry, Generic[P, R]):
     """A function that compiles itself for the types of a call; name, doc and signature stay."""
 
     _unbound: Any = None  # for a bound method's: the Jit in the class
@@ -57,13 +74,16 @@ class Jit(Generic[P, R]):
         function: Callable[P, R],
         name: str | None = None,
         like: Callable[..., Any] | None = None,
+        threads: int | None = None,
     ) -> None:
         functools.update_wrapper(self, like or function, updated=())
         self._function = function
         self._name = name or name_of(function)
         self._signature = signature_of(like or function)
         self._plain = _plain_parameters(self._signature)
+        self._threads = threads
         self._families: dict[Call, Family] = {}
+        self._seen = Seen()
 
     def __repr__(self) -> str:
         count = sum(len(f.static) + len(f.symbolic) for f in self._families.values())
@@ -81,7 +101,7 @@ class Jit(Generic[P, R]):
         return bound
 
     def _bound_to(self, instance: Any, owner: type | None) -> Jit:
-        return Jit(self._function.__get__(instance, owner), self._name)
+        return Jit(self._function.__get__(instance, owner), self._name, threads=self._threads)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         names, values, keywords = self._bound(args, kwargs)
@@ -95,11 +115,32 @@ class Jit(Generic[P, R]):
             tuple(g.dtype for g in given),
             tuple(a.ndim for a in arrays),
             tuple(g.weak for g in given),
+            keywords,
         )
         family = self._families.get(call) or self._family(call, names, leaf_names, keywords)
         variant = family.variant(tuple(a.shape for a in arrays))
         results = variant.run(arrays)
+        if self._seen.often(args, kwargs, leaves):
+            self._serve(self._record(variant, values, keywords, arrays))
         return unflatten(variant.traced.out_tree, map(as_result, results))
+
+    def _record(
+        self,
+        variant: Variant,
+        values: tuple[Any, ...],
+        keywords: tuple[str, ...],
+        arrays: Sequence[np.ndarray],
+    ) -> Record | None:
+        """What native code needs for calls like this one."""
+        from graphc.runtime.kernel import Kernel
+        from graphc.runtime.records import record_of
+
+        run, traced = variant.run, variant.traced
+        if not isinstance(run, _Running) or not isinstance(run.kernel, Kernel):
+            return None
+        arguments = arguments_of(self._signature, values, keywords, traced.in_tree.children)
+        leaves = [(n.type, a.shape) for n, a in zip(traced.arguments, arrays)]
+        return record_of(run.kernel, arguments, leaves, run.captured, traced.out_tree)
 
     def _bound(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -122,7 +163,8 @@ class Jit(Generic[P, R]):
         function: Callable[..., Any] = self._function
         if keywords:
             function = functools.partial(_with_keywords, self._function, keywords)
-        made = Family(function, self._name, names, tuple(leaf_names), call, compiled)
+        runner = functools.partial(compiled, threads=self._threads)
+        made = Family(function, self._name, names, tuple(leaf_names), call, runner)
         return self._families.setdefault(call, made)
 
 
@@ -140,13 +182,17 @@ def _plain_parameters(signature: Any) -> tuple[str, ...]:
     return tuple(signature.parameters) if kinds <= simple else ()
 
 
-def jit(function: Callable[P, R]) -> Jit[P, R]:
+def jit(function: Callable[P, R], *, threads: int | str | None = None) -> Jit[P, R]:
     """A function that is compiled on its first call: NumPy arrays in, NumPy arrays out.
 
     It is traced once for each structure, dtypes and ranks of arguments; a size that changes between
     calls becomes symbolic. What it reads from elsewhere (arrays, numbers) is read at the trace.
+    `threads`, a number or "all", is how many threads a call may use; else it is as `set_threads`
+    says.
     """
-    return function if isinstance(function, Jit) else Jit(function)
+    if isinstance(function, Jit) and threads is None:
+        return function
+    return Jit(function, threads=allowed(threads))
 
 
 # -- reverse mode ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ program energy(x: f64[n])
 sizes n
 buffer output y.out: f64[]
 kernel k0   mul sum
-  for _i in n vector
+  for _i in n vector parallel
     acc %1: f64 sum lanes
     %2 = load x[_i] : f64
     %3 = mul %2, %2 : f64

@@ -48,7 +48,7 @@ from graphc.lower.loops import (
     Store,
     walk,
 )
-from graphc.lower.plan import panel_name, tree_name
+from graphc.lower.plan import panel_name, tree_name, work_name
 
 POISON = 0xA5
 EXAMPLE = """program sums(X: f64[n,2])
@@ -98,6 +98,9 @@ def _memory(
     for b in program.buffers:
         if b.role == "constant":
             memory[b.name] = np.frombuffer(b.data, b.type.dtype.numpy)
+        elif b.donor:
+            memory[b.name] = memory[b.donor]
+            memory[b.name].flags.writeable = True
         elif b.role != "input":
             memory[b.name] = _writable(b, arena, sizes)
     return memory
@@ -232,8 +235,12 @@ class _Run:
             memory[place] = memory[place] + v
 
     def _fill(self, s: Fill) -> None:
+        start, size = evaluate(s.index, self.sizes), evaluate(s.size, self.sizes)
         memory = self.memory[s.buffer]
-        memory[:] = np.frombuffer(s.bits.to_bytes(memory.itemsize, "little"), memory.dtype)[0]
+        if not 0 <= start <= start + size <= memory.size:
+            raise VerifyError(f"{s.buffer}[{s.index}] is filled beyond its {memory.size} elements")
+        bits = s.bits.to_bytes(memory.itemsize, "little")
+        memory[start : start + size] = np.frombuffer(bits, memory.dtype)[0]
 
     # -- loops ------------------------------------------------------------------------------------
 
@@ -293,13 +300,17 @@ class _Run:
     def _contract(self, s: Contract) -> None:
         if self.axes or self.fixed:
             raise VerifyError("a contraction stands inside of a loop")
-        self._scribble(panel_name(s))
+        self._scribble_private(s)
         out = [letter for letter, _ in s.out.strides]
         extents = {letter: evaluate(n, self.sizes) for letter, n in s.sizes}
         a, b = (self.memory[o.buffer][self._grid(o, [s.k, *out], extents)] for o in (s.a, s.b))
         result = contract_reference(a, b, s.order)
-        self._scribble(panel_name(s))
+        self._scribble_private(s)
         self.memory[s.out.buffer][self._grid(s.out, out, extents)] = result
+
+    def _scribble_private(self, s: Contract) -> None:
+        for name in (panel_name(s), work_name(s)):
+            self._scribble(name)
 
     def _grid(self, o: Operand, letters: Sequence[str], extents: Mapping[str, int]) -> Array:
         """The place of an operand's element at each point of the letters."""

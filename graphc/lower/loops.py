@@ -54,6 +54,8 @@ class Buffer:
     data: bytes = b""  # of a constant
     scope: str = ""  # of a temp: the loop variable whose iterations each have their own, if any
     offset: Size | None = None  # of a temp, in bytes, set by plan
+    donor: str = ""  # of an output: the input whose memory it takes, set by donate
+    private: bool = False  # of a temp: every thread has its own, set by plan
 
     def bytes(self) -> Size:
         return self.type.bytes_expr()
@@ -139,10 +141,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Fill:
-    """Every element of a buffer becomes one number."""
+    """`size` elements of a buffer from `index` on become one number."""
 
     buffer: str
     bits: int
+    index: Size
+    size: Size
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ class For:
     """A loop.
 
     `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one after
-    the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part).
+    the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part). Nor does `parallel`:
+    several threads may share the iterations.
     """
 
     var: str
@@ -180,6 +185,7 @@ class For:
     accs: tuple[Acc, ...]
     body: tuple[Statement, ...]
     mode: str = "rows"
+    parallel: bool = False
 
 
 Statement = Let | Iota | Load | Store | Index | Add | Scatter | Fill | Contract | For
@@ -201,6 +207,8 @@ class Program:
     buffers: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
     arena: Size | None = None  # bytes, set by plan
+    private: Size = 0  # of these, at the end, for what each thread has of its own
+    partials: Size = 0  # bytes of what a part of a parallel loop gives its sums, at most
     _by_name: dict[str, Buffer] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def buffer(self, name: str) -> Buffer:
@@ -254,7 +262,9 @@ def print_program(program: Program) -> str:
     if program.sizes:
         lines.append(f"sizes {' '.join(program.sizes)}")
     if program.arena is not None:
-        lines.append(f"arena {program.arena}")
+        threads = f" private {program.private} partials {program.partials}"
+        alone = program.private == 0 and program.partials == 0
+        lines.append(f"arena {program.arena}{'' if alone else threads}")
     lines.extend(_buffer_text(b) for b in program.buffers if b.role != "input")
     for kernel in program.kernels:
         lines.append(f"kernel {kernel.name}" + (f"   {kernel.note}" if kernel.note else ""))
@@ -270,7 +280,10 @@ def _buffer_text(b: Buffer) -> str:
         text += f" data=[{','.join(bits_text(v, b.type.dtype) for v in data)}]"
     if b.scope:
         text += f" scope={b.scope}"
-    return text + (f" offset={b.offset}" if b.offset is not None else "")
+    if b.donor:
+        text += f" donor={b.donor}"
+    text += f" offset={b.offset}" if b.offset is not None else ""
+    return text + (" private" if b.private else "")
 
 
 def _at_text(at: tuple[tuple[str, Size], ...]) -> str:
@@ -318,20 +331,20 @@ def statement_text(s: Statement) -> str:
         case Scatter():
             return f"scatter {s.buffer}[{s.index}{_at_text(s.at)}] {s.value}"
         case Fill():
-            return f"fill {s.buffer} {s.bits}"
+            return f"fill {s.buffer}[{s.index}] {s.bits} size {s.size}"
         case Contract():
             sizes = " ".join(f"{c}:{n}" for c, n in s.sizes)
             parts = " ".join(map(_operand_text, (s.out, s.a, s.b)))
             return f"contract {s.order} {s.dtype} {s.k} {parts} sizes {sizes}"
         case For():
-            return f"for {s.var} in {s.size} {s.mode}"
+            return f"for {s.var} in {s.size} {s.mode}{' parallel' if s.parallel else ''}"
 
 
 _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
-    r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: offset=(\S+))?$"
+    r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks)$")
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks)( parallel)?$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
@@ -347,6 +360,8 @@ def parse_program(text: str) -> Program:
         buffers.append(Buffer(name, "input", parse_type(ty)))
     sizes: tuple[str, ...] = ()
     arena: Size | None = None
+    private: Size = 0
+    partials: Size = 0
     kernels: list[Kernel] = []
     position = 1
     while position < len(lines):
@@ -354,7 +369,7 @@ def parse_program(text: str) -> Program:
         if line.startswith("sizes "):
             sizes = tuple(line.split()[1:])
         elif line.startswith("arena "):
-            arena = parse_size(line[6:])
+            arena, private, partials = _parse_arena(line, position)
         elif line.startswith("buffer "):
             buffers.append(_parse_buffer(line, position))
         elif line.startswith("kernel "):
@@ -365,20 +380,28 @@ def parse_program(text: str) -> Program:
         else:
             raise FormatError(f"line {position + 1}: {line!r} is not a part of a program")
         position += 1
-    return Program(header.group(1), sizes, tuple(buffers), tuple(kernels), arena)
+    return Program(header.group(1), sizes, tuple(buffers), tuple(kernels), arena, private, partials)
+
+
+def _parse_arena(line: str, position: int) -> tuple[Size, ...]:
+    match = re.match(r"arena (\S+)(?: private (\S+) partials (\S+))?$", line)
+    if not match:
+        raise FormatError(f"line {position + 1}: {line!r} is not an arena")
+    return tuple(parse_size(size or "0") for size in match.groups())
 
 
 def _parse_buffer(line: str, position: int) -> Buffer:
     match = _BUFFER.match(line)
     if not match:
         raise FormatError(f"line {position + 1}: {line!r} is not a buffer")
-    role, name, ty_text, data, scope, offset = match.groups()
+    role, name, ty_text, data, scope, donor, offset, private = match.groups()
     ty = parse_type(ty_text)
     raw = b"".join(
         parse_bits(v, ty.dtype).to_bytes(ty.dtype.itemsize, "little")
         for v in (data.split(",") if data else ())
     )
-    return Buffer(name, role, ty, raw, scope or "", parse_size(offset) if offset else None)
+    place = parse_size(offset) if offset else None
+    return Buffer(name, role, ty, raw, scope or "", place, donor or "", bool(private))
 
 
 def _depth(line: str) -> int:
@@ -405,7 +428,7 @@ def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
     head = _FOR.match(lines[position].strip())
     if not head:
         raise FormatError(f"line {position + 1}: {lines[position].strip()!r} is not a loop")
-    var, size, mode = head.groups()
+    var, size, mode, parallel = head.groups()
     position += 1
     accs = []
     while position < len(lines) and lines[position].strip().startswith("acc "):
@@ -419,7 +442,7 @@ def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
         accs.append(Acc(name, DTYPES[dtype], monoid, order, *array))
         position += 1
     body, position = _parse_body(lines, position, depth + 1)
-    return For(var, parse_size(size), tuple(accs), body, mode), position
+    return For(var, parse_size(size), tuple(accs), body, mode, bool(parallel)), position
 
 
 def _parse_at(text: str) -> tuple[Size, tuple[tuple[str, Size], ...]]:
@@ -477,8 +500,10 @@ def _parse_scatter(rest: str) -> Scatter:
 
 
 def _parse_fill(rest: str) -> Fill:
-    buffer, _, bits = rest.partition(" ")
-    return Fill(buffer, int(bits))
+    place, _, size = rest.partition(" size ")
+    place, _, bits = place.rpartition(" ")
+    buffer, _, inside = place.partition("[")
+    return Fill(buffer, int(bits), parse_size(inside[:-1]), parse_size(size))
 
 
 def _parse_contract(rest: str) -> Contract:

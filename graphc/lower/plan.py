@@ -1,9 +1,12 @@
 """plan: every temporary gets its place in one arena. Bytes are known before the first run.
 
 In:   a `Program` whose temps have no memory yet.
-Out:  the same program with a private buffer for each reduction tree and matrix panel, an offset for
+Out:  the same program with a working buffer for each reduction tree and matrix panel, an offset for
       every temp, and the arena's size. `verify_plan` proves that no two live temps overlap, for all
       sizes at once. `Plan` answers what a program costs.
+      Temps of which every thread has its own are the last in the arena: thread w finds them at
+      their offsets and w times `private` bytes. Then follow the results of parts, `partials` bytes
+      for each. With one thread there is neither.
 Invariant: a slot belongs to one temp from the first kernel that touches it to the last, and passes
 on to another only afterwards; slots begin at multiples of 64 bytes.
 
@@ -39,6 +42,7 @@ from graphc.ir.types import (
     size_floordiv,
     size_max,
 )
+from graphc.lower.donate import verify_donations
 from graphc.lower.loops import (
     Acc,
     Buffer,
@@ -49,10 +53,13 @@ from graphc.lower.loops import (
     Load,
     Program,
     Scatter,
+    Statement,
     Store,
     coefficient,
     walk,
 )
+from graphc.lower.matrix import matrices
+from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
 
 ALIGNMENT = 64
 NEAR = 256 * 1024  # bytes that are still in cache when they are read again
@@ -76,17 +83,28 @@ kernel k1
 
 
 def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
-    """Private buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
-    program = replace(program, buffers=(*program.buffers, *_private(program)))
-    temps = program.of_role("temp")
-    slot_of, slots = _assign(temps, lifetimes(program), len(program.kernels), "reuse" not in skip)
-    starts, arena = _layout(slots)
-    placed = {b.name: replace(b, offset=starts[slot_of[b.name]]) for b in temps}
+    """Working buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
+    program = replace(program, buffers=(*program.buffers, *_working(program)))
+    lives, mine = lifetimes(program), private_names(program)
+    placed: dict[str, Buffer] = {}
+    ends: list[Size] = [0]
+    for private in (False, True):
+        temps = [b for b in program.of_role("temp") if (b.name in mine) == private]
+        slot_of, slots = _assign(temps, lives, len(program.kernels), "reuse" not in skip)
+        starts, end = _layout(slots)
+        for b in temps:
+            offset = ends[-1] + starts[slot_of[b.name]]
+            placed[b.name] = replace(b, offset=offset, private=private)
+        ends.append(ends[-1] + end)
+    _, shared, arena = ends
     buffers = tuple(placed.get(b.name, b) for b in program.buffers)
-    return replace(program, buffers=buffers, arena=arena)
+    partials = largest_partials(program)
+    return replace(
+        program, buffers=buffers, arena=arena, private=arena - shared, partials=partials
+    )
 
 
-# -- private buffers ------------------------------------------------------------------------------
+# -- working buffers ------------------------------------------------------------------------------
 
 
 def tree_name(acc: Acc) -> str:
@@ -94,7 +112,13 @@ def tree_name(acc: Acc) -> str:
 
 
 def panel_name(contract: Contract) -> str:
+    """The copy of a product's right operand."""
     return f"{contract.out.buffer}.panel"
+
+
+def work_name(contract: Contract) -> str:
+    """Packed tiles of a product's left operand, and results of blocks that wait for others."""
+    return f"{contract.out.buffer}.work"
 
 
 def tree_stride(size: Size) -> Size:
@@ -109,14 +133,18 @@ def tree_levels(loop_size: Size, order: str) -> Size:
     return size_max(size_bits(size_floordiv(loop_size + (leaf - 1), leaf)), 1)
 
 
-def _private(program: Program) -> list[Buffer]:
+def _working(program: Program) -> list[Buffer]:
     """The trees of array accumulators and the panels of matrix products."""
     known = {b.name for b in program.buffers}
     made: dict[str, Buffer] = {}
     for kernel in program.kernels:
         for s, _ in walk(kernel.body):
             if isinstance(s, Contract):
-                _add_buffer(made, panel_name(s), s.dtype, (_panel_size(s),))
+                roles = matrices(s)
+                needed = {panel_name: roles.panel_elements(), work_name: roles.work_elements()}
+                for name, elements in needed.items():
+                    if elements != 0:
+                        _add_buffer(made, name(s), s.dtype, (elements,))
             elif isinstance(s, For):
                 for acc in filter(_has_tree, s.accs):
                     shape = (tree_levels(s.size, acc.order), tree_stride(acc.size))
@@ -128,9 +156,68 @@ def _has_tree(acc: Acc) -> bool:
     return bool(acc.into) and acc.dtype.is_float and acc.order in LEAVES
 
 
-def _panel_size(contract: Contract) -> Size:
-    lanes = VECTOR_BYTES // contract.dtype.itemsize
-    return dict(contract.sizes)[contract.k] * (2 * lanes)
+def private_names(program: Program) -> set[str]:
+    """The temps of which every thread has its own: what one iteration of a parallel loop, or one
+    part of a matrix product, works with.
+    """
+    found: set[str] = set()
+    for kernel in program.kernels:
+        for s, _ in walk(kernel.body):
+            if isinstance(s, Contract):
+                found.add(work_name(s))
+                if matrices(s).outer:  # each thread makes whole products
+                    found.add(panel_name(s))
+    for loop in _parallel(program):
+        for s, _ in walk((loop,)):
+            if isinstance(s, Contract):
+                found.add(panel_name(s))
+            elif isinstance(s, For):
+                found.update(tree_name(a) for a in s.accs if _has_tree(a))
+            found.update(name for name in _written(s) if program.buffer(name).scope)
+    return found
+
+
+def _parallel(program: Program) -> list[For]:
+    return [s for k in program.kernels for s in k.body if isinstance(s, For) and s.parallel]
+
+
+def _written(s: Statement) -> list[str]:
+    match s:
+        case Store() | Scatter() | Fill():
+            return [s.buffer]
+        case Contract():
+            return [s.out.buffer]
+        case For():
+            return [a.into for a in s.accs if a.into]
+    return []
+
+
+def partial_elements(acc: Acc) -> Size:
+    """What a part of a loop gives a sum: its lanes, which are added up at the very end, an array,
+    or one number.
+    """
+    if acc.into:
+        return acc.size
+    return VECTOR_BYTES // max(acc.dtype.itemsize, 4) if acc.order == "lanes" else 1
+
+
+def partials_of(loop: For) -> tuple[dict[str, Size], Size]:
+    """Where a part of a parallel loop leaves the result of each accumulator, in bytes, and how many
+    bytes these are; those of known size come first.
+    """
+    places: dict[str, Size] = {}
+    end: Size = 0
+    for acc in sorted(loop.accs, key=lambda acc: bool(acc.into)):
+        places[acc.name] = end
+        end = end + align_up(partial_elements(acc) * acc.dtype.itemsize, ALIGNMENT)
+    return places, end
+
+
+def largest_partials(program: Program) -> Size:
+    largest: Size = 0
+    for size in dict.fromkeys(partials_of(loop)[1] for loop in _parallel(program)):
+        largest = size if largest == 0 else size_max(largest, size)
+    return largest
 
 
 def _add_buffer(made: dict[str, Buffer], name: str, dtype: DType, shape: tuple[Size, ...]) -> None:
@@ -155,7 +242,7 @@ def _touched(kernel: Kernel) -> dict[str, None]:
     names = reads | writes
     for s, _ in walk(kernel.body):
         if isinstance(s, Contract):
-            names[panel_name(s)] = None
+            names[panel_name(s)] = names[work_name(s)] = None
         elif isinstance(s, For):
             names.update((tree_name(a), None) for a in s.accs if _has_tree(a))
     return names
@@ -247,6 +334,15 @@ def _layout(slots: list[Size]) -> tuple[dict[int, Size], Size]:
     return starts, end
 
 
+def arena_for(program: Program, threads: int) -> Size:
+    """The bytes of a call's arena with so many threads."""
+    arena: Size = program.arena or 0
+    if threads == 1:
+        return arena
+    parts = min(PARTS_PER_THREAD * threads, MOST_PARTS)
+    return arena + (threads - 1) * program.private + parts * program.partials
+
+
 def verify_plan(program: Program) -> None:
     """Every temp has a place, and no two that live in one kernel share a byte, for all sizes."""
     slots: dict[Size, list[Buffer]] = {}
@@ -258,6 +354,8 @@ def verify_plan(program: Program) -> None:
     for sharing in slots.values():
         _check_times(sharing, lives)
     _check_room(slots, program.arena)
+    _check_private(program)
+    verify_donations(program)
 
 
 def _check_times(sharing: list[Buffer], lives: Mapping[str, tuple[int, int]]) -> None:
@@ -280,6 +378,21 @@ def _check_room(slots: Mapping[Size, list[Buffer]], arena: Size | None) -> None:
                 raise VerifyError(
                     f"plan: {b.name}, {b.bytes()} bytes at offset {offset}, may reach beyond {end}"
                 )
+
+
+def _check_private(program: Program) -> None:
+    """What every thread needs for itself lies, as a whole, in the part that is repeated; what all
+    see, outside of it.
+    """
+    assert program.arena is not None
+    mine, start = private_names(program), program.arena - program.private
+    for b in program.of_role("temp"):
+        assert b.offset is not None
+        room = b.offset - start if b.private else start - b.offset - align_up(b.bytes(), ALIGNMENT)
+        if b.private != (b.name in mine) or not at_least(room, 0):
+            raise VerifyError(f"plan: {b.name} at offset {b.offset}: which threads see it?")
+    if program.partials != largest_partials(program):
+        raise VerifyError(f"plan: {program.partials} bytes for the results of a part")
 
 
 # -- what a program costs -------------------------------------------------------------------------
@@ -430,6 +543,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 __all__ = [
-    "EXAMPLE", "KernelCost", "Plan", "lifetimes", "panel_name", "passes_over", "plan", "traffic",
+    "EXAMPLE", "KernelCost", "Plan", "arena_for", "lifetimes", "panel_name", "passes_over", "plan",
+    "traffic",
     "tree_levels", "tree_name", "tree_stride", "verify_plan",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from graphc.lower.loops import (
     walk,
     without,
 )
+from graphc.lower.parallel import shared_out
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
 BLOCK_ROWS = 64
@@ -34,7 +35,8 @@ CACHE_BYTES = 256 * 1024  # that a block of rows may take
 def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     kernels = tuple(replace(k, body=with_modes(k.body)) for k in program.kernels)
     program = replace(program, kernels=kernels)
-    return program if "blocks" in skip else in_blocks(program)
+    program = program if "blocks" in skip else in_blocks(program)
+    return program if "parallel" in skip else shared_out(program)
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

@@ -26,8 +26,9 @@ from graphc.gates.elementwise import Elementwise
 from graphc.gates.movement import Along, IndexMap, Movement
 from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Graph, Node
-from graphc.ir.types import Size, TensorType
+from graphc.ir.types import Size, TensorType, at_least, product
 
+TINY = 128  # products of numbers in one of matrices that is loops like any other task
 UNIT = -1  # no position: an axis of size 1 has no loop
 
 
@@ -182,6 +183,8 @@ class _Collector:
         if not out.endswith(inner):  # an array accumulator is a row of the result
             letters = out[: len(out) - len(inner)] + k + out[len(out) - len(inner) :]
         sizes = dict(zip(a + b, node.args[0].type.shape + node.args[1].type.shape, strict=True))
+        if not letters and _tiny(sizes, a, b, out, k):
+            letters = out[:-1] + k + out[-1]  # the whole domain, the result's rows as sums
         if letters:  # a vector along the last loops: fused like any reduction
             domain = tuple(sizes[c] for c in letters)
             out_axes, *maps = (tuple(map(letters.index, part)) for part in (out, a, b))
@@ -284,6 +287,15 @@ class _Collector:
             )
             parts.append(self._add(part))
         self.of[node] = self._add(target)  # after its parts, which it needs
+
+
+def _tiny(sizes: dict[str, Size], a: str, b: str, out: str, k: str) -> bool:
+    """Are there many products of matrices so small that calls of a kernel for them cost more than
+    they do? Loops around them can be written out, and run in lanes over the products.
+    """
+    m, n = ([c for c in out if c in x and c not in y][-1:] for x, y in ((a, b), (b, a)))
+    numbers = [sizes[c] for c in (*m, *n, k)]
+    return len(out) > 2 and all(isinstance(s, int) for s in numbers) and at_least(TINY, product(numbers))
 
 
 def _drop_units(task: Task) -> None:

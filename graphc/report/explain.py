@@ -3,7 +3,8 @@
 In:   a `Compiled`.
 Out:  text: its kernels and what was fused in each, sweeps over the inputs, bytes moved against the
       least possible, what is saved for the backward, and what was not fused and why.
-Invariant: every number is read off the planned program and the emitted code; nothing is run.
+Invariant: every number is read off the planned program and the emitted code, predicted times apart,
+which are there when asked for; nothing of the graph is run.
 
 >>> from graphc.dsl.declare import graph
 >>> from graphc.ir.types import f64
@@ -24,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, evaluate
+from graphc.lower.donate import donors, refusals
 from graphc.lower.loops import Buffer, Contract, For, Kernel, Load, Program, Scatter, Store, walk
 from graphc.lower.plan import Plan, traffic
 from graphc.lower.tasks import tasks_of
+from graphc.lower.work import works
+from graphc.report.cost import count, duration, predict
 
 if TYPE_CHECKING:
     from graphc.runtime.compiled import Compiled
@@ -37,18 +41,21 @@ SAMPLE = 1000  # the value of a named size where an example needs one
 MOST_KERNELS, MOST_REASONS, MOST_SAVED = 8, 5, 3  # so that 40 lines always suffice
 
 
-def explain(compiled: Compiled, sizes: Mapping[str, int] | None = None) -> str:
+def explain(
+    compiled: Compiled, sizes: Mapping[str, int] | None = None, measure: bool = False
+) -> str:
     """At most 40 lines on a compiled graph; `sizes` are the values of named sizes that the bytes
-    are for."""
+    are for. With `measure`, each kernel's time is predicted from what this machine takes."""
     made = compiled.stages.items_made
     graph, program = made["simplify"], made["plan"]
     values = {s: SAMPLE for s in program.sizes} | dict(sizes or {})
     parts = [
         _head(compiled, graph, program, made["emit"]),
-        _kernels(compiled, graph, program),
+        _kernels(compiled, graph, program, values, measure),
         _sweeps(program),
         _bytes(program, values),
         _saved(compiled, values) if compiled.wrt else [],
+        _donated(program, compiled.options.donate),
         _apart(program, {f"t{t.serial}": t.node.op for t in tasks_of(graph)}),
     ]
     lines = [line for part in parts for line in ([*part, ""] if part else [])][:-1]
@@ -79,13 +86,35 @@ def _head(compiled: Compiled, graph: Graph, program: Program, text: str) -> list
     return [*_filled(f"{compiled.__name__}({inputs}){by}"), *_filled(body)]
 
 
-def _kernels(compiled: Compiled, graph: Graph, program: Program) -> list[str]:
+def _kernels(
+    compiled: Compiled, graph: Graph, program: Program, sizes: Mapping[str, int], measure: bool
+) -> list[str]:
     places = _places(compiled, graph, program)
-    lines = ["Kernels, and the gates fused in each"]
-    for kernel in program.kernels[:MOST_KERNELS]:
-        where = places.get(kernel.name, "")
-        lines.extend(_wrapped(f"{kernel.name}  {_shape_of(kernel)}{where}: {_gates(kernel)}", 1))
+    costs, total = _costs(program, sizes, measure)
+    lines = _filled(f"Kernels, and the gates fused in each{total}")
+    for kernel, cost in list(zip(program.kernels, costs, strict=True))[:MOST_KERNELS]:
+        what = f"{_shape_of(kernel)}{places.get(kernel.name, '')}"
+        lines.extend(_wrapped(f"{kernel.name}  {what}, {cost}: {_gates(kernel)}", 1))
     return lines + _rest(program.kernels, MOST_KERNELS)
+
+
+def _costs(program: Program, sizes: Mapping[str, int], measure: bool) -> tuple[list[str], str]:
+    """Bytes and operations of each kernel; with `measure` also its time, and that of a call."""
+    counted = [f"{_amount(w.bytes)}, {count(w):,} ops" for w in works(program, sizes)]
+    if not measure:
+        return counted, ""
+    found = predict(program, sizes)
+    each = [f"{c}, {duration(k.seconds)}" for c, k in zip(counted, found.kernels, strict=True)]
+    at = "".join(f"{s} = {n:,}, " for s, n in sizes.items())
+    total = f"a call ({at}1 thread) should take {duration(found.seconds)}, most of it {found.limit}"
+    return each, f"; {total}"
+
+
+def _amount(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"
 
 
 def _shape_of(kernel: Kernel) -> str:
@@ -143,6 +172,15 @@ def _saved(compiled: Compiled, sizes: Mapping[str, int]) -> list[str]:
         for _, n in kept[:MOST_SAVED]
     ]
     return [*_filled(head), *lines, *_rest(kept, MOST_SAVED)]
+
+
+def _donated(program: Program, names: Sequence[str]) -> list[str]:
+    """Which outputs take the memory of donated inputs, and why others do not."""
+    taken = {name: output.removesuffix(".out") for output, name in donors(program).items()}
+    lines = [f"Donated: {taken[n]} is written into the memory of {n}." for n in names if n in taken]
+    for name, why in refusals(program, names).items():
+        lines.append(f"Donated in vain: {name}: {why}.")
+    return [part for line in lines for part in _filled(line)]
 
 
 def _what(node: Node) -> str:

@@ -23,20 +23,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.dsl.declare import Declared, Graph
 from graphc.dsl.trace import Traced
-from graphc.dsl.tree import LEAF, flatten_like, unflatten
+from graphc.dsl.tree import LEAF, Structure, flatten_like, unflatten
 from graphc.errors import DifferentiationError, SignatureError
 from graphc.ir import graph as ir
-from graphc.ir.types import Size, TensorType, evaluate, f64, product
+from graphc.ir.types import Size, TensorType, evaluate, product
 from graphc.lower.plan import Plan
 from graphc.pipeline import NAMES, STAGES, Options, run_stages
 from graphc.runtime.arguments import as_result, bind_sizes, prepare
-from graphc.runtime.kernel import LAYOUTS, Kernel, compile_graph
+from graphc.runtime.bound import Bound, Pointer
+from graphc.runtime.function import Function
+from graphc.runtime.kernel import Kernel, compile_graph
+from graphc.runtime.threads import allowed
+
+if TYPE_CHECKING:
+    from graphc.report.cost import Prediction
 
 
 def compile(  # noqa: A001  the public name, as in `re.compile`
@@ -45,17 +51,30 @@ def compile(  # noqa: A001  the public name, as in `re.compile`
     *,
     deterministic: bool = False,
     skip: Sequence[str] = (),
+    donate: str | Sequence[str] = (),
+    threads: int | str | None = None,
 ) -> Compiled:
     """Compile a declared graph.
 
     `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients
     come back alike. `deterministic` keeps large matrix products in graphc's own kernel. `skip`
-    leaves out optional passes ("rules", "fold", "fuse", "blocks", "reuse"), for tests and for
-    curiosity.
+    leaves out optional passes ("rules", "fold", "fuse", "blocks", "parallel", "reuse"), for tests
+    and for curiosity. `donate` names parameters whose memory results of the same type may take, as in
+    `w = step(w, x)`: the caller goes on with the result alone. Whether that can be is in `explain`;
+    at a call, an array that is read-only, has to be converted, or overlaps another is left alone.
+    `threads`, a number or "all", is how many threads a call may use; else it is as `set_threads`
+    says. Results do not depend on it, to the last bit.
     """
     if not isinstance(declared, (Declared, Graph)):
         declared = Declared(declared)
-    return Compiled(declared, wrt, Options(deterministic=deterministic, skip=frozenset(skip)))
+    donated = (donate,) if isinstance(donate, str) else tuple(donate)
+    options = Options(
+        deterministic=deterministic,
+        skip=frozenset(skip),
+        donate=donated,
+        threads=allowed(threads),
+    )
+    return Compiled(declared, wrt, options)
 
 
 @dataclass(frozen=True)
@@ -109,22 +128,27 @@ class Stages(Mapping[str, str]):
         return len(NAMES) - 1
 
 
-class Compiled:
+class Compiled(Function):
     """A graph as native functions. Each is compiled when it is first called."""
+
+    # A slot is found faster than an attribute in a dict.
+    __slots__ = {
+        "value_and_grad": "The value, which must be one float, and its gradients, from one run."
+    }
+    value_and_grad: Gradient
 
     def __init__(
         self, declared: Declared | Graph, wrt: str | Sequence[str], options: Options
     ) -> None:
+        traced = declared.traced
+        super().__init__(declared, traced, traced.out_tree)
         self.declared = declared
-        self.__name__ = declared.__name__
-        self.__doc__ = declared.__doc__
-        self.__signature__ = declared.__signature__
-        self.traced: Traced = declared.traced
         self._single = isinstance(wrt, str)
         self.wrt: tuple[str, ...] = (wrt,) if isinstance(wrt, str) else tuple(wrt)
         self._leaves = [self._leaves_of(name) for name in self.wrt]
-        self.options = options
-        self._checked: set[tuple[tuple[int, ...], ...]] = set()
+        donated = tuple(n for name in options.donate for n in self._leaves_of(name))
+        self.options = replace(options, donate=donated)
+        self.value_and_grad = self._gradient()
 
     def __repr__(self) -> str:
         return f"<graphc.compile of {self.__name__}{self.__signature__}, wrt={self.wrt}>"
@@ -142,23 +166,31 @@ class Compiled:
     def _wrt_inputs(self) -> tuple[str, ...]:
         return tuple(n for leaves in self._leaves for n in leaves)
 
-    def _differentiable(self, what: str) -> None:
-        if not self.wrt:
-            raise DifferentiationError(
-                f"{self.__name__}.{what} needs parameters to differentiate by: "
-                "compile it with wrt=(...)"
-            )
-
     # -- kernels -----------------------------------------------------------------------------------
 
     @cached_property
     def value_kernel(self) -> Kernel:
         return compile_graph(self.traced.graph, self.options)
 
-    @cached_property
+    @property
+    def kernel(self) -> Kernel:
+        return self.value_kernel
+
+    @property
     def gradient_kernel(self) -> Kernel:
-        self._differentiable("value_and_grad")
-        return compile_graph(self.traced.graph, self._gradient_options())
+        return self.value_and_grad.kernel
+
+    def _gradient(self) -> Gradient:
+        grads = [self._structure(name) for name in self.wrt]
+        both = (self.traced.out_tree, _tuple(*grads) if not self._single else grads[0])
+        return Gradient(self.declared, self.traced, _tuple(*both), self._gradient_options())
+
+    def _structure(self, name: str) -> Structure:
+        """The structure of a parameter, or of one array below it."""
+        parameters = list(self.__signature__.parameters)
+        if name not in parameters:
+            return LEAF
+        return self.traced.in_tree.children[parameters.index(name)]
 
     def _gradient_options(self) -> Options:
         return replace(self.options, wrt=self._wrt_inputs, seeds="one")
@@ -169,102 +201,49 @@ class Compiled:
         from graphc.lower.keep import keep
         from graphc.passes.partition import partition
 
-        self._differentiable("forward")
-        options = replace(self.options, wrt=self._wrt_inputs, seeds="input")
+        if not self.wrt:
+            raise _no_gradient(self.__name__, "forward")
+        plain = replace(self.options, donate=())
+        options = replace(plain, wrt=self._wrt_inputs, seeds="input")
         joint = run_stages(self.traced.graph, options, last="simplify")
         outputs = tuple(name for name, _ in self.traced.graph.outputs)
         cts = tuple(n["name"] for n in joint.inputs[len(self.traced.graph.inputs) :])
         forward, backward = partition(joint, outputs, cts, keep(joint, outputs, cts))
-        return compile_graph(forward, self.options), compile_graph(backward, self.options), joint
+        return compile_graph(forward, plain), compile_graph(backward, plain), joint
 
     # -- calls -------------------------------------------------------------------------------------
 
-    def _arrays(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
-        """The arrays that kernels read: as given where they fit, else converted, or an error."""
-        if not kwargs and self._plain is not None and len(args) == len(self._plain):
-            arrays = [_as_given(x, ty, name) for x, (ty, name) in zip(args, self._plain)]
-            shapes = tuple([a.shape for a in arrays])
-            if shapes not in self._checked:
-                self._check(arrays)
-            return [*arrays, *self.traced.captured]
-        return self._converted(args, kwargs)
+    def bind(self, *args: Any, out: Any = None, what: str = "", **kwargs: Any) -> Bound:
+        """A function without arguments that runs on these arrays, again and again.
 
-    @cached_property
-    def _plain(self) -> list[tuple[TensorType, str]] | None:
-        """Type and name of each parameter where all are arrays, not trees."""
-        inputs = self.traced.arguments
-        if any(child.kind != "leaf" for child in self.traced.in_tree.children):
-            return None
-        return [(n.type, n["name"]) for n in inputs]
-
-    def _check(self, arrays: Sequence[np.ndarray]) -> None:
-        inputs = self.traced.arguments
-        bind_sizes([n.type for n in inputs], [a.shape for a in arrays], [n["name"] for n in inputs])
-        if len(self._checked) >= LAYOUTS:
-            self._checked.clear()
-        self._checked.add(tuple(a.shape for a in arrays))
-
-    def _converted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
-        leaves = self.declared._leaves(args, kwargs)
-        inputs = self.traced.arguments
-        names = [n["name"] for n in inputs]
-        arrays = [_as_given(x, n.type, name) for x, n, name in zip(leaves, inputs, names)]
-        if tuple([a.shape for a in arrays]) not in self._checked:
-            self._check(arrays)
-        return [*arrays, *self.traced.captured]
-
-    def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
-        """The value: arrays in, arrays (or a NumPy scalar) out.
-
-        `out` takes arrays like the result, to be filled.
+        `what` is "value" or "value_and_grad", which is meant where nothing is said and there is a
+        gradient. Arrays are read where they are, so that the caller may write new numbers into
+        them, and have to be such that a kernel can read them: of the dtype that the graph declares,
+        in one piece. Numbers are fixed. Every run writes to the same arrays: those of `out`, or new
+        ones; results of rank 0 are arrays, too.
         """
-        arrays = self._arrays(args, kwargs)
-        if out is None:
-            return self._tree(self.value_kernel.run(arrays))
-        return self._into(arrays, out)
+        function = self._function(what)
+        if function is self:
+            return super().bind(*args, out=out, **kwargs)
+        return function.bind(*args, out=out, **kwargs)
 
-    def _into(self, arrays: list[np.ndarray], out: Any) -> Any:
-        """Run into the caller's arrays; ones that overlap an input are filled from a copy."""
-        kernel = self.value_kernel
-        targets = flatten_like(self.traced.out_tree, out, "out")
-        results = kernel.run(arrays)
-        for name, target, result in zip(
-            [n for n, _ in self.traced.graph.outputs], targets, results, strict=True
-        ):
-            _check_out(name, target, result)
-        for target, result in zip(targets, results, strict=True):
-            target[...] = result
-        return out
+    def pointer(self, what: str = "") -> Pointer:
+        """The kernel as a function of C, for other native code; `what` as in `bind`."""
+        return Pointer(self._function(what).kernel)
 
-    def _tree(self, results: Sequence[np.ndarray]) -> Any:
-        if self.traced.out_tree is LEAF:
-            return as_result(results[0])
-        return unflatten(self.traced.out_tree, map(as_result, results))
-
-    def _gradients(self, flat: Sequence[np.ndarray]) -> Any:
-        """Gradients in the structure of their parameters."""
-        rest = iter(flat)
-        trees = []
-        for name, leaves in zip(self.wrt, self._leaves, strict=True):
-            parts = [as_result(next(rest)) for _ in leaves]
-            trees.append(parts[0] if leaves == [name] else unflatten(self._structure(name), parts))
-        return trees[0] if self._single else tuple(trees)
-
-    def _structure(self, name: str) -> Any:
-        return self.traced.in_tree.children[list(self.__signature__.parameters).index(name)]
-
-    def value_and_grad(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The value, which must be one float, and its gradients, from one native function."""
-        results = self.gradient_kernel.run(self._arrays(args, kwargs))
-        count = len(self.traced.graph.outputs)
-        return self._tree(results[:count]), self._gradients(results[count:])
+    def _function(self, what: str) -> Function:
+        if what not in ("", "value", "value_and_grad"):
+            raise SignatureError(f'what is "value" or "value_and_grad", got {what!r}')
+        if what == "value_and_grad" or (self.wrt and not what):
+            return self.value_and_grad
+        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Saved]:
         """The value, and what `backward` needs of this run.
 
         Copies are kept, so later changes of the inputs do no harm.
         """
-        arrays = self._arrays(args, kwargs)
+        arrays = self._arrays(self._flat(self._values(args, kwargs)))
         kernel, _, joint = self._halves
         results = kernel.run(arrays)
         sizes = bind_sizes(
@@ -275,7 +254,8 @@ class Compiled:
         count = len(self.traced.graph.outputs)
         names = tuple(_what(n) for _, n in kernel.graph.outputs[count:])
         dense = evaluate(dense_bytes(self.traced.graph, self._wrt_inputs), sizes)
-        return self._tree(results[:count]), Saved(tuple(results[count:]), sizes, names, dense)
+        saved = Saved(tuple(results[count:]), sizes, names, dense)
+        return self._result(results[:count]), saved
 
     def backward(self, saved: Saved, ct: Any = 1.0) -> Any:
         """The gradients, from what a forward run saved and the cotangents of its float results."""
@@ -290,7 +270,8 @@ class Compiled:
                     cts[n["name"].removeprefix("ct_")], ty, f"ct of {n['name'].removeprefix('ct_')}"
                 )
             )
-        return self._gradients(kernel.run([*saved.arrays, *arrays]))
+        gradients = self.value_and_grad.result.children[1]
+        return unflatten(gradients, map(as_result, kernel.run([*saved.arrays, *arrays])))
 
     def _cotangents(self, ct: Any) -> dict[str, Any]:
         leaves = flatten_like(self.traced.out_tree, ct, "cotangent")
@@ -308,11 +289,21 @@ class Compiled:
         """The text of every stage."""
         return Stages(self.traced.graph, self._gradient_options() if self.wrt else self.options)
 
-    def explain(self) -> str:
-        """What was fused, what it costs and what is saved, in prose."""
+    def predict(self, *args: Any, **sizes: int) -> Prediction:
+        """What a call of the value and gradient, or of the value alone, should take."""
+        function = self._function("")
+        predict = super().predict if function is self else function.predict
+        return predict(*args, **sizes)
+
+    def explain(self, *, measure: bool = False) -> str:
+        """What was fused, what it costs and what is saved, in prose.
+
+        With `measure`, the seconds of each kernel are predicted, too: what this machine takes for
+        their parts is measured for that, which can take seconds.
+        """
         from graphc.report.explain import explain
 
-        return explain(self)
+        return explain(self, measure=measure)
 
     def save(self, path: str) -> Any:
         """Write a shared library (or, ending in .o, an object) with a C header next to it."""
@@ -321,37 +312,33 @@ class Compiled:
         return save(self, path)
 
 
-_SCALAR = TensorType(f64)
+class Gradient(Function):
+    """The value and gradients of a compiled graph, as a function of its parameters."""
+
+    def __init__(
+        self, like: Declared | Graph, traced: Traced, result: Structure, options: Options
+    ) -> None:
+        super().__init__(like, traced, result)
+        self.options = options
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        if not self.options.wrt:
+            raise _no_gradient(self.__name__, "value_and_grad")
+        return compile_graph(self.traced.graph, self.options)
+
+    def __repr__(self) -> str:
+        return f"<graphc.compile of {self.__name__}{self.__signature__}: value and gradient>"
 
 
-def _as_given(x: Any, ty: TensorType, name: str) -> np.ndarray:
-    if type(x) is np.ndarray and x.dtype is ty.dtype.numpy and x.ndim == len(ty.shape):
-        flags = x.flags
-        if flags.c_contiguous and flags.aligned:
-            return x
-    elif type(x) in (float, np.float64) and ty == _SCALAR:
-        return np.array(x)
-    return prepare(x, ty, name)
+def _no_gradient(name: str, what: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"{name}.{what} needs parameters to differentiate by: compile it with wrt=(...)"
+    )
 
 
-def _check_out(name: str, target: Any, result: np.ndarray) -> None:
-    if (
-        not isinstance(target, np.ndarray)
-        or target.shape != result.shape
-        or target.dtype != result.dtype
-    ):
-        got = (
-            f"{target.dtype}{list(target.shape)}"
-            if isinstance(target, np.ndarray)
-            else type(target).__name__
-        )
-        raise SignatureError(
-            f"out for {name} must be an array {result.dtype}{list(result.shape)}, got {got}"
-        )
-    if not target.flags.writeable:
-        raise SignatureError(f"out for {name} is read-only")
-    if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
-        raise SignatureError(f"out for {name} repeats its elements: a stride is 0")
+def _tuple(*children: Structure) -> Structure:
+    return Structure("tuple", None, children)
 
 
 def _what(node: ir.Node) -> str:

@@ -47,6 +47,15 @@ class Jit:
             return cls.link_object(image, exports)
 
     @classmethod
+    def link_routines(cls, text: str, exports: tuple[str, ...], quick: bool = False) -> Library:
+        """Code whose variables live in memory, as from codegen/native.py: passes move them.
+
+        `quick` makes slower code in a tenth of the time.
+        """
+        with _LOCK:
+            return cls.link_object(_routines_image(text, quick), exports)
+
+    @classmethod
     def link_object(cls, image: bytes, exports: tuple[str, ...]) -> Library:
         import llvmlite.binding as llvm
 
@@ -70,7 +79,7 @@ def host_machine() -> Any:
     return machine(host().cpu, host().features, jit=True)
 
 
-def machine(cpu: str, features: str, jit: bool, pic: bool = True) -> Any:
+def machine(cpu: str, features: str, jit: bool, pic: bool = True, opt: int = 2) -> Any:
     import llvmlite.binding as llvm
 
     with _LOCK:
@@ -80,7 +89,7 @@ def machine(cpu: str, features: str, jit: bool, pic: bool = True) -> Any:
         return target.create_target_machine(
             cpu=cpu,
             features=features,
-            opt=2,
+            opt=opt,
             reloc="pic" if pic else "default",
             codemodel="default",
             jit=jit,
@@ -102,6 +111,22 @@ def object_image(text: str, target_machine: Any = None) -> bytes:
     with _LOCK:
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
+
+
+def _routines_image(text: str, quick: bool) -> bytes:
+    import llvmlite.binding as llvm
+
+    from graphc.codegen.target import host
+
+    target_machine = machine(host().cpu, host().features, jit=True, opt=0 if quick else 1)
+    module = _parse(text, target_machine)
+    builder = llvm.create_pass_builder(target_machine, llvm.create_pipeline_tuning_options(1))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, builder)
+    return target_machine.emit_object(module)
 
 
 def assembly(text: str, target_machine: Any = None) -> str:

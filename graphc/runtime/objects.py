@@ -1,66 +1,180 @@
-"""The data of arrays, read from the array objects in native code.
+"""Native routines over Python objects, linked once and never freed; and whether they may be used.
 
-Asking NumPy for an array's address costs a microsecond in Python. `PyArrayObject` begins with the
-object's header and then the data pointer, a layout that NumPy keeps; it is checked once, and where
-it does not hold (another Python build), addresses are asked for one by one.
+In:   nothing.
+Out:  `native()`: the routines of codegen/memory.py and codegen/entry.py; None where they cannot be
+      used, and all calls then take the slower way through Python, which gives the same.
+Invariant: every place in an object that native code reads was compared with what Python says of it.
+Linked code stays for as long as the process: arrays in its blocks may outlive everything else.
+
+>>> native() is None or native().address("call") != 0
+True
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from functools import cache
+import importlib
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-DATA = 16  # bytes from the start of an array object to its data pointer
+from graphc.codegen import entry, layout, memory
+from graphc.codegen.native import TABLE
+from graphc.runtime.jit import Jit, Library
 
-_TEXT = f"""
-define i32 @gc_call(ptr %entry, ptr %slots, i64 %last) {{
-start:
-  br label %head
-head:
-  %i = phi i64 [ 2, %start ], [ %next, %body ]
-  %more = icmp sle i64 %i, %last
-  br i1 %more, label %body, label %run
-body:
-  %slot = getelementptr i64, ptr %slots, i64 %i
-  %object = load ptr, ptr %slot
-  %field = getelementptr i8, ptr %object, i64 {DATA}
-  %data = load i64, ptr %field
-  %arena = icmp eq i64 %i, 2
-  %bump = add i64 %data, 63
-  %aligned = and i64 %bump, -64
-  %value = select i1 %arena, i64 %aligned, i64 %data
-  store i64 %value, ptr %slot
-  %next = add i64 %i, 1
-  br label %head
-run:
-  %status = call i32 %entry(ptr %slots)
-  ret i32 %status
-}}
-"""
+_NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray_Scalar": 60}
+_OBJECTS: dict[str, object] = {"PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True}
+POOL_LIMIT = 256 << 20  # bytes of free blocks that are kept unless the user says otherwise
+_WORD = ctypes.c_int64
+_POINTER = ctypes.c_void_p
 
 
 def layout_holds() -> bool:
-    """Does an array object have its data pointer where native code would read it?"""
+    """Do objects have their parts where native code reads them?"""
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return False
+    if ctypes.sizeof(_POINTER) != 8 or sys.byteorder != "little":
+        return False
     arrays = [np.arange(4.0), np.arange(12.0).reshape(3, 4)[1:, ::2], np.asarray(1.0)]
-    return all(ctypes.c_void_p.from_address(id(a) + DATA).value == a.ctypes.data for a in arrays)
+    arrays += [np.asfortranarray(arrays[1]), np.arange(3, dtype=np.int8)[::-1]]
+    return all(map(_array_holds, arrays)) and _scalars_hold()
 
 
-@cache
-def call_through() -> Callable[[int, ctypes.Array, int], int] | None:
-    """(entry, slots, last): slots 2 to `last` hold array objects; the entry gets their data.
+def _word(address: int) -> int:
+    return _WORD.from_address(address).value
 
-    Slot 2 is the arena, rounded up to 64 bytes. None where the layout of arrays is another.
-    """
-    from graphc.runtime.jit import Jit
 
-    if not layout_holds():
-        return None
-    library = Jit.link(_TEXT, ("gc_call",))
-    pointer = ctypes.c_void_p
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, ctypes.c_int64)
-    function = prototype(library.address("gc_call"))
-    function.library = library  # type: ignore[attr-defined]
-    return function
+def _array_holds(a: np.ndarray) -> bool:
+    """Addresses in the object are followed only once everything else was found in its place."""
+    at = {name: id(a) + offset for name, offset in layout.ARRAY.items()}
+    flags = ctypes.c_int32.from_address(at["FLAGS"]).value
+    expected = a.flags.c_contiguous | a.flags.aligned << 8 | a.flags.writeable << 10
+    rank = ctypes.c_int32.from_address(at["NDIM"]).value
+    sizes, strides = _word(at["DIMS"]), _word(at["STRIDES"])
+    in_place = (
+        _word(id(a) + layout.WORD) == id(type(a))
+        and _word(at["DATA"]) == a.ctypes.data
+        and _word(at["DESCR"]) == id(a.dtype)
+        and flags & (layout.CONTIGUOUS_ALIGNED | layout.WRITEABLE) == expected
+        and rank == a.ndim
+        and (rank == 0 or strides == sizes + 8 * rank != 0)
+    )
+    return in_place and (_words(sizes, rank), _words(strides, rank)) == (a.shape, a.strides)
+
+
+def _words(address: int, count: int) -> tuple[int, ...]:
+    return tuple(_word(address + 8 * i) for i in range(count))
+
+
+def _scalars_hold() -> bool:
+    numbers: list[np.generic] = [
+        np.float64(1.5),
+        np.float32(-2.5),
+        np.int64(-3),
+        np.int32(7),
+        np.bool_(True),
+    ]
+    return all(
+        type(x).__basicsize__ >= layout.SCALAR_VALUE + x.dtype.itemsize
+        and ctypes.string_at(id(x) + layout.SCALAR_VALUE, x.dtype.itemsize) == x.tobytes()
+        for x in numbers
+    )
+
+
+class Native:
+    """The linked routines. Those for calls are linked when the first of them is asked for."""
+
+    def __init__(self) -> None:
+        self._memory = _linked_for_good(memory.text(), memory.EXPORTS, memory.FUNCTIONS, quick=True)
+        self._calls: Any = None
+        result, words = ctypes.py_object, (_POINTER, _WORD, _POINTER, _WORD)
+        self.new_array = self._function("new_array", result, *words)
+        self.pool_state = self._function("pool_state", _POINTER)()
+        self.pool_limit = self._function("pool_limit", None, _WORD)
+        self.pool_limit(POOL_LIMIT)
+        self.arena_take = self._function("arena_take", _WORD, _POINTER, _WORD)
+        self.arena_give = self._function("arena_give", None, _POINTER, _POINTER)
+        self.arena_clear = self._function("arena_clear", None, _POINTER)
+        # (entry, slots, first, last): slots `first` to `last` hold arrays, whose data is run on.
+        through = ctypes.CFUNCTYPE(_WORD, _POINTER, _POINTER, _WORD, _WORD)
+        self.through = through(self._memory.address("through"))
+
+    def _function(self, symbol: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        """A routine that needs the GIL, and may raise."""
+        return ctypes.PYFUNCTYPE(result, *arguments)(self._memory.address(symbol))
+
+    def address(self, symbol: str) -> int:
+        """Of one of the routines for calls."""
+        if self._calls is None:
+            with _linking:
+                if self._calls is None:
+                    known = {name: self._memory.address(name) for name in memory.EXPORTS}
+                    self._calls = _linked_for_good(
+                        entry.text(), entry.EXPORTS, entry.FUNCTIONS, known
+                    )
+        return self._calls.address(symbol)
+
+
+def _linked_for_good(
+    text: str,
+    exports: tuple[str, ...],
+    functions: Mapping[str, str],
+    known: Mapping[str, int] | None = None,
+    quick: bool = False,
+) -> Library:
+    """A module that stays to the end of the process, its table filled."""
+    library = Jit.link_routines(text, (*exports, TABLE), quick)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
+    table = ctypes.cast(library.address(TABLE), ctypes.POINTER(_WORD))
+    for i, (name, kind) in enumerate(functions.items()):
+        if kind == "object":
+            table[i] = id(_OBJECTS[name])
+        else:
+            table[i] = (known or {}).get(name) or _address(name)
+    return library
+
+
+def _address(name: str) -> int:
+    if name in _NUMPY_API:
+        return _numpy_api()[_NUMPY_API[name]]
+    return ctypes.cast(getattr(ctypes.pythonapi, name), _POINTER).value or 0
+
+
+def _numpy_api() -> Any:
+    umath = importlib.import_module("numpy._core._multiarray_umath")
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = _POINTER, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.cast(get(umath._ARRAY_API, None), ctypes.POINTER(_POINTER))
+
+
+def native() -> Native | None:
+    """The routines; None where objects have another layout."""
+    return _linked if _done else _link()
+
+
+_linked: Native | None = None
+_done = False
+_linking = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _linking
+    _linking = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _link() -> Native | None:
+    global _linked, _done
+    with _linking:
+        if not _done:
+            _linked = Native() if layout_holds() else None
+            _done = True
+    return _linked

@@ -270,14 +270,14 @@ class Bound:
     """A kernel on fixed arrays: its native entry, without what a call from Python costs."""
 
     def __init__(self, kernel: Kernel, inputs: Arrays, outputs: Arrays | None = None) -> None:
-        layout = kernel._layout(tuple(a.shape for a in inputs))
+        layout = kernel.layout(tuple(a.shape for a in inputs))
         if outputs is None:
             outputs = [np.empty(shape, dtype) for shape, dtype in layout.outputs]
         self.inputs, self.outputs = inputs, outputs
-        self._kernel, self._arena = kernel, np.empty(layout.arena, np.uint8)
+        self._kernel, self._arena = kernel, np.empty(layout.arena + LINE, np.uint8)
         arena, *pointers = (a.ctypes.data for a in (self._arena, *inputs, *outputs))
-        self._slots = layout.slots(0, 0, (arena + 63) & -64, *pointers, *layout.sizes)
-        self._entry = kernel._entry
+        self._slots = layout.slots(0, 0, (arena + 63) & -64, 0, *pointers, *layout.sizes)
+        self._entry = kernel.entry
 
     def __call__(self) -> None:
         self._entry(self._slots)

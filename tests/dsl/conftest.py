@@ -11,7 +11,7 @@ from graphc.ir.reference import run_graph
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
     monkeypatch.setattr(
-        transform, "kernel_for", lambda graph: lambda arrays: run_graph(graph, arrays)
+        transform, "kernel_for", lambda graph, threads: lambda arrays: run_graph(graph, arrays)
     )
     for cache in (transform._made, transform._jitted, public._jitted, public._jitted_gate):
         cache.cache_clear()

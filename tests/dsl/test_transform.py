@@ -33,6 +33,13 @@ def test_jit():
     assert graphc.jit(f) is f
 
 
+def test_keyword_only_arguments_are_told_from_positional_ones():
+    f = graphc.jit(lambda x, y=2.0, *, z=1.0: x * y + z)
+    same(f(X, z=X), 3 * X)
+    same(f(X, X), X * X + 1.0)
+    same(f(X, y=X), X * X + 1.0)
+
+
 def test_names_docs_and_signatures_survive():
     for f in (graphc.jit(cubes), graphc.grad(cubes), graphc.value_and_grad(cubes)):
         assert f.__name__ == "cubes" and f.__doc__ == "The sum of cubes." and f.__wrapped__ is cubes

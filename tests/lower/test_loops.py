@@ -21,7 +21,7 @@ buffer output y.out: f64[3]
 buffer constant c0: f64[3] data=[1.0,-0.0,nan]
 buffer temp t1: f64[3] scope=_i offset=0
 kernel k0   take add
-  fill y.out 0
+  fill y.out[0] 0 size 3
   for _i in n rows
     acc %1: f64 sum rows into y.out[0] size 3
     %2 = load p[_i] : i32

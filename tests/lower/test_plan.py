@@ -108,11 +108,18 @@ def test_a_tree_has_a_level_for_every_bit_of_its_leaves(size, order, leaf):
 
 def test_private_buffers():
     planned = plan(fuse(graph("network", 1000, 10)))
-    panels = {b.name: b.type for b in planned.of_role("temp") if b.name.endswith(".panel")}
-    assert panels == {
-        "t0.panel": f64[160],
-        "grad_W.out.panel": f64[16000],
-        "gram.out.panel": f64[160],
+    working = {
+        b.name: (b.type, b.private)
+        for b in planned.of_role("temp")
+        if b.name.endswith((".panel", ".work"))
+    }
+    columns = 16  # of the widest panel; each has a gap of 16 numbers behind it
+    tiles, level = 8 * (6 * 256 + 16), 48 * columns
+    assert working == {
+        "t0.panel": (f64[10 * columns + 16], False),
+        "grad_W.out.panel": (f64[1000 * columns + 16], False),
+        "grad_W.out.work": (f64[tiles + 2 * level], True),  # four blocks of k: two wait at most
+        "gram.out.panel": (f64[10 * 1008 + 125 * 16], False),
     }
     planned = plan(fuse(graph("float32", 1000, 10)))
     trees = {b.name: b.type for b in planned.of_role("temp") if b.name.endswith(".tree")}

@@ -1,0 +1,308 @@
+"""Records: one form of call, described for native code.
+
+In:   a kernel; the arguments of a call that Python has just served, with the structures that its
+      graph expects of them; the structure of the result.
+Out:  a `Record`, or None for a call that native code does not serve: other containers than tuples,
+      lists, dicts, named tuples and dataclasses, other leaves than arrays of the expected dtype and
+      numbers, large arrays that have to be copied.
+Invariant: a record says everything: two calls that it describes differ in numbers alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen import entry
+from graphc.codegen.entry import ABSENT, FORMS, KINDS
+from graphc.codegen.kernels import HEADER_SLOTS
+from graphc.codegen.layout import WORD
+from graphc.codegen.memory import LARGE
+from graphc.dsl.tree import LEAF, Structure, unflatten
+from graphc.ir.types import DType, TensorType
+from graphc.runtime.entries import generation
+from graphc.runtime.kernel import Kernel, out_of_bounds
+from graphc.runtime.seen import MISSING, Argument
+
+REQUIRED = 0
+MOST_SLOTS = 4096  # so that a call's frame stays small
+_KIND = {name: i for i, name in enumerate(KINDS)}
+_FORM = {name: i for i, name in enumerate(FORMS)}
+_NUMBERS = {
+    (float, "f64"): "FLOAT_64",
+    (float, "f32"): "FLOAT_32",
+    (int, "f64"): "INT_F64",
+    (int, "f32"): "INT_F32",
+    (int, "i64"): "INT_64",
+    (int, "i32"): "INT_32",
+    (bool, "bool"): "BOOLEAN",
+}
+
+
+class Record:
+    """The description of a call, as words that native code reads."""
+
+    def __init__(
+        self, form: object, words: Sequence[int | _Place], alive: Sequence[object], frame: int
+    ) -> None:
+        self.form, self.generation, self.frame_bytes = form, generation(), frame
+        self._alive = alive
+        self._words = (ctypes.c_int64 * len(words))()
+        self.address = ctypes.addressof(self._words)
+        for i, w in enumerate(words):
+            self._words[i] = w if isinstance(w, int) else self.address + WORD * w.index
+
+    def link(self, following: Record | None) -> None:
+        self._words[0] = following.address if following else 0
+
+    def set_frame(self, frame: int) -> None:
+        self._words[1 + entry.RECORD.index("FRAME")] = frame
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place in the same words."""
+
+    index: int
+
+
+class _Unserved(Exception):
+    """Native code does not serve this form."""
+
+
+def record_of(
+    kernel: Kernel,
+    arguments: Sequence[Argument],
+    leaves: Sequence[tuple[TensorType, tuple[int, ...]]],
+    captured: Sequence[np.ndarray],
+    result: Structure,
+) -> Record | None:
+    """The record of a call; `leaves` are the types of the graph's arguments and their shapes."""
+    try:
+        return _Writer(kernel, arguments, leaves, captured, result).record()
+    except _Unserved:
+        return None
+
+
+class _Writer:
+    def __init__(
+        self,
+        kernel: Kernel,
+        arguments: Sequence[Argument],
+        leaves: Sequence[tuple[TensorType, tuple[int, ...]]],
+        captured: Sequence[np.ndarray],
+        result: Structure,
+    ) -> None:
+        self.kernel, self.arguments, self.leaves = kernel, arguments, leaves
+        self.captured, self.result = captured, result
+        self.positional = sum(a.positional for a in arguments)
+        shapes = (*(shape for _, shape in leaves), *(a.shape for a in captured))
+        self.layout = kernel.layout(shapes)
+        self.words: list[int | _Place] = [0] * (1 + len(entry.RECORD))
+        self.alive: list[object] = [kernel, captured]
+        self.form: list[object] = []
+        self.strided: list[int] = []  # nodes of leaves that are copied
+        self.copies = -(-self.layout.arena // 64) * 64
+        count = HEADER_SLOTS + len(shapes) + len(self.layout.outputs) + len(self.layout.sizes)
+        if count > MOST_SLOTS or kernel.donors or self.layout.is_very_long:
+            raise _Unserved
+        self.held = 1 + sum(_held(a.structure) for a in arguments if a.structure)
+        self.objects = WORD * self.held
+        self.slots = self.objects + WORD * len(arguments)
+        self.scratch = self.slots + WORD * count
+        self.made = self.scratch + WORD * count
+        self.frame = self.made + WORD * max(len(self.layout.outputs), 1)
+
+    def record(self) -> Record:
+        parameters = self._parameters()
+        fixed = self._fixed()
+        outputs = self._outputs()
+        strided = self._add(*map(_Place, self.strided))
+        pack = self._pack(self.result, iter(range(len(self.layout.outputs))))
+        given = [a for a in self.arguments if a.value is not MISSING]
+        direct = len(given) == len(self.arguments) == self.positional
+        values: dict[str, int | _Place] = {
+            "ENTRY": self.kernel.address,
+            "ARENAS": self.kernel.arenas.address,
+            "ARENA_BYTES": self.copies,
+            "THREADS": self.layout.pool,
+            "LONG": int(self.layout.is_long),
+            "FRAME": self.frame,
+            "PARAMETERS": len(self.arguments),
+            "POSITIONAL": self.positional,
+            "DIRECT": int(direct),
+            "TABLE": _Place(parameters),
+            "OBJECTS": self.objects,
+            "SLOTS": self.slots,
+            "FIXED": len(self.captured) + len(self.layout.sizes),
+            "FIXED_AT": _Place(fixed),
+            "STRIDED": len(self.strided),
+            "STRIDED_AT": _Place(strided),
+            "OUTPUTS": len(self.layout.outputs),
+            "OUTPUTS_AT": _Place(outputs),
+            "MADE": self.made,
+            "PACK": _Place(pack),
+            "FAIL": self._object(_raise_out_of_bounds),
+        }
+        self.words[1 : 1 + len(entry.RECORD)] = [values[name] for name in entry.RECORD]
+        return Record(tuple(self.form), self.words, self.alive, self.frame)
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def _add(self, *words: int | _Place) -> int:
+        self.words.extend(words)
+        return len(self.words) - len(words)
+
+    def _object(self, x: object) -> int:
+        self.alive.append(x)
+        return id(x)
+
+    def _node(
+        self, kind: str, cls: object, children: Iterable[int], keys: Iterable[object] = ()
+    ) -> int:
+        nodes: list[int | _Place] = [_Place(c) for c in children]
+        at = self._add(*nodes)
+        names = self._add(*[self._object(k) for k in keys])
+        places = (_Place(at), _Place(names))
+        return self._add(_KIND[kind], len(nodes), self._object(cls), *places)
+
+    # -- arguments ---------------------------------------------------------------------------------
+
+    def _parameters(self) -> int:
+        words: list[int | _Place] = []
+        numbers = iter(range(len(self.leaves)))
+        for a in self.arguments:
+            self.form.append((a.name, a.keyword, id(a.default)))
+            node: int | _Place = 0
+            if a.structure is not None:
+                node = _Place(self._tree(a.structure, a.value, numbers))
+            default = REQUIRED
+            if a.value is MISSING:
+                default = ABSENT
+            elif a.default is not MISSING:
+                default = self._object(a.default)
+            words.extend((node, self._object(a.name) if a.keyword else 0, default))
+        return self._add(*words)
+
+    def _tree(self, structure: Structure, x: Any, numbers: Iterator[int]) -> int:
+        """The node of an argument, in the order that the structure gives the leaves."""
+        if structure.kind == "leaf":
+            return self._leaf(next(numbers), x)
+        if structure.kind == "static":
+            self.form.append(id(x))
+            if x is not structure.meta and x != structure.meta:
+                raise _Unserved
+            return self._node("STATIC", x, ())
+        self.form.append((type(x), len(structure.children)))
+        if structure.kind == "dict":
+            return self._dict(structure, x, numbers)
+        if structure.kind == "dataclass":
+            keys = [f for f in structure.meta.__dataclass_fields__]
+            parts = [getattr(x, k) for k in keys]
+            kind = "DATACLASS"
+        else:
+            kind, keys, parts = _sequence_kind(structure, x), [], list(x)
+        nodes = [self._tree(c, part, numbers) for c, part in zip(structure.children, parts)]
+        return self._node(kind, type(x), nodes, keys)
+
+    def _dict(self, structure: Structure, x: Any, numbers: Iterator[int]) -> int:
+        if type(x) is not dict:
+            raise _Unserved
+        children = dict(zip(structure.meta[1], structure.children))
+        made = {k: self._tree(children[k], x[k], numbers) for k in structure.meta[1]}
+        self.form.append(tuple(x))
+        return self._node("DICT", dict, [made[k] for k in x], x)
+
+    def _leaf(self, number: int, x: Any) -> int:
+        ty, shape = self.leaves[number]
+        form, cls = self._form(ty.dtype, shape, x), type(x)
+        self.form.append((form, cls, ty.dtype, shape))
+        copy = 0
+        if form == "COPIED":
+            copy, self.copies = self.copies, self.copies + -(-x.nbytes // 64) * 64
+        slot = HEADER_SLOTS + number
+        dtype = self._object(ty.dtype.numpy)
+        places = (self.slots + WORD * slot, self._object(cls), dtype, len(shape))
+        at = (self.scratch + WORD * slot, copy, ty.dtype.itemsize)
+        node = self._add(_KIND["LEAF"], _FORM[form], *places, *at, *shape)
+        if form == "COPIED":
+            self.strided.append(node)
+        return node
+
+    def _form(self, dtype: DType, shape: tuple[int, ...], x: Any) -> str:
+        """How a leaf is read."""
+        if type(x) is np.ndarray:
+            if x.dtype is not dtype.numpy or x.shape != shape:
+                raise _Unserved
+            if x.flags.c_contiguous and x.flags.aligned:
+                return "IN_PLACE"
+            if x.nbytes >= LARGE:
+                raise _Unserved
+            return "COPIED"
+        if type(x) is dtype.numpy.type:
+            return f"WORD_{8 * dtype.itemsize}"
+        if (type(x), dtype.name) in _NUMBERS:
+            return _NUMBERS[type(x), dtype.name]
+        raise _Unserved
+
+    # -- the kernel's other slots, and results -----------------------------------------------------
+
+    def _fixed(self) -> int:
+        first = HEADER_SLOTS + len(self.leaves)
+        outputs = len(self.layout.outputs)
+        words: list[int] = []
+        for i, a in enumerate(self.captured):
+            words.extend((self.slots + WORD * (first + i), a.ctypes.data))
+        first += len(self.captured) + outputs
+        for i, size in enumerate(self.layout.sizes):
+            words.extend((self.slots + WORD * (first + i), size))
+        return self._add(*words)
+
+    def _outputs(self) -> int:
+        words: list[int] = []
+        first = HEADER_SLOTS + len(self.leaves) + len(self.captured)
+        for i, (shape, dtype) in enumerate(self.layout.outputs):
+            size = dtype.itemsize
+            for n in shape:
+                size *= n
+            places = (self.slots + WORD * (first + i), self.scratch + WORD * (first + i))
+            words.extend((*places, self._object(dtype), len(shape), size, *shape))
+        return self._add(*words)
+
+    def _pack(self, structure: Structure, numbers: Iterator[int]) -> int:
+        """The node of a result."""
+        if structure.kind == "leaf":
+            return self._add(_KIND["LEAF"], next(numbers))
+        if structure.kind == "static":
+            return self._node("STATIC", structure.meta, ())
+        if structure.kind in ("tuple", "list"):
+            nodes = [self._pack(c, numbers) for c in structure.children]
+            return self._node(structure.kind.upper(), None, nodes)
+        if structure.kind == "dict" and structure.meta[0] is dict:
+            nodes = [self._pack(c, numbers) for c in structure.children]
+            keys = structure.meta[1]
+            return self._node("DICT", dict.fromkeys(keys), nodes, keys)
+        nodes = [self._pack(LEAF, numbers) for _ in range(structure.leaf_count)]
+        return self._node("BUILD", partial(unflatten, structure), nodes)
+
+
+def _held(structure: Structure) -> int:
+    """How many objects of containers a call holds on to: all below the argument itself."""
+    return sum(1 + _held(c) for c in structure.children)
+
+
+def _sequence_kind(structure: Structure, x: Any) -> str:
+    if type(x) is list:
+        return "LIST"
+    if type(x) is tuple or (structure.kind == "named" and type(x) is structure.meta):
+        return "NAMED" if structure.kind == "named" else "TUPLE"
+    raise _Unserved
+
+
+def _raise_out_of_bounds(index: int, size: int) -> None:
+    raise out_of_bounds(index, size)

@@ -1,0 +1,81 @@
+"""Ctrl-C during long calls: the main thread is back at once, and all goes on as if nothing was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.runtime import interrupts
+
+N = 3000
+
+
+@graphc.graph
+def pairwise(x: graphc.f64["n"]):
+    """A call of seconds that needs little memory."""
+    return np.exp(-np.abs(np.sin(x[:, None] - x[None, :]))).sum()
+
+
+@pytest.fixture
+def after():
+    """Send SIGINT to this process some seconds from now."""
+    timers = []
+
+    def send(seconds):
+        timers.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield send
+    for t in timers:
+        t.join()
+
+
+def test_a_long_call(after):
+    k = graphc.compile(pairwise)
+    x = np.linspace(0.0, 1.0, N)
+    start = time.perf_counter()
+    expected = k(x)
+    once = time.perf_counter() - start
+    n = int(N * (3.0 / once) ** 0.5)  # about three seconds
+    large = np.linspace(0.0, 1.0, n)
+    assert k.kernel.layout((large.shape,)).is_very_long
+    for call in (k, graphc.jit(lambda x: pairwise(x))):
+        call(x)
+        after(0.3)
+        start = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            call(large)
+        assert time.perf_counter() - start < 1.5
+        assert call(x) == expected
+
+
+def test_short_calls_are_left_alone(monkeypatch):
+    monkeypatch.setattr(interrupts, "interruptibly", None)
+    k = graphc.compile(pairwise)
+    assert not k.kernel.layout(((100,),)).is_very_long
+    k(np.ones(100))
+
+
+def test_errors_come_back():
+    def fail():
+        raise graphc.ShapeError("no")
+
+    with pytest.raises(graphc.ShapeError, match="no"):
+        interrupts.interruptibly(fail)
+    assert interrupts.wanted()
+    seen = []
+    worker = threading.Thread(target=lambda: seen.append(interrupts.wanted()))
+    worker.start()
+    worker.join()
+    assert seen == [False]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert not interrupts.wanted()
+    finally:
+        signal.signal(signal.SIGINT, before)

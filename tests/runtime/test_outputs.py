@@ -1,0 +1,184 @@
+"""`out=`: written directly where that is safe, through a copy where it is not, refused before
+anything is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.errors import IndexOutOfBounds, SignatureError
+from graphc.runtime import function
+
+RNG = np.random.default_rng(1)
+
+
+@graphc.graph
+def energy(x: graphc.f64["n"], y: graphc.f64["n"]):
+    return (np.exp(-x * x) * y).sum()
+
+
+@graphc.graph
+def parts(x: graphc.f64["n", 3], k: graphc.f64):
+    return {"scaled": k * x, "rows": x.sum(axis=1), "most": x.max(), "big": x > 0}
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The arrays that kernels wrote to."""
+    seen = []
+    original = function.place
+
+    def place(*args):
+        placed = original(*args)
+        seen.append(placed)
+        return placed
+
+    monkeypatch.setattr(function, "place", place)
+    return seen
+
+
+def like(results):
+    return {key: np.empty_like(np.asarray(r)) for key, r in results.items()}
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 100])
+def test_trees_of_outputs(n, written):
+    x = RNG.normal(size=(n, 3)) if n else np.zeros((0, 3))
+    k = graphc.compile(parts)
+    if n == 0:
+        x = np.zeros((1, 3))
+    expected = k(x, 2.0)
+    out = like(expected)
+    for _ in range(3):
+        assert k(x, 2.0, out=out) is out
+        assert not written[-1].copies and written[-1].arrays[0] is out["scaled"]
+        assert all(np.array_equal(out[key], expected[key]) for key in out)
+        assert {key: a.dtype for key, a in out.items()} == {
+            key: np.asarray(a).dtype for key, a in expected.items()
+        }
+
+
+def test_some_outputs():
+    x = RNG.normal(size=(4, 3))
+    k = graphc.compile(parts)
+    expected = k(x, 2.0)
+    rows = np.empty(4)
+    got = k(x, 2.0, out={"scaled": None, "rows": rows, "most": None, "big": None})
+    assert got["rows"] is rows and isinstance(got["most"], np.float64)
+    assert all(np.array_equal(got[key], expected[key]) for key in got)
+
+
+def test_values_and_gradients(written):
+    k = graphc.compile(energy, wrt=("x", "y"))
+    x, y = RNG.normal(size=(2, 30))
+    value, (dx, dy) = k.value_and_grad(x, y)
+    out = (np.empty(()), (np.empty(30), np.empty(30)))
+    assert k.value_and_grad(x, y, out=out) is out and not written[-1].copies
+    assert out[0] == value and np.array_equal(out[1][0], dx) and np.array_equal(out[1][1], dy)
+    got = k.value_and_grad(x, y, out=(None, (out[1][1], None)))
+    assert got[1][0] is out[1][1] and np.array_equal(got[1][0], dx) and got[0] == value
+    single = graphc.compile(energy, wrt="x")
+    gradient = np.empty(30)
+    assert single.value_and_grad(x, y, out=(None, gradient))[1] is gradient
+    assert np.array_equal(gradient, dx)
+
+
+def odd(shape):
+    memory = np.empty(8 * int(np.prod(shape)) + 1, np.uint8)
+    return memory[1:].view(np.float64).reshape(shape)
+
+
+LAYOUTS = {
+    "strided": lambda: np.empty((20, 6))[::2, ::2],
+    "reversed": lambda: np.empty((10, 3))[::-1],
+    "fortran": lambda: np.empty((10, 3), order="F"),
+    "misaligned": lambda: odd((10, 3)),
+    "memmap": lambda: np.empty((10, 3)).view(np.ndarray),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name):
+    x = RNG.normal(size=(10, 3))
+    k = graphc.compile(parts)
+    expected = k(x, 2.0)
+    out = like(expected)
+    out["scaled"] = LAYOUTS[name]()
+    k(x, 2.0, out=out)
+    assert all(np.array_equal(out[key], expected[key]) for key in out)
+
+
+def test_overlaps(written):
+    k = graphc.compile(energy, wrt=("x", "y"))
+    x, y = RNG.normal(size=(2, 30))
+    value, (dx, dy) = k.value_and_grad(x, y)
+    copy = x.copy()
+    got = k.value_and_grad(copy, y, out=(None, (copy, None)))
+    assert len(written[-1].copies) == 1 and got[1][0] is copy
+    assert np.array_equal(copy, dx) and np.array_equal(got[1][1], dy) and got[0] == value
+    memory = np.zeros(31)
+    memory[:30] = x
+    k.value_and_grad(memory[:30], y, out=(None, (memory[1:], None)))
+    assert np.array_equal(memory[1:], dx)
+    memory = np.zeros(45)
+    k.value_and_grad(x, y, out=(None, (memory[:30], memory[15:])))
+    assert np.array_equal(memory[15:], dy) and np.array_equal(memory[:15], dx[:15])
+    same = np.zeros(30)
+    k.value_and_grad(x, y, out=(None, (same, same)))
+    assert np.array_equal(same, dy)
+
+
+BAD = [
+    (lambda: np.empty(9), r"out for out must be an array float64\[10\], got float64\[9\]"),
+    (lambda: np.empty((10, 1)), r"got float64\[10, 1\]"),
+    (lambda: np.empty(10, np.float32), r"got float32\[10\]"),
+    (lambda: np.empty(10, ">f8"), r"got >f8\[10\]"),
+    (lambda: [0.0] * 10, "got list"),
+    (lambda: 1.0, "got float"),
+    (lambda: np.broadcast_to(np.zeros(1), 10), "out for out is read-only"),
+    (lambda: np.lib.stride_tricks.as_strided(np.zeros(1), (10,), (0,)), "repeats its elements"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_refused(make, message):
+    @graphc.graph
+    def double(x: graphc.f64["n"]):
+        return 2.0 * x
+
+    k, target = graphc.compile(double), make()
+    before = np.array(target)
+    with pytest.raises(SignatureError, match=message):
+        k(np.ones(10), out=target)
+    assert np.array_equal(np.array(target), before)
+
+
+def test_nothing_is_written_before_all_is_checked():
+    x = np.ones((10, 3))
+    k = graphc.compile(parts)
+    out = {**like(k(x, 1.0)), "big": np.zeros((10, 3), np.int64)}
+    out["scaled"][...] = 5.0
+    with pytest.raises(SignatureError, match="out for big"):
+        k(x, 1.0, out=out)
+    assert (out["scaled"] == 5.0).all()
+    with pytest.raises(SignatureError, match="argument out is a dict with the keys"):
+        k(x, 1.0, out={"scaled": out["scaled"]})
+
+
+def test_a_failed_call_leaves_its_inputs():
+    @graphc.graph
+    def picked(x: graphc.f64["n"], i: graphc.i64["m"]):
+        return x[i]
+
+    k, x, i = graphc.compile(picked), np.arange(4.0), np.array([1, 9])
+    out = np.zeros(2)
+    for _ in range(4):
+        with pytest.raises(
+            IndexOutOfBounds, match="index 9 is out of bounds for an axis of size 4"
+        ):
+            k(x, i, out=out)
+        with pytest.raises(IndexOutOfBounds, match="index 9"):
+            k(x, i)
+    assert x.tolist() == [0, 1, 2, 3] and i.tolist() == [1, 9]
+    assert k(x, i % 4, out=out) is out and out.tolist() == [1.0, 1.0]
