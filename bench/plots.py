@@ -7,7 +7,7 @@ from typing import Any
 from bench.cases.case import PRODUCTS
 from bench.contestants import CONTESTANTS
 from bench.report import ordered
-from bench.results import Row
+from bench.results import PLAIN, Row, ratio
 
 GREY = "#808890"  # of text and lines: between black and white, so that both backgrounds do
 OURS, LIMIT = "#e8590c", "#868e96"
@@ -52,8 +52,7 @@ def times(pyplot: Any, rows: Sequence[Row]) -> Any:
     places = list(range(len(rows)))[::-1]
     for contestant in CONTESTANTS:
         name = contestant.name
-        found = [(_plain(r, name), r.ours, y) for r, y in zip(rows, places)]
-        points = [(seconds / ours, y) for seconds, ours, y in found if seconds and ours]
+        points = [(x, y) for r, y in zip(rows, places) if (x := compared(r, name))]
         if name in COLOURS and points:
             axes.plot(
                 [x for x, _ in points], [y for _, y in points], linestyle="",
@@ -65,9 +64,12 @@ def times(pyplot: Any, rows: Sequence[Row]) -> Any:
     return figure
 
 
-def _plain(r: Row, name: str) -> float | None:
-    """The best of a contestant's ways."""
-    return min(r.seconds.get(name, {}).values(), default=None) if name != "numpy" else r.time(name)
+def compared(r: Row, name: str) -> float | None:
+    """A contestant's time over ours: plain calls, but for loops by hand, which have buffers."""
+    if name == "numba":
+        return ratio(1.0, r.numba_share)
+    plain = [seconds for way, seconds in r.seconds.get(name, {}).items() if way in PLAIN]
+    return ratio(min(plain, default=None), r.ours)
 
 
 def memory(pyplot: Any, rows: Sequence[Row]) -> Any:

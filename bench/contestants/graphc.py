@@ -36,8 +36,7 @@ class Dialect:
 
 
 def start(threads: int, setting: str) -> str:
-    if hasattr(graphc, "set_threads"):
-        graphc.set_threads(1 if setting == "one thread" else threads)
+    graphc.set_threads(1 if setting == "one thread" else threads)
     return f"graphc {graphc.__version__}"
 
 

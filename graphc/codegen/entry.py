@@ -17,7 +17,7 @@ Python function for all else, and the count of calls that went there.
 from __future__ import annotations
 
 from graphc.codegen.layout import ARRAY, CONTIGUOUS_ALIGNED, HEADER, SCALAR_VALUE, WORD, words
-from graphc.codegen.memory import LARGE
+from graphc.codegen.memory import ARENA_ENTRIES, ARENA_KEPT, LARGE
 from graphc.codegen.native import Surroundings, module
 
 SELF = {n: HEADER + 8 + 8 * i for i, n in enumerate(("CHAIN", "CHAIN_OWNER", "SLOW", "SLOW_CALLS"))}
@@ -331,14 +331,31 @@ def served(record, frame):
     if bytes == 0:
         result = run(record, frame, 0)
     else:
-        arena = C_arena_take(load(record + ARENAS), bytes)
+        arena = arena_of(load(record + ARENAS), bytes)
         if arena == 0:
             C_PyErr_NoMemory()
         else:
             result = run(record, frame, arena)
-            C_arena_give(load(record + ARENAS), arena)
+            arena_back(load(record + ARENAS), arena)
     let_go(frame)
     return result
+
+def arena_of(arenas, bytes):
+    "The arena that was given back last, where it is large enough; else as `arena_take` finds one."
+    n = load(arenas)
+    if n > 0 and bytes <= ARENA_KEPT:
+        arena = load(arenas + 8 * n)
+        if load(arena - 16) >= bytes:
+            store(arenas, n - 1)
+            return arena
+    return C_arena_take(arenas, bytes)
+
+def arena_back(arenas, arena):
+    n = load(arenas)
+    if n == ARENA_ENTRIES or load(arena - 16) > ARENA_KEPT:
+        return C_arena_give(arenas, arena)
+    store(arenas + 8 + 8 * n, arena)
+    store(arenas, n + 1)
 
 def run(record, frame, arena):
     slots = frame + load(record + SLOTS)
@@ -599,5 +616,6 @@ def constants() -> dict[str, int]:
     numbers = {name: i for names in (KINDS, FORMS) for i, name in enumerate(names)}
     return offsets | numbers | {
         "TYPE": WORD, "PARAMETER_BYTES": WORD * len(PARAMETER), "SCALAR_VALUE": SCALAR_VALUE, "ABSENT": ABSENT,
-        "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "LARGE": LARGE,
+        "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "LARGE": LARGE, "ARENA_ENTRIES": ARENA_ENTRIES,
+        "ARENA_KEPT": ARENA_KEPT,
     }  # fmt: skip

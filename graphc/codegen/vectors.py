@@ -496,7 +496,9 @@ class VectorLoop:
     def _store_rows(self, rows: Rows, i: str, mask: str) -> None:
         """Rows go to their places at once; where a mask is, those in use by way of the stack."""
         fn, known = self.fn, self.kernel.known
-        stores = [s for s in map(self.loop.body.__getitem__, rows.positions) if isinstance(s, Store)]
+        stores = [
+            s for s in map(self.loop.body.__getitem__, rows.positions) if isinstance(s, Store)
+        ]
         values = [known[s.value] for s in stores]
         dtype, registers = values[0].dtype, [v.register for v in values]
         if not mask:

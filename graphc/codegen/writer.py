@@ -68,7 +68,10 @@ class KernelWriter:
             tuple[Load, str], str
         ] = {}  # vectors of written-out loops, by statement and iteration
         self.parts = 0  # functions for parts of this kernel's loops
-        self.report, self.wrong = "%args", ""  # where a wrong index goes; of a part, the word that says so
+        self.report, self.wrong = (
+            "%args",
+            "",
+        )  # where a wrong index goes; of a part, the word that says so
         # Of a part:
         self.part_of = ""  # the loop's variable
         self.arrays: dict[str, str] = {}  # accumulator -> the array it fills
@@ -128,7 +131,9 @@ class KernelWriter:
                 f"freeze i64 {offset}"
             )  # a plain number to LLVM's analysis of loops, else slow
         if b.private and FIRST in self.symbols:
-            mine = self.fn.do(f"mul i64 %worker, {self.fn.size(self.program.private, self.symbols)}")
+            mine = self.fn.do(
+                f"mul i64 %worker, {self.fn.size(self.program.private, self.symbols)}"
+            )
             offset = self.fn.do(f"add i64 {offset}, {mine}")
         return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
 
@@ -456,7 +461,9 @@ class KernelWriter:
         elif acc.dtype is bool_:
             fn.say(f"store i8 {fn.do(f'zext i1 {total} to i8')}, ptr {there}")
         else:
-            fn.say(f"store {register(acc.dtype, width)} {total}, ptr {there}, align {acc.dtype.itemsize}")
+            fn.say(
+                f"store {register(acc.dtype, width)} {total}, ptr {there}, align {acc.dtype.itemsize}"
+            )
 
     def sum_of_none(self, acc: Acc, total: str, n: str) -> str:
         """A float sum of nothing is +0, not the identity -0."""

@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from graphc.errors import VerifyError
+from graphc.ir.types import Size
 from graphc.lower.loops import (
     Buffer,
     Contract,
@@ -149,7 +150,7 @@ def _apart(read: _Touch, write: _Touch) -> bool:
 
 def _never_meet(distance: int, read: _Touch, write: _Touch) -> bool:
     """Indices that differ by a constant are never equal if all steps are multiples of more."""
-    steps = []
+    steps: list[Size] = []
     for touch in (read, write):
         assert isinstance(touch.statement, (Load, Store))
         steps.extend(coefficient(touch.statement.index, f.var) for f in touch.outer)

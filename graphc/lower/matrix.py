@@ -27,6 +27,8 @@ VECTOR = 64  # bytes of the widest vector; a panel of the right operand is two a
 IN_PLACE = 24  # rows up to which the right operand is read where it lies
 FAR = 1024  # bytes between rows of the left operand from which it is packed,
 USES = 96  # if its elements are used at least so often: else packing costs more than it gives
+SHORT = 256  # bytes of a row of the result up to which the left operand is read where it lies,
+NEAR = 4096  # if k does not run along its memory, but takes no more than these bytes a step
 # Elements between packed tiles, and panels: else their starts would fall into one set of the cache.
 TILE_GAP = 16
 
@@ -78,13 +80,23 @@ class Matrices:
     def packs_left(self) -> str:
         """The same for the left operand and its tiles; the columns and strides at the call tell."""
         if self.left_kind != "ahead":
-            return "always"
+            return "never" if self._few_uses() else "always"
         rows, columns, stride = self.rows, self.columns, self.left_strides[0]
         few = isinstance(columns, int) and columns < USES
         near = isinstance(stride, int) and abs(stride) * self.dtype.itemsize < FAR
         if few or near or (isinstance(rows, int) and rows <= IN_PLACE):
             return "never"
         return "always" if isinstance(columns, int) and isinstance(stride, int) else "large"
+
+    def _few_uses(self) -> bool:
+        """Is each element of the left operand used in so few panels that a copy costs more, and are
+        its columns near each other?
+        """
+        columns, step = self.columns, self.left_strides[1]
+        if not isinstance(columns, int) or not isinstance(step, int):
+            return False
+        itemsize = self.dtype.itemsize
+        return columns * itemsize <= SHORT and abs(step) * itemsize <= NEAR
 
     def panel_elements(self) -> Size:
         """Of the right operand's copy, in whole panels of any width that a processor may have."""

@@ -46,7 +46,7 @@ from graphc.lower.loops import (
 )
 
 LEAST = 20_000_000  # picoseconds of work that are worth a second thread
-PARTS_PER_THREAD = 8  # so that threads end at about the same time, whatever else runs
+PARTS_PER_THREAD = 16  # so that threads end at about the same time, whatever else runs
 MOST_PARTS = 64  # of one loop, for any number of threads
 LANES = 64  # iterations in lanes or blocks that are whole leaves of all orders but `chain`
 

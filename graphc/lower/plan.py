@@ -99,9 +99,7 @@ def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     _, shared, arena = ends
     buffers = tuple(placed.get(b.name, b) for b in program.buffers)
     partials = largest_partials(program)
-    return replace(
-        program, buffers=buffers, arena=arena, private=arena - shared, partials=partials
-    )
+    return replace(program, buffers=buffers, arena=arena, private=arena - shared, partials=partials)
 
 
 # -- working buffers ------------------------------------------------------------------------------

@@ -295,7 +295,8 @@ def _tiny(sizes: dict[str, Size], a: str, b: str, out: str, k: str) -> bool:
     """
     m, n = ([c for c in out if c in x and c not in y][-1:] for x, y in ((a, b), (b, a)))
     numbers = [sizes[c] for c in (*m, *n, k)]
-    return len(out) > 2 and all(isinstance(s, int) for s in numbers) and at_least(TINY, product(numbers))
+    known = all(isinstance(s, int) for s in numbers)
+    return len(out) > 2 and known and at_least(TINY, product(numbers))
 
 
 def _drop_units(task: Task) -> None:

@@ -147,7 +147,8 @@ def _statements(loop: For) -> int:
 
 def _sums_of_columns(inner: For, arrays: dict[str, Acc]) -> bool:
     """Does it add to columns that the lanes cannot be? They stay a loop over the columns."""
-    added = [arrays[s.acc] for s in inner.body if isinstance(s, Add) and s.acc in arrays]
+    inside = (s for s, _ in walk(inner.body))
+    added = [arrays[s.acc] for s in inside if isinstance(s, Add) and s.acc in arrays]
     return any(a.order == "chain" or not isinstance(a.size, int) or a.size > FEW for a in added)
 
 

@@ -9,8 +9,8 @@ whatever registers there are.
 Classes of operations: "vector" and "scalar" are plain operations on a vector or on one element;
 "div f64" and its like are slow ones, "call exp f64" is one element of a gate's own function, both
 with "scalar" in front where elements come alone. "loop", "tail", "masked", "tree", "fold" and
-"leaf" are what loops and sums need beside their iterations; "strided", "gather" and "scatter" are elements that do not
-lie beside their neighbours.
+"leaf" are what loops and sums need beside their iterations; "strided", "gather" and "scatter" are
+elements that do not lie beside their neighbours.
 
 >>> from graphc.lower.loops import parse_program
 >>> program = parse_program('''program total(x: f64[n])
@@ -315,7 +315,7 @@ class _Counter:
         self._ends(loop, times, -(-n // width), width)
 
     def _remainder(self, loop: For, n: int, width: int, times: int) -> None:
-        """A loop that is not written out begins and ends; what is left at its end runs on a mask."""
+        """A loop that is not written out begins and ends; what is left runs under a mask."""
         if not _written_out(loop, width):
             leaves = any(a.order in ("lanes", "rows") and not a.into for a in loop.accs)
             self.counts["loop"] += times

@@ -34,7 +34,7 @@ MEMORY, CACHE, CALL = "memory", "cache", "the call"
 OPERATIONS, DIVISIONS, LOOPS, APART = "operations", "divisions", "short loops", "gathers"
 PRODUCTS = "matrix products"
 _GROUPS = {
-    "vector": OPERATIONS, "scalar": OPERATIONS, "loop": LOOPS, "tail": LOOPS, "masked": LOOPS, "tree": LOOPS, "fold": LOOPS,
+    "loop": LOOPS, "tail": LOOPS, "masked": LOOPS, "tree": LOOPS, "fold": LOOPS,
     "leaf": OPERATIONS, "strided": APART, "gather": APART, "scatter": APART,
 }  # fmt: skip
 

@@ -252,7 +252,8 @@ shared:
 
 ; The sums of parts, rows of n elements: pairs of the `whole` ones become one, and so on, as in a
 ; binary counter; that of a last, shorter part is the smallest when what is left is folded.
-define void @gc_fold(ptr %both, ptr %out, ptr %rows, i64 %stride, i64 %n, i64 %item, i64 %whole, i64 %rest) {{
+define void @gc_fold(ptr %both, ptr %out, ptr %rows, i64 %stride, i64 %n, i64 %item,
+                     i64 %whole, i64 %rest) {{
 start:
   %end = mul i64 %whole, %stride
   %behind = getelementptr i8, ptr %rows, i64 %end

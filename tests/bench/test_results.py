@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import contestants, report
+from bench import contestants, plots, report
 from bench.results import Row, Run, mean, scaling, summary
 
 
@@ -109,8 +109,6 @@ def test_peers_are_chosen_by_name_or_by_module():
 
 def test_tables_and_pictures_of_what_was_saved(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    from bench import plots
-
     r = row(limit="memory", limit_share=0.5, memory={"graphc": 2e6, "numpy": 3e6, "jax": 4e6})
     rows = [r, replace(r, name="training step", group="products", bytes=2_000_000)]
     run = Run("a machine", 2, {"jax": "JAX 1"}, {}, rows, 3e6)
@@ -122,3 +120,9 @@ def test_tables_and_pictures_of_what_was_saved(tmp_path, capsys):
     pictures = plots.draw(str(tmp_path), rows)
     assert [path.name for path in pictures] == ["bench.svg", "bench-memory.svg"]
     assert all("training step" in path.read_text() for path in pictures)
+
+
+def test_pictures_hold_plain_calls_against_plain_calls():
+    assert plots.compared(row(), "casadi") == 4.0  # not its call with bound buffers
+    assert plots.compared(row(), "numba") == pytest.approx(1 / 3)  # bound buffers on both sides
+    assert plots.compared(row(), "pytensor") is None

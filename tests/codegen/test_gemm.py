@@ -19,7 +19,7 @@ from graphc.runtime.kernel import compile_graph
 
 WIDE = target.Target("x86-64-v4", "+avx512f,+avx512dq,+avx512vl", True)
 # "wide": tiles for 32 registers of 512 bits, in code that any processor with AVX2 runs
-ISAS = ("v3", "host", "wide")
+ISAS = ("host", "v3", "wide") if target.host().avx512 else ("host", "wide")
 SPECS = ("ij,jk->ik", "ji,jk->ik", "ij,kj->ik", "ji,kj->ik", "ij,jk->ki", "ji,kj->ki")
 SIZES = {"i": "m", "j": "k", "k": "n"}
 BLOCKS = (255, 256, 257, 511, 512, 513, 769, 1025, 2049, 3330)

@@ -176,8 +176,8 @@ def test_what_every_thread_has_of_its_own():
     assert private % 64 == partials % 64 == 0 and partials >= 30 * 8
     one, two, three = (evaluate(arena_for(made, t), sizes) for t in (1, 2, 3))
     assert one == evaluate(made.arena, sizes)
-    assert two == one + private + 16 * partials
-    assert three == one + 2 * private + 24 * partials
+    assert two == one + private + 32 * partials
+    assert three == one + 2 * private + 48 * partials
     assert evaluate(arena_for(made, 100), sizes) == one + 99 * private + 64 * partials
 
 

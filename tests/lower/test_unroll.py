@@ -197,3 +197,19 @@ def test_rows_that_are_stored_in_part():
     for n in SIZES:
         x = np.arange(float(n))
         np.testing.assert_array_equal(graphc.compile(part)(x), np.stack([x, 2 * x], axis=1))
+
+
+@pytest.mark.parametrize("dtype", [graphc.i32, graphc.f32, graphc.f64], ids=str)
+def test_many_column_sums_over_nested_short_axes(dtype):
+    """Sixteen sums over the long axis are too many to hold apart: they stay columns."""
+
+    @graphc.graph
+    def sums(x: dtype["n"], table: dtype[4, 4]):
+        return (x[:, None, None] * table).sum(axis=0)
+
+    compiled = [graphc.compile(sums, skip=s) for s in ((), ("unroll",))]
+    table = np.arange(16).reshape(4, 4).astype(dtype.numpy)
+    for n in (0, 1, 5, 40):
+        x = np.arange(n).astype(dtype.numpy)
+        for k in compiled:
+            np.testing.assert_array_equal(k(x, table), x.sum(dtype=x.dtype) * table)

@@ -19,6 +19,7 @@ from graphc.codegen import parallel as emitted
 from graphc.errors import IndexOutOfBounds, SignatureError
 from graphc.ir.reference import run_graph
 from graphc.lower import parallel
+from graphc.lower.parallel import PARTS_PER_THREAD
 from graphc.runtime import threads, workers
 from graphc.runtime.jit import Jit
 from tests.random_checks import same
@@ -237,8 +238,7 @@ def native(structure, field, result, *arguments):
 
 
 def test_portions():
-    """Powers of two that cover all units, in at most eight parts for each thread; small work is
-    one."""
+    """Powers of two that cover all units, in no more parts than there may be; small work is one."""
     pool, count = threads.pool(3)
     number = ctypes.c_int64
     portion = native(pool, workers.POOL_PORTION, number, ctypes.c_void_p, number, number)
@@ -246,8 +246,8 @@ def test_portions():
         assert portion(pool, units, threads.LEAST_WORK - 1) == max(units, 1)
         taken = portion(pool, units, 10**9)
         assert taken.bit_count() == 1
-        assert -(-units // taken) <= 8 * count
-        assert taken == 1 or -(-units // (taken // 2)) > 8 * count
+        assert -(-units // taken) <= PARTS_PER_THREAD * count
+        assert taken == 1 or -(-units // (taken // 2)) > PARTS_PER_THREAD * count
     few = portion(pool, 10**6, threads.LEAST_WORK)
     assert 2 <= -(-(10**6) // few) <= 5
 
@@ -508,16 +508,16 @@ def test_interrupts():
         k = graphc.compile(total)
         x = np.arange(1e6)
         expected = k(x)
-        count = 0
-        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        interrupts = 0
         signal.signal(signal.SIGALRM, lambda *a: signal.raise_signal({int(signal.SIGINT)}))
-        while count < 20:
+        for _ in range(20):
             try:
-                for _ in range(1000):
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                while True:
                     assert k(x) == expected
             except KeyboardInterrupt:
-                count += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
+                interrupts += 1
+        assert interrupts == 20
         """
     )
 
