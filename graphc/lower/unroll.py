@@ -174,6 +174,7 @@ def _lanes(loop: For) -> int:
 # -- what it costs, in vector instructions for one iteration -------------------------------------
 
 CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 2.5, 3.0
+ARRAY = 30.0  # an array accumulator is filled, and its counter pushed and finished
 
 
 def _weight(s: Statement) -> float:
@@ -185,6 +186,8 @@ def _weight(s: Statement) -> float:
 def _cost_of_inner_loops(loop: For) -> float:
     total = 0.0
     for s in loop.body:
+        if isinstance(s, For):
+            total += sum(ARRAY if a.into else HORIZONTAL for a in s.accs)
         if isinstance(s, For) and any(isinstance(t, For) for t in s.body):
             many = s.size if isinstance(s.size, int) else 1e9
             total += many * _cost_of_inner_loops(s) + 2.0
@@ -192,7 +195,6 @@ def _cost_of_inner_loops(loop: For) -> float:
             lanes = _lanes(s)
             vectors = -(-s.size // lanes) if isinstance(s.size, int) else 1e9
             total += vectors * sum(map(_weight, s.body)) + 2.0
-            total += HORIZONTAL * sum(not a.into for a in s.accs)
         else:
             total += 2 * _weight(s) / _lanes(loop)  # lanes of a block at best, and handed over
     return total

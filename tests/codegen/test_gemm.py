@@ -11,7 +11,7 @@ from graphc.codegen import target
 from graphc.gates.contraction import contract_reference, contract_values
 from graphc.ir.graph import Builder
 from graphc.ir.types import DTYPES, evaluate, f64
-from graphc.lower.loops import Contract, walk
+from graphc.lower.loops import Contract, For, walk
 from graphc.lower.matrix import IN_PLACE, matrices
 from graphc.pipeline import Options, run_stages
 from graphc.runtime import threads
@@ -246,6 +246,9 @@ def test_many_tiny_matrices(spec, skip, n):
     kernel = compile_graph(graph, Options(skip=skip))
     statements = [s for k in kernel.program.kernels for s, _ in walk(k.body)]
     assert not any(isinstance(s, Contract) for s in statements)
+    if not skip:  # all written out: lanes are the products
+        loops = [s for s in statements if isinstance(s, For)]
+        assert [s.mode for s in loops if str(s.size) == "n"] == ["vector"]
     (node,) = [x for x in graph.nodes if x.op == "contract"]
     want = node.gate.reference(node, [a, b] if node.args[0]["name"] == "x" else [b, a], {})
     same_bits(kernel.run([a, b])[0], want)
