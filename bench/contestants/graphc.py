@@ -31,8 +31,8 @@ class Dialect:
 
     @staticmethod
     def square_distances(x, centres):
-        apart = x[:, None, :] - centres
-        return (apart * apart).sum(axis=2)
+        squares = (x * x).sum(axis=1)[:, None] + (centres * centres).sum(axis=1)
+        return squares - 2.0 * (x @ centres.T)
 
 
 def start(threads: int, setting: str) -> str:
