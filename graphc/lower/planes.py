@@ -48,7 +48,7 @@ from graphc.lower.loops import (
     walk,
     without,
 )
-from graphc.lower.unroll import renumbered
+from graphc.lower.straight import renumbered
 
 OFTEN = 8  # iterations of the outer loop from which on a copy pays
 EXAMPLE = """program nearest(x: f64[n,2])

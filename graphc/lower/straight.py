@@ -1,0 +1,290 @@
+"""Straight-line code of loops: statements in which nothing is computed or loaded twice.
+
+In:   the statements of a loop's body, short inner loops among them.
+Out:  the same without these: each iteration's statements, and for every sum the tree of its order.
+Invariant: no bit changes. What a store wrote is not loaded again, unless another store may have
+changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graphc.gates.contraction import BLOCK
+from graphc.gates.gate import registry
+from graphc.gates.reduction import LEAF, VECTOR_BYTES, Reduction
+from graphc.ir.scalar import to_bits
+from graphc.ir.types import DType, Size
+from graphc.lower.loops import (
+    Acc,
+    Add,
+    For,
+    Index,
+    Iota,
+    Kernel,
+    Let,
+    Load,
+    Scatter,
+    Statement,
+    Store,
+    coefficient,
+    walk,
+    without,
+)
+
+
+class Names:
+    """Fresh names for values of a kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        found = [getattr(s, "name", "%0") for s, _ in walk(kernel.body)]
+        found += [a.name for s, _ in walk(kernel.body) if isinstance(s, For) for a in s.accs]
+        self.last = max((int(n[1:]) for n in found), default=0)
+
+    def fresh(self) -> str:
+        self.last += 1
+        return f"%{self.last}"
+
+
+@dataclass
+class Straight:
+    """Statements of a loop's body, in which nothing is computed or loaded twice."""
+
+    names: Names
+    outer: tuple[Acc, ...]  # the accumulators of the loop itself
+    statements: list[Statement] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    known: dict[tuple, str] = field(default_factory=dict)
+    memory: dict[tuple, str] = field(default_factory=dict)  # (buffer, index, at) -> value there
+    at: dict[str, int] = field(default_factory=dict)  # written-out variables
+    sums: dict[str, dict[int, list[tuple[str, ...]]]] = field(default_factory=dict)
+
+    def unroll(self, loop: For) -> None:
+        """All iterations of a loop, one after the other; then its accumulators."""
+        assert isinstance(loop.size, int)
+        for acc in loop.accs:
+            self.sums[acc.name] = {}
+        for i in range(loop.size):
+            self.at[loop.var] = i
+            for s in loop.body:
+                if isinstance(s, For):
+                    self.unroll(s)
+                else:
+                    self.add(s)
+        self.at.pop(loop.var, None)  # an empty loop never had a value
+        for acc in loop.accs:
+            self._finish(acc, self.sums.pop(acc.name), loop.size)
+
+    def _finish(self, acc: Acc, added: dict[int, list[tuple[str, ...]]], n: int) -> None:
+        fold = Fold(self, acc)
+        if not acc.into:
+            self.renamed[acc.name] = fold.total(added.get(0, []))
+            return
+        size = self._size(acc.size)
+        assert isinstance(size, int)
+        for element in range(size):
+            place = self._size(acc.index) + element
+            self.add(Store(acc.into, place, fold.total(added.get(element, []))))
+
+    def _size(self, size: Size) -> Size:
+        for var, i in self.at.items():
+            size = without(size, var) + coefficient(size, var) * i
+        return size
+
+    def _name(self, name: str) -> str:
+        return self.renamed.get(name, name)
+
+    def add(self, s: Statement) -> None:
+        match s:
+            case Let():
+                args = tuple(map(self._name, s.args))
+                self.renamed[s.name] = self.let(s.op, args, s.dtype, s.attr)
+            case Iota():
+                value = self._size(s.value)
+                self.renamed[s.name] = self._once(("iota", value), lambda name: Iota(name, value))
+            case Index():
+                wrapped = self._name(s.value), self._size(s.size)
+                self.renamed[s.name] = self._once(
+                    ("index", *wrapped), lambda name: Index(name, *wrapped)
+                )
+            case Load():
+                index = self._size(s.index)
+                at = tuple((self._name(v), self._size(stride)) for v, stride in s.at)
+                key = (s.buffer, index, at)
+                if key not in self.memory:
+                    self.memory[key] = self.names.fresh()
+                    self.statements.append(Load(self.memory[key], s.buffer, index, s.dtype, at))
+                self.renamed[s.name] = self.memory[key]
+            case Store():
+                self._store(s.buffer, self._size(s.index), self._name(s.value))
+            case Add():
+                values = tuple(map(self._name, s.values))
+                index = self._size(s.index)
+                if s.acc in self.sums:
+                    assert isinstance(index, int)
+                    self.sums[s.acc].setdefault(index, []).append(values)
+                else:
+                    self.statements.append(Add(s.acc, values, index))
+            case Scatter():
+                at = tuple((self._name(v), self._size(stride)) for v, stride in s.at)
+                self._forget(s.buffer, None)
+                self.statements.append(
+                    Scatter(s.buffer, self._size(s.index), at, self._name(s.value))
+                )
+            case For():
+                self.statements.append(replace(s, body=tuple(map(self._with_names, s.body))))
+                for written in {t.buffer for t, _ in walk(s.body) if isinstance(t, Store)}:
+                    self._forget(written, None)
+            case _:
+                raise AssertionError(f"{s} in a loop that is written out")
+
+    def _with_names(self, s: Statement) -> Statement:
+        """A statement of a loop that stays, with the names that values have now."""
+        match s:
+            case Let():
+                return replace(s, args=tuple(map(self._name, s.args)))
+            case Load() | Scatter():
+                at = tuple((self._name(v), stride) for v, stride in s.at)
+                s = replace(s, at=at)
+                return replace(s, value=self._name(s.value)) if isinstance(s, Scatter) else s
+            case Store() | Index():
+                return replace(s, value=self._name(s.value))
+            case Add():
+                return replace(s, values=tuple(map(self._name, s.values)))
+            case For():
+                return replace(s, body=tuple(map(self._with_names, s.body)))
+        return s
+
+    def _store(self, buffer: str, index: Size, value: str) -> None:
+        self._forget(buffer, index)
+        self.memory[buffer, index, ()] = value
+        self.statements.append(Store(buffer, index, value))
+
+    def _forget(self, buffer: str, index: Size | None) -> None:
+        """What a store may have changed: all but elements at another distance known now."""
+
+        def survives(key: tuple) -> bool:
+            if key[0] != buffer:
+                return True
+            apart = None if index is None or key[2] else key[1] - index
+            return isinstance(apart, int) and apart != 0
+
+        self.memory = {k: v for k, v in self.memory.items() if survives(k)}
+
+    def let(
+        self, op: str, args: tuple[str, ...], dtype: DType, attr: int | str | None = None
+    ) -> str:
+        return self._once(
+            ("let", op, args, dtype, attr), lambda name: Let(name, op, args, dtype, attr)
+        )
+
+    def _once(self, key: tuple, make: Callable[[str], Statement]) -> str:
+        if key not in self.known:
+            self.known[key] = self.names.fresh()
+            self.statements.append(make(self.known[key]))
+        return self.known[key]
+
+
+class Fold:
+    """The tree of an accumulator's order over values that are all known by name.
+
+    Identities fill the ragged edge of a tree and change no bit, so they are left out.
+    """
+
+    def __init__(self, code: Straight, acc: Acc) -> None:
+        self.code, self.acc, self.dtype = code, acc, acc.dtype
+        gate = registry()["sum" if acc.monoid == "fma" else acc.monoid]
+        assert isinstance(gate, Reduction) and gate.combine is not None
+        self.gate = gate
+        self.graph = gate.combine.body_graph((acc.dtype, acc.dtype))
+
+    def total(self, values: Sequence[tuple[str, ...]]) -> str:
+        if not values:
+            assert self.gate.identity is not None
+            start = self.gate.identity(self.dtype)
+            return self.code.let("const", (), self.dtype, to_bits(start or 0, self.dtype))
+        lanes = VECTOR_BYTES // max(self.dtype.itemsize, 4) if self.acc.order == "lanes" else 1
+        leaf = BLOCK if self.acc.order == "chain" else LEAF
+        if self.acc.order == "any":
+            leaf = len(values)
+        step = leaf * lanes
+        leaves = [
+            [self._leaf(values[start + lane : start + step : lanes]) for lane in range(lanes)]
+            for start in range(0, len(values), step)
+        ]
+        found = [self._counter([leaf[lane] for leaf in leaves]) for lane in range(lanes)]
+        while len(found) > 1:
+            half = len(found) // 2
+            found = [self._both(a, b) for a, b in zip(found[:half], found[half:], strict=True)]
+        assert found[0] is not None
+        return found[0]
+
+    def _leaf(self, values: Iterable[tuple[str, ...]]) -> str | None:
+        """One after the other."""
+        total: str | None = None
+        for operands in values:
+            if self.acc.monoid != "fma":
+                total = self._both(total, operands[0])
+            elif total is None:
+                total = self.code.let("mul", operands, self.dtype)
+            else:
+                total = self.code.let("fma", (*operands, total), self.dtype)
+        return total
+
+    def _counter(self, leaves: Sequence[str | None]) -> str | None:
+        """A binary counter; what is left in it is folded smallest first."""
+        waiting: list[str | None] = []
+        level = list(leaves)
+        while len(level) > 1:
+            if len(level) % 2:
+                waiting.append(level.pop())
+            level = [self._both(a, b) for a, b in zip(level[::2], level[1::2], strict=True)]
+        total, *larger = [*waiting, level[0]]
+        for part in larger:
+            total = self._both(part, total)
+        return total
+
+    def _both(self, a: str | None, b: str | None) -> str | None:
+        if a is None or b is None:
+            return a or b
+        values = [a, b]
+        for ins in self.graph.code:
+            args = tuple(values[i] for i in ins.args)
+            values.append(self.code.let(ins.op, args, ins.dtype, ins.attr))
+        return values[self.graph.result]
+
+
+def renumbered(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """Values numbered in the order in which they are made."""
+    names: dict[str, str] = {}
+
+    def new(name: str) -> str:
+        return names.setdefault(name, f"%{len(names) + 1}")
+
+    def done(s: Statement) -> Any:
+        match s:
+            case Let():
+                return replace(s, args=tuple(map(new, s.args)), name=new(s.name))
+            case Load():
+                return replace(s, at=tuple((new(v), t) for v, t in s.at), name=new(s.name))
+            case Iota():
+                return replace(s, name=new(s.name))
+            case Index():
+                return replace(s, value=new(s.value), name=new(s.name))
+            case Store():
+                return replace(s, value=new(s.value))
+            case Scatter():
+                return replace(s, value=new(s.value), at=tuple((new(v), t) for v, t in s.at))
+            case Add():
+                return replace(s, acc=new(s.acc), values=tuple(map(new, s.values)))
+            case For():
+                accs = tuple(replace(a, name=new(a.name)) for a in s.accs)
+                return replace(s, accs=accs, body=tuple(map(done, s.body)))
+        return s
+
+    return tuple(map(done, body))
+
+
+__all__ = ["Names", "Straight", "renumbered"]
