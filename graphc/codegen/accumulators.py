@@ -76,6 +76,8 @@ def horizontal(fn: Function, monoid: str, dtype: DType, value: str, width: int) 
 
 def neighbours(fn: Function, monoid: str, dtype: DType, vectors: Sequence[str], width: int) -> str:
     """Four vectors of consecutive elements, folded in the order `rows`: runs of four, then pairs."""
+    if dtype.itemsize == 8 and width == 8 and not fn.module.avx512:
+        return _neighbours_in_quads(fn, monoid, dtype, vectors)
     a, b, c, d = vectors
     even_low, odd_low = fn.alternate(a, b, REGISTER[dtype.name], width)
     even_high, odd_high = fn.alternate(c, d, REGISTER[dtype.name], width)
@@ -89,6 +91,33 @@ def neighbours(fn: Function, monoid: str, dtype: DType, vectors: Sequence[str], 
         width //= 2
         total = combine(fn, monoid, dtype, even, odd, width)
     return total
+
+
+def _neighbours_in_quads(fn: Function, monoid: str, dtype: DType, vectors: Sequence[str]) -> str:
+    """The same where a register of 32 bytes holds one run of four: runs are transposed four by four."""
+    ty = register(dtype, 4)
+
+    def both(x: str, y: str, lanes: tuple[int, ...]) -> str:
+        mask = ", ".join(f"i32 {i}" for i in lanes)
+        return fn.do(f"shufflevector {ty} {x}, {ty} {y}, <4 x i32> <{mask}>")
+
+    quads = [fn.half(v, REGISTER[dtype.name], 8, upper) for v in vectors for upper in (False, True)]
+    sums = []
+    for a, b, c, d in (quads[:4], quads[4:]):
+        low, high = (both(x, y, (0, 4, 2, 6)) for x, y in ((a, b), (c, d)))
+        low_odd, high_odd = (both(x, y, (1, 5, 3, 7)) for x, y in ((a, b), (c, d)))
+        total = both(low, high, (0, 1, 4, 5))
+        for x, y, lanes in (
+            (low_odd, high_odd, (0, 1, 4, 5)),
+            (low, high, (2, 3, 6, 7)),
+            (low_odd, high_odd, (2, 3, 6, 7)),
+        ):
+            total = combine(fn, monoid, dtype, total, both(x, y, lanes), 4)
+        sums.append(total)
+    first, second = sums
+    even, odd = both(first, second, (0, 4, 2, 6)), both(first, second, (1, 5, 3, 7))
+    pairs = combine(fn, monoid, dtype, even, odd, 4)  # runs 0+1, 4+5, 2+3, 6+7
+    return horizontal(fn, monoid, dtype, pairs, 4)
 
 
 def push(
