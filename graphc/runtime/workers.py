@@ -37,7 +37,10 @@ POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_LEAST, POOL_SHARED = 
 POOL_BYTES = 48
 
 EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_worker", "gc_stop")
-SPINS = 1000  # looks before a thread sleeps: tens of microseconds
+# Looks before a thread sleeps: some hundred microseconds. To wake one takes 50 to 100, and on a virtual
+# machine milliseconds, in which the caller would do all parts alone; so workers stay awake from one
+# call of a loop of calls to the next.
+SPINS = 20_000
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _ARM = platform.machine().lower() in ("arm64", "aarch64")
