@@ -89,7 +89,7 @@ def _emit(program: Any, options: Options) -> str:
 
 
 def _jit(text: str, options: Options) -> Any:
-    from graphc.codegen.kernels import ENTRY
+    from graphc.codegen.slots import ENTRY
     from graphc.runtime.jit import Jit
 
     return Jit.link(text, (ENTRY,))

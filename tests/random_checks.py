@@ -103,7 +103,7 @@ def problem(
     }
     if "jit" in checks:
         code = library(seen["emit"], quick)
-        kernel = Kernel(seen["simplify"], seen["plan"], code, options.threads)
+        kernel = Kernel.of(seen["simplify"], seen["plan"], code, options.threads)
     for i, run in enumerate(case.runs):
         for stage in (s for s in meanings if s in checks):
             if stage != "jit" and (i + (stage == "plan")) % len(case.runs):
@@ -121,7 +121,7 @@ def index_problem(case: Case) -> str:
     index into which nothing is moved is not looked at.
     """
     seen = stages_of(case.graph, PLAIN, last="emit")
-    kernel = Kernel(seen["simplify"], seen["plan"], library(seen["emit"], True))
+    kernel = Kernel.of(seen["simplify"], seen["plan"], library(seen["emit"], True))
     run, graph = case.runs[0], seen["simplify"]
     for node in graph.nodes:
         if node.op not in ("take", "scatter_add") or node.args[1] not in graph.inputs:

@@ -21,7 +21,7 @@ from graphc.aot.interface import INVALID, Field, Interface
 from graphc.codegen import target
 from graphc.codegen.kernels import emit, slots_of
 from graphc.codegen.llvm import Function, Module
-from graphc.codegen.state import ARENA, HEADER_SLOTS, POOL
+from graphc.codegen.slots import ARENA, HEADER_SLOTS, POOL
 from graphc.ir.types import Size
 from graphc.lower.loops import Program
 

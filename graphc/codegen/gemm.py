@@ -14,7 +14,7 @@ from graphc.codegen.panels import Panels
 from graphc.codegen.parallel import parallel, portion
 from graphc.codegen.product import EXTENTS, FIELDS, PART, POINTERS, ContextWriter, Kind
 from graphc.codegen.region import Region
-from graphc.codegen.state import HEADER_SLOTS
+from graphc.codegen.slots import HEADER_SLOTS
 from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract

@@ -25,12 +25,10 @@ from collections.abc import Sequence
 
 from graphc.codegen import target
 from graphc.codegen.llvm import MEMORY, Function, Module, literal
-from graphc.codegen.state import HEADER_SLOTS
+from graphc.codegen.slots import ENTRY, HEADER_SLOTS
 from graphc.codegen.writer import KernelWriter
 from graphc.ir.types import bool_
 from graphc.lower.loops import Buffer, Program
-
-ENTRY = "graphc_run"
 
 
 def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:

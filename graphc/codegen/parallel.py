@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.blocks import defined, used
 from graphc.codegen.llvm import MEMORY, Function, Module, overload, register, vector
-from graphc.codegen.state import ARENA, POOL, Known
+from graphc.codegen.slots import ARENA, POOL
+from graphc.codegen.state import Known
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, bool_
 from graphc.lower.loops import Acc, For, Index, Statement, walk

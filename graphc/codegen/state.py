@@ -7,11 +7,6 @@ from dataclasses import dataclass, field
 from graphc.ir.types import DType
 from graphc.lower.loops import Acc, Add, Index, Let, Load, Scatter, Statement, Store
 
-# The first slots of a kernel's arguments: a wrong index, the size it was held against, then
-ARENA = 2
-POOL = 3  # of threads: 0 where one does it all
-HEADER_SLOTS = 4
-
 
 @dataclass
 class Known:

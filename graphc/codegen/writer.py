@@ -19,7 +19,8 @@ from graphc.codegen.llvm import (
 )
 from graphc.codegen.operations import emit_instruction
 from graphc.codegen.parallel import FIRST, ParallelLoop
-from graphc.codegen.state import ARENA, Known, Sum
+from graphc.codegen.slots import ARENA
+from graphc.codegen.state import Known, Sum
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction
 from graphc.ir.types import DType, Size, bool_, i64

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.errors import ShapeError
 from graphc.ir.scalar import Instruction, ScalarGraph, from_bits, table_bits
-from graphc.ir.types import Dim, DType, bool_, evaluate, f32, f64
+from graphc.ir.types import DType, bool_, f32, f64, named_sizes
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph, Node
@@ -208,18 +207,7 @@ def fma_array(a: Array, b: Array, c: Array) -> Array:
 
 def sizes_of(graph: Graph, args: Sequence[Any]) -> dict[str, int]:
     """The values of the named sizes, from the shapes of the arguments."""
-    sizes: dict[str, int] = {}
-    for node, x in zip(graph.inputs, args, strict=True):
-        for s, n in zip(node.type.shape, x.shape, strict=True):
-            if isinstance(s, Dim) and s.text.isidentifier() and sizes.setdefault(s.text, n) != n:
-                raise ShapeError(
-                    f"input {node['name']}: size {s} is {n} here and {sizes[s.text]} before"
-                )
-    for node, x in zip(graph.inputs, args, strict=True):
-        expected = tuple(evaluate(s, sizes) for s in node.type.shape)
-        if expected != x.shape:
-            raise ShapeError(f"input {node['name']} is {node.type}, got the shape {x.shape}")
-    return sizes
+    return named_sizes([(n["name"], n.type) for n in graph.inputs], [x.shape for x in args])
 
 
 def run_graph(

@@ -18,7 +18,7 @@ Dim('24*n')
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -326,6 +326,21 @@ def evaluate(size: Size, env: Mapping[str, int]) -> int:
     return total
 
 
+def named_sizes(
+    inputs: Sequence[tuple[str, TensorType]], shapes: Sequence[tuple[int, ...]]
+) -> dict[str, int]:
+    """The values of the named sizes in types, from shapes; an error where these do not fit."""
+    sizes: dict[str, int] = {}
+    for (name, ty), shape in zip(inputs, shapes, strict=True):
+        for s, n in zip(ty.shape, shape, strict=True):
+            if isinstance(s, Dim) and s.text.isidentifier() and sizes.setdefault(s.text, n) != n:
+                raise ShapeError(f"input {name}: size {s} is {n} here and {sizes[s.text]} before")
+    for (name, ty), shape in zip(inputs, shapes, strict=True):
+        if tuple(evaluate(s, sizes) for s in ty.shape) != shape:
+            raise ShapeError(f"input {name} is {ty}, got the shape {shape}")
+    return sizes
+
+
 def as_size(value: object) -> Size:
     """An int at least 0, or the text of a size such as "n" or "2*n+1"."""
     if isinstance(value, Dim):
@@ -390,7 +405,10 @@ def parse_size(text: str) -> Size:
             value = value + sign * term()
         return value
 
-    result = total()
+    try:
+        result = total()
+    except ZeroDivisionError as error:
+        raise FormatError(f"{text!r} divides by 0") from error
     if position != len(tokens):
         raise FormatError(f"{text!r} is not a size")
     return result

@@ -25,6 +25,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from graphc.errors import VerifyError
 from graphc.gates.contraction import BLOCK
@@ -332,7 +333,18 @@ def _layout(slots: list[Size]) -> tuple[dict[int, Size], Size]:
     return starts, end
 
 
-def arena_for(program: Program, threads: int) -> Size:
+class Temporaries(Protocol):
+    """What a `Program`, and what else says so, knows of the bytes of its arena."""
+
+    @property
+    def arena(self) -> Size | None: ...
+    @property
+    def private(self) -> Size: ...
+    @property
+    def partials(self) -> Size: ...
+
+
+def arena_for(program: Temporaries, threads: int) -> Size:
     """The bytes of a call's arena with so many threads."""
     arena: Size = program.arena or 0
     if threads == 1:

@@ -20,8 +20,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import SignatureError
-from graphc.ir.reference import sizes_of
-from graphc.ir.types import DTYPES
+from graphc.ir.types import DTYPES, named_sizes
 from graphc.lower.loops import Program
 from graphc.lower.work import Piece, Product, Work, working_set, works
 from graphc.report import machine
@@ -135,7 +134,8 @@ def predict(program: Program, sizes: Mapping[str, int], threads: int = 1) -> Pre
 def predicted(kernel: Kernel, arrays: Sequence[Any], sizes: Mapping[str, int]) -> Prediction:
     """Of a call with these arrays, or, where there are none, with these values of named sizes."""
     program = kernel.program
-    found = sizes_of(kernel.graph, arrays) if arrays else sizes
+    shapes = [a.shape for a in arrays]
+    found = named_sizes(kernel.manifest.inputs, shapes) if arrays else sizes
     missing = [s for s in program.sizes if s not in found]
     unknown = [s for s in sizes if s not in program.sizes]
     if missing or unknown:

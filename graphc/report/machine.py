@@ -40,7 +40,7 @@ class _Program:
     """A program in the loop IR, ready to run on arrays."""
 
     def __init__(self, text: str) -> None:
-        from graphc.codegen.kernels import ENTRY
+        from graphc.codegen.slots import ENTRY
         from graphc.lower.loops import parse_program
         from graphc.lower.plan import plan
         from graphc.pipeline import Options, run_stages
@@ -58,7 +58,7 @@ class _Program:
         pool: int = 0,
     ) -> float:
         """The shortest of some runs, without the time of the call itself."""
-        from graphc.codegen.kernels import HEADER_SLOTS
+        from graphc.codegen.slots import HEADER_SLOTS
         from graphc.lower.plan import arena_for
 
         buffers = (*self.program.of_role("input"), *self.program.of_role("output"))

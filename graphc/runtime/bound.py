@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen import entry
-from graphc.codegen.kernels import HEADER_SLOTS
 from graphc.codegen.layout import WORD
+from graphc.codegen.slots import HEADER_SLOTS
 from graphc.errors import SignatureError
 from graphc.runtime.entries import Entry
 from graphc.runtime.kernel import Kernel, out_of_bounds
@@ -123,11 +123,12 @@ class Pointer:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.address = kernel.address
-        program = kernel.program
+        manifest = kernel.manifest
         header = ("wrong index", "its size", "arena", "pool")
         assert len(header) == HEADER_SLOTS
-        buffers = (*program.of_role("input"), *program.of_role("output"))
-        self.slots = (*header, *(b.name for b in buffers), *(f"size {s}" for s in program.sizes))
+        inputs = [name for name, _ in manifest.inputs]
+        outputs = [f"{name}.out" for name, _, _ in manifest.outputs]
+        self.slots = (*header, *inputs, *outputs, *(f"size {s}" for s in manifest.sizes))
 
     def __int__(self) -> int:
         return self.address

@@ -32,16 +32,16 @@ from graphc.dsl.trace import Traced
 from graphc.dsl.tree import LEAF, Structure, flatten_like, unflatten
 from graphc.errors import DifferentiationError, SignatureError
 from graphc.ir import graph as ir
-from graphc.ir.types import Size, TensorType, evaluate, product
-from graphc.lower.plan import Plan
+from graphc.ir.types import Size, evaluate, product
 from graphc.pipeline import NAMES, STAGES, Options, run_stages
 from graphc.runtime.arguments import as_result, bind_sizes, prepare
 from graphc.runtime.bound import Bound, Pointer
 from graphc.runtime.function import Function
-from graphc.runtime.kernel import Kernel, compile_graph
+from graphc.runtime.kernel import Kernel, compile_from, compile_graph
 from graphc.runtime.threads import allowed
 
 if TYPE_CHECKING:
+    from graphc.lower.plan import Plan
     from graphc.report.cost import Prediction
 
 
@@ -129,6 +129,23 @@ class Stages(Mapping[str, str]):
         return len(NAMES) - 1
 
 
+class Halves:
+    """What `forward` and `backward` compute, as graphs: cut from one that has both."""
+
+    def __init__(self, graph: ir.Graph, options: Options) -> None:
+        self._graph, self._options = graph, options
+
+    @cached_property
+    def cut(self) -> tuple[ir.Graph, ir.Graph]:
+        from graphc.lower.keep import keep
+        from graphc.passes.partition import partition
+
+        joint = run_stages(self._graph, self._options, last="simplify")
+        outputs = tuple(name for name, _ in self._graph.outputs)
+        cts = tuple(n["name"] for n in joint.inputs[len(self._graph.inputs) :])
+        return partition(joint, outputs, cts, keep(joint, outputs, cts))
+
+
 class Compiled(Function):
     """A graph as native functions. Each is compiled when it is first called."""
 
@@ -197,20 +214,16 @@ class Compiled(Function):
         return replace(self.options, wrt=self._wrt_inputs, seeds="one")
 
     @cached_property
-    def _halves(self) -> tuple[Kernel, Kernel, ir.Graph]:
-        """The forward and the backward kernel, and the joint graph that they were cut from."""
-        from graphc.lower.keep import keep
-        from graphc.passes.partition import partition
-
+    def _halves(self) -> tuple[Kernel, Kernel]:
+        """The forward and the backward kernel."""
         if not self.wrt:
             raise _no_gradient(self.__name__, "forward")
         plain = replace(self.options, donate=())
-        options = replace(plain, wrt=self._wrt_inputs, seeds="input")
-        joint = run_stages(self.traced.graph, options, last="simplify")
-        outputs = tuple(name for name, _ in self.traced.graph.outputs)
-        cts = tuple(n["name"] for n in joint.inputs[len(self.traced.graph.inputs) :])
-        forward, backward = partition(joint, outputs, cts, keep(joint, outputs, cts))
-        return compile_graph(forward, plain), compile_graph(backward, plain), joint
+        graphs = Halves(self.traced.graph, replace(plain, wrt=self._wrt_inputs, seeds="input"))
+        return (
+            compile_from(lambda: graphs.cut[0], plain),
+            compile_from(lambda: graphs.cut[1], plain),
+        )
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -245,7 +258,7 @@ class Compiled(Function):
         Copies are kept, so later changes of the inputs do no harm.
         """
         arrays = self._arrays(self._flat(self._values(args, kwargs)))
-        kernel, _, joint = self._halves
+        kernel = self._halves[0]
         results = kernel.run(arrays)
         sizes = bind_sizes(
             [n.type for n in self.traced.graph.inputs],
@@ -253,7 +266,7 @@ class Compiled(Function):
             [n["name"] for n in self.traced.graph.inputs],
         )
         count = len(self.traced.graph.outputs)
-        names = tuple(_what(n) for _, n in kernel.graph.outputs[count:])
+        names = tuple(what for _, _, what in kernel.manifest.outputs[count:])
         dense = evaluate(dense_bytes(self.traced.graph, self._wrt_inputs), sizes)
         saved = Saved(tuple(results[count:]), sizes, names, dense)
         return self._result(results[:count]), saved
@@ -261,16 +274,13 @@ class Compiled(Function):
     def backward(self, saved: Saved, ct: Any = 1.0) -> Any:
         """The gradients, from what a forward run saved and the cotangents of its float results."""
         kernel = self._halves[1]
-        wanted = [n for n in kernel.graph.inputs if not n["name"].startswith("saved_")]
         cts = self._cotangents(ct)
         arrays = []
-        for n in wanted:
-            ty = TensorType(n.type.dtype, tuple(evaluate(s, saved.sizes) for s in n.type.shape))
-            arrays.append(
-                prepare(
-                    cts[n["name"].removeprefix("ct_")], ty, f"ct of {n['name'].removeprefix('ct_')}"
-                )
-            )
+        for name, ty in kernel.manifest.inputs:
+            if not name.startswith("saved_"):
+                sized = ty.with_shape(evaluate(s, saved.sizes) for s in ty.shape)
+                of = name.removeprefix("ct_")
+                arrays.append(prepare(cts[of], sized, f"ct of {of}"))
         gradients = self.value_and_grad.result.children[1]
         return unflatten(gradients, map(as_result, kernel.run([*saved.arrays, *arrays])))
 
@@ -283,6 +293,8 @@ class Compiled(Function):
     @property
     def plan(self) -> Plan:
         """Kernels, buffers and bytes of the value and gradient, or of the value alone."""
+        from graphc.lower.plan import Plan
+
         return Plan((self.gradient_kernel if self.wrt else self.value_kernel).program)
 
     @cached_property
@@ -340,10 +352,6 @@ def _no_gradient(name: str, what: str) -> DifferentiationError:
 
 def _tuple(*children: Structure) -> Structure:
     return Structure("tuple", None, children)
-
-
-def _what(node: ir.Node) -> str:
-    return node["name"] if node.op == "input" else node.op
 
 
 def dense_bytes(graph: ir.Graph, wrt: Sequence[str]) -> Size:

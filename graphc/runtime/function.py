@@ -133,8 +133,7 @@ class Function(Entry, ABC):
         return check_targets(self._output_names(), targets, specs)
 
     def _output_names(self) -> list[str]:
-        buffers = self.kernel.program.of_role("output")
-        return [b.name.removesuffix(".out") for b in buffers]
+        return [name for name, _, _ in self.kernel.manifest.outputs]
 
     # -- native code -------------------------------------------------------------------------------
 

@@ -19,31 +19,30 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.codegen.kernels import ENTRY, HEADER_SLOTS
+from graphc.codegen.slots import ENTRY, HEADER_SLOTS
 from graphc.errors import IndexOutOfBounds, ShapeError
-from graphc.gates.reduction import Reduction
-from graphc.ir.graph import Graph, Node
-from graphc.ir.reference import sizes_of
-from graphc.ir.types import Dim, Size, evaluate, product
-from graphc.lower.loops import Contract, Program, walk
-from graphc.lower.plan import arena_for
+from graphc.ir.graph import Graph
+from graphc.ir.types import evaluate, named_sizes
 from graphc.pipeline import Observer, Options, run_stages
 from graphc.runtime import interrupts, threads
 from graphc.runtime.jit import Library
+from graphc.runtime.manifest import Manifest, choosing, manifest_of
 from graphc.runtime.objects import native
 from graphc.runtime.pool import Arenas, empty
+
+if TYPE_CHECKING:
+    from graphc.lower.loops import Program
 
 _ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
 
 Shapes = tuple[tuple[int, ...], ...]
 LAYOUTS = 256  # shapes whose layouts are remembered
-_OPERATIONS = {"call": 20, "div": 4, "sqrt": 4}  # scalar operations in one statement
 LONG = 1 << 15  # scalar operations from which on a call lets other Python threads run
 VERY_LONG = 1 << 27  # and from which on it is made so that Ctrl-C ends it: tens of milliseconds
 
@@ -70,38 +69,51 @@ class Layout:
         return self.work >= VERY_LONG
 
 
-@dataclass(frozen=True)
-class _Shaped:
-    """Stands for an array where only its shape is asked for."""
-
-    shape: tuple[int, ...]
+Lowered = tuple[Graph, "Program"]  # a graph after `simplify`, and what was planned for it
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A compiled graph. It keeps its machine code alive."""
 
-    graph: Graph
-    program: Program
+    manifest: Manifest
     library: Library
+    lowered: Callable[[], Lowered] = field(repr=False)  # what it was made from, made once more
     threads: int | None = None  # at most so many in a call; None: as `set_threads` says
 
-    _choosing: list[Node] = field(init=False, repr=False)
     address: int = field(init=False, repr=False)
     donors: dict[int, int] = field(
         init=False, repr=False
     )  # outputs -> inputs whose memory they take
     entry: Callable[..., int] = field(init=False, repr=False)
     _layouts: dict[tuple[Shapes, int], Layout] = field(init=False, repr=False, default_factory=dict)
-    _work: list[tuple[Size, int]] = field(init=False, repr=False)
     arenas: Arenas = field(init=False, repr=False, default_factory=Arenas)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_choosing", _choosing(self.graph))
         object.__setattr__(self, "address", self.library.address(ENTRY))
-        object.__setattr__(self, "donors", _donors(self.program))
+        object.__setattr__(self, "donors", dict(self.manifest.donors))
         object.__setattr__(self, "entry", _ENTRY_TYPE(self.address))
-        object.__setattr__(self, "_work", _work(self.program))
+
+    @classmethod
+    def of(
+        cls, graph: Graph, program: Program, library: Library, threads: int | None = None
+    ) -> Kernel:
+        """The kernel of a simplified graph, its planned program and its code."""
+        return cls(manifest_of(graph, program), library, lambda: (graph, program), threads)
+
+    @cached_property
+    def _lowered(self) -> Lowered:
+        return self.lowered()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as `simplify` left it; a run does not need it."""
+        return self._lowered[0]
+
+    @property
+    def program(self) -> Program:
+        """The program as planned; a run does not need it."""
+        return self._lowered[1]
 
     def run(
         self, arrays: Sequence[np.ndarray], outputs: Sequence[np.ndarray] | None = None
@@ -152,79 +164,61 @@ class Kernel:
 
     def _layout(self, shapes: Shapes, threads: int = 1) -> Layout:
         """Sizes are checked here, once for all calls alike."""
-        sizes = sizes_of(self.graph, [_Shaped(s) for s in shapes])
-        for node in self._choosing:
-            _check_choice(self.graph, node, sizes)
-        buffers = self.program.of_role("output")
+        manifest = self.manifest
+        sizes = named_sizes(manifest.inputs, shapes)
+        for i, (elements, results) in enumerate(manifest.choices):
+            if evaluate(elements, sizes) == 0 and evaluate(results, sizes) != 0:
+                raise self._nothing_to_choose(i)
         outputs = tuple(
-            (tuple(evaluate(s, sizes) for s in b.type.shape), b.type.dtype.numpy) for b in buffers
+            (tuple(evaluate(s, sizes) for s in ty.shape), ty.dtype.numpy)
+            for _, ty, _ in manifest.outputs
         )
-        values = tuple(sizes[name] for name in self.program.sizes)
+        values = tuple(sizes[name] for name in manifest.sizes)
         slots = ctypes.c_int64 * (HEADER_SLOTS + len(shapes) + len(outputs) + len(values))
-        work = sum(count * evaluate(size, sizes) for size, count in self._work)
+        work = evaluate(manifest.work, sizes)
         return Layout(outputs, self.arena_bytes(sizes, threads), values, slots, work)
 
+    def _nothing_to_choose(self, number: int) -> ShapeError:
+        """It names the user's line, which the graph of this process knows."""
+        node = choosing(self.graph)[number]
+        what = f"{node.op}{self.graph.place(node)}: axis {node['axis']} of {node.args[0].type}"
+        return ShapeError(f"{what} is empty: there is nothing to choose from")
+
     def arena_bytes(self, sizes: Mapping[str, int], threads: int = 1) -> int:
-        return evaluate(arena_for(self.program, threads), sizes)
+        return self.manifest.arena_bytes(sizes, threads)
 
 
 def out_of_bounds(index: int, size: int) -> IndexOutOfBounds:
     return IndexOutOfBounds(f"index {index} is out of bounds for an axis of size {size}")
 
 
-def _donors(program: Program) -> dict[int, int]:
-    inputs = [b.name for b in program.of_role("input")]
-    outputs = program.of_role("output")
-    return {i: inputs.index(b.donor) for i, b in enumerate(outputs) if b.donor}
-
-
-def _work(program: Program) -> list[tuple[Size, int]]:
-    """How often statements run, and how many of them."""
-    counts: dict[Size, int] = {}
-    for kernel in program.kernels:
-        for s, outer in walk(kernel.body):
-            times = product(f.size for f in outer)
-            if isinstance(s, Contract):
-                times = product(n for _, n in s.sizes)
-            counts[times] = counts.get(times, 0) + _OPERATIONS.get(getattr(s, "op", ""), 1)
-    return list(counts.items())
-
-
-def _choosing(graph: Graph) -> list[Node]:
-    """The reductions that need an element to choose, over axes of sizes known only at the call."""
-    return [
-        n
-        for n in graph.nodes
-        if isinstance(n.gate, Reduction)
-        and n.gate.needs_elements
-        and isinstance(n.args[0].type.shape[n["axis"]], Dim)
-    ]
-
-
-def _check_choice(graph: Graph, node: Node, sizes: Mapping[str, int]) -> None:
-    if evaluate(node.args[0].type.shape[node["axis"]], sizes) == 0 and 0 not in [
-        evaluate(s, sizes) for s in node.type.shape
-    ]:
-        axis = f"axis {node['axis']} of {node.args[0].type}"
-        raise ShapeError(
-            f"{node.op}{graph.place(node)}: {axis} is empty: there is nothing to choose from"
-        )
-
-
 def compile_graph(
     graph: Graph, options: Options | None = None, observer: Observer | None = None
 ) -> Kernel:
     """Run a traced graph through every stage."""
-    seen: dict[str, object] = {}
+    return _compiled(lambda: graph, options or Options(), observer)
+
+
+def compile_from(start: Callable[[], Graph], options: Options) -> Kernel:
+    """Run the graph that `start` makes through every stage; it may be asked to make it again."""
+    return _compiled(start, options, None)
+
+
+def _compiled(start: Callable[[], Graph], options: Options, observer: Observer | None) -> Kernel:
+    seen: dict[str, Any] = {}
 
     def watch(stage: str, item: object) -> None:
         seen[stage] = item
         if observer is not None:
             observer(stage, item)
 
-    library = run_stages(graph, options or Options(), watch)
-    program = seen["plan"]
-    assert isinstance(program, Program)
-    final = seen["simplify"]
-    assert isinstance(final, Graph)
-    return Kernel(final, program, library, (options or Options()).threads)
+    library = run_stages(start(), options, watch)
+    manifest = manifest_of(seen["simplify"], seen["plan"])
+    return Kernel(manifest, library, partial(_lowered, start, options), options.threads)
+
+
+def _lowered(start: Callable[[], Graph], options: Options) -> Lowered:
+    """The stages whose results a kernel can be asked for."""
+    seen: dict[str, Any] = {}
+    run_stages(start(), options, seen.__setitem__, last="plan")
+    return seen["simplify"], seen["plan"]

@@ -20,9 +20,9 @@ import numpy as np
 
 from graphc.codegen import entry
 from graphc.codegen.entry import ABSENT, FORMS, KINDS
-from graphc.codegen.kernels import HEADER_SLOTS
 from graphc.codegen.layout import WORD
 from graphc.codegen.memory import LARGE
+from graphc.codegen.slots import HEADER_SLOTS
 from graphc.dsl.tree import LEAF, Structure, unflatten
 from graphc.ir.types import DType, TensorType
 from graphc.runtime.entries import generation
