@@ -61,7 +61,7 @@ def _constant(b: Buffer) -> str:
 
 
 def _entry(module: Module, kernels: Sequence[str], entry: str) -> None:
-    fn = Function(module, entry, "i32", [("ptr", "args")], linkage="")
+    fn = Function(module, entry, "i32", [("ptr", "args")], linkage="", effort="brief")
     failed = fn.label("failed")
     for name in kernels:
         status = fn.do(f"call i32 @{name}(ptr %args)")

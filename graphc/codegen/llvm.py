@@ -48,6 +48,11 @@ def splat(text: str, ty: str, width: int) -> str:
 
 INLINED = 1000  # instructions of long bodies that a module has written in place
 
+# How much work LLVM puts into a function: `usual` for loops; `straight` for long straight lines, where a processor's
+# own model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing
+# the best instructions takes longer than they ever save.
+EFFORTS = ("usual", "straight", "brief")
+
 
 class Module:
     """One module: functions are added under names of their own and found again by key."""
@@ -56,6 +61,7 @@ class Module:
         self.avx512, self.avx2 = target.avx512, target.avx2
         # Intel's keeps half of the vector registers as they are.
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
+        self.x86 = target.x86
         self.functions: list[str] = []
         self.globals: list[str] = []
         self.declared: dict[str, str] = {}
@@ -74,8 +80,11 @@ class Module:
         return name
 
     def text(self) -> str:
-        attributes = 'attributes #0 = { nounwind "no-builtins" }'
-        return "\n".join([*self.globals, *self.functions, *self.declared.values(), attributes, ""])
+        always = 'nounwind "no-builtins"'
+        tuned = ' "tune-cpu"="x86-64-v3"' if self.x86 else ""
+        attributes = (always, always + tuned, f"{always} noinline optnone")
+        groups = [f"attributes #{i} = {{ {text} }}" for i, text in enumerate(attributes)]
+        return "\n".join([*self.globals, *self.functions, *self.declared.values(), *groups, ""])
 
 
 class Function:
@@ -88,12 +97,12 @@ class Function:
         result: str,
         params: Sequence[tuple[str, str]],
         linkage: str = "internal ",
+        effort: str = "usual",
     ) -> None:
         self.module = module
         self.name = name
-        self.head = (
-            f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)}) #0 {{"
-        )
+        self.head = f"define {linkage}{result} @{name}({', '.join(f'{t} %{p}' for t, p in params)})"
+        self.effort = effort
         self.entry: list[str] = []  # allocas and sizes that every block may use
         self.lines: list[str] = []
         self.count = 0
@@ -102,7 +111,8 @@ class Function:
         self.computed: dict[tuple, str] = {}
 
     def close(self) -> None:
-        body = [self.head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "}"]
+        head = f"{self.head} #{EFFORTS.index(self.effort)} {{"
+        body = [head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "}"]
         self.module.functions.append("\n".join(body))
 
     def fresh(self, prefix: str = "v") -> str:

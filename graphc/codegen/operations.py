@@ -235,9 +235,39 @@ def _call(
 def _add_body(module: Module, name: str, graph: ScalarGraph, width: int, cc: str) -> None:
     params = [(register(d, width), f"x{i}") for i, d in enumerate(graph.params)]
     fn = Function(module, name, register(graph.dtype, width), params, linkage=f"internal {cc}")
-    result = write_body(fn, graph, [f"%{p}" for _, p in params], width)
+    write = _lane_by_lane if width > 1 and not module.avx512 and _multiplies(graph) else write_body
+    result = write(fn, graph, [f"%{p}" for _, p in params], width)
     fn.say(f"ret {register(graph.dtype, width)} {result}")
     fn.close()
+
+
+def _multiplies(graph: ScalarGraph) -> bool:
+    """Are there products of 64-bit integers, for which vectors have no instruction?"""
+    return any(ins.op == "mul" and ins.dtype is i64 for ins in graph.code)
+
+
+def _lane_by_lane(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int) -> str:
+    """The body in a loop over lanes: as fast where lanes would be taken apart anyway, and far less
+    to compile."""
+
+    def element(dtype: DType, base: str, lane: str) -> str:
+        return fn.do(f"getelementptr {REGISTER[dtype.name]}, ptr {base}, i64 {lane}")
+
+    places = [fn.alloca(REGISTER[d.name], width) for d in (*graph.params, graph.dtype)]
+    for d, a, place in zip(graph.params, args, places):
+        fn.say(f"store {register(d, width)} {a}, ptr {place}")
+
+    def one(lane: str, _: object) -> list[str]:
+        operands = [
+            fn.do(f"load {REGISTER[d.name]}, ptr {element(d, place, lane)}")
+            for d, place in zip(graph.params, places)
+        ]
+        value = write_body(fn, graph, operands, 1)
+        fn.say(f"store {REGISTER[graph.dtype.name]} {value}, ptr {element(graph.dtype, places[-1], lane)}")
+        return []
+
+    fn.loop("0", str(width), 1, [], one)
+    return fn.do(f"load {register(graph.dtype, width)}, ptr {places[-1]}")
 
 
 def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int) -> str:

@@ -42,7 +42,7 @@ def parallel(module: Module) -> str:
 
     def make() -> None:
         params = [("ptr", "args"), ("ptr", "part"), ("ptr", "context"), ("i64", "parts")]
-        fn = Function(module, "gc.parallel", "i32", params)
+        fn = Function(module, "gc.parallel", "i32", params, effort="brief")
         pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
         several = fn.do("icmp sgt i64 %parts, 1")
         shared = fn.do(f"and i1 {several}, {fn.do(f'icmp ne ptr {pool}, null')}")
@@ -79,7 +79,11 @@ def portion(module: Module) -> str:
 
     def make() -> None:
         fn = Function(
-            module, "gc.portion", "i64", [("ptr", "args"), ("i64", "units"), ("i64", "cost")]
+            module,
+            "gc.portion",
+            "i64",
+            [("ptr", "args"), ("i64", "units"), ("i64", "cost")],
+            effort="brief",
         )
         pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
         alone, asked = fn.label("alone"), fn.label("asked")
@@ -359,7 +363,8 @@ class ParallelLoop:
 
 def _used_inside(body: Sequence[Statement]) -> list[str]:
     """The values that statements read and do not make themselves, those of inner loops included."""
-    return [n for n in used(body) if n not in {name for name, _ in defined(body)}]
+    inside = {name for name, _ in defined(body)}
+    return [n for n in used(body) if n not in inside]
 
 
 __all__ = ["ParallelLoop", "parallel", "portion"]

@@ -9,6 +9,7 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import MEMORY, register, vector
 from graphc.codegen.state import Kept, Known, used_by
 from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
+from graphc.gates.gate import registry
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
     Acc,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
 UNROLLED = 64  # statements up to which a short loop is written out
+LONG = 100  # instructions from which on a body is written once, under a mask that is nearly always full
 
 
 class VectorLoop:
@@ -54,6 +56,8 @@ class VectorLoop:
         ] = {}  # statement position -> the neighbours it shares rows with
         self.columns: dict[int, str] = {}  # what this iteration's rows were found to hold
         self.left = ""  # lanes that are in use, where there is a mask
+        self.spare: dict[int, str] = {}  # where the stores of a partial vector go, in a body written once
+        self.partial = ""  # is this vector partial?
 
     def _width(self) -> int:
         if self.lanes:
@@ -125,6 +129,8 @@ class VectorLoop:
         self, n: str, values: list[str], levels: list[str], single: bool
     ) -> tuple[list[str], list[str]]:
         """Whole vectors or leaves, then the rest under a mask."""
+        if self._written_once():
+            return self._once(n, values, levels, single)
         step = self._step()
         main = str(int(n) // step * step) if n.isdigit() else self.fn.do(f"and i64 {n}, {-step}")
         leaves: list[str] = []
@@ -133,6 +139,143 @@ class VectorLoop:
         if not (n.isdigit() and main == n):
             values, leaves = self._tail(main, n, step, values, levels, single)
         return values, leaves
+
+    # -- long bodies: one copy for whole and partial vectors ------------------------------------------------------
+
+    def _written_once(self) -> bool:
+        """Would the body of the last vector take longer to compile than a mask for all takes to run?"""
+        n, own = self.loop.size, {a.name for a in self.loop.accs}
+        if self.rows or self.strided or (isinstance(n, int) and n % self._step() == 0):
+            return False
+        loaded, stored = set(), set()
+        for position, s in enumerate(self.loop.body):
+            match s:
+                case Load() if not s.at and self.steps[position] in ("0", "1"):
+                    loaded.add(s.buffer)
+                case Store() if self.steps[position] == "1":
+                    stored.add(s.buffer)
+                case Let() | Iota():
+                    pass
+                case Add() if s.acc in own:
+                    pass
+                case _:
+                    return False
+        return not loaded & stored and self._instructions() >= LONG
+
+    def _instructions(self) -> int:
+        """Of the body, those of the gates that it calls included."""
+        types = {name: known.dtype for name, known in self.kernel.known.items()}
+        total = 0
+        for s in self.loop.body:
+            if isinstance(s, (Let, Load)):
+                types[s.name] = s.dtype
+            elif isinstance(s, Iota):
+                types[s.name] = i64
+            if isinstance(s, Let) and s.op == "call":
+                dtypes = tuple(types[a] for a in s.args)
+                total += len(registry()[str(s.attr)].body_graph(dtypes).code)
+            else:
+                total += 1
+        return total
+
+    def _once(
+        self, n: str, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
+        """All vectors. A partial one at the end is loaded and stored by way of the stack."""
+        fn, width, step = self.fn, self.width, self._step()
+        whole = str(int(n) // width * width) if n.isdigit() else fn.do(f"and i64 {n}, {-width}")
+        if whole != n:
+            self._load_spare(n, whole)
+
+        def one(i: str, before: list[str]) -> list[str]:
+            if whole == n:
+                return self._iteration(i, before, "")
+            self.partial = fn.do(f"icmp eq i64 {i}, {whole}")
+            after = self._iteration(i, before, "")
+            return self._only_lanes_in_use(before, after, n, i) if after else after
+
+        def leaf(i: str, before: list[str]) -> list[str]:
+            carried = self._carried([*self.others, *self.lanes], [*before, *self._identities()])
+            end = n
+            if not single:
+                full = fn.do(f"add i64 {i}, {step}")
+                end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {full}, {n}')}, i64 {full}, i64 {n}")
+            after = fn.loop(i, end, width, carried, one)
+            leaves[:] = after[len(before) :]
+            if not single:
+                self._push(leaves, levels, i, step)
+            return after[: len(before)]
+
+        leaves: list[str] = []
+        carried = self._carried(self.others, values)
+        if not self.lanes:
+            values = fn.loop("0", n, width, carried, one)
+        elif single:
+            values = leaf("0", values)
+        else:
+            values = fn.loop("0", n, step, carried, leaf)
+        self._store_spare(n, whole)
+        return values, leaves
+
+    def _only_lanes_in_use(
+        self, before: Sequence[str], after: Sequence[str], n: str, i: str
+    ) -> list[str]:
+        """Accumulators after a vector: of a partial one, as they were in the other lanes.
+
+        A branch, as a blend in every iteration would wait for the end of the body.
+        """
+        fn, width, chosen = self.fn, self.width, []
+        accumulators = (*self.others, *self.lanes)
+        came, full = fn.block, fn.label("full")
+        part = fn.label("part")
+        fn.branch(self.partial, part, full)
+        fn.open_block(part)
+        mask = self._mask(n, i)
+        for acc, old, new in zip(accumulators, before, after, strict=True):
+            ty = register(acc.dtype, width)
+            chosen.append(fn.do(f"select <{width} x i1> {mask}, {ty} {new}, {ty} {old}"))
+        fn.jump(full)
+        fn.open_block(full)
+        return [
+            fn.phi(register(acc.dtype, width), (new, came), (kept, part))[0]
+            for acc, new, kept in zip(accumulators, after, chosen, strict=True)
+        ]
+
+    def _mask(self, n: str, i: str) -> str:
+        """The lanes of the vector at i that are in use."""
+        fn, width = self.fn, self.width
+        self.left = fn.do(f"sub i64 {n}, {i}")
+        left = fn.spread_type(self.left, "i64", width)
+        return fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
+
+    def _load_spare(self, n: str, whole: str) -> None:
+        """What a partial vector loads goes to the stack, with zeros in the lanes that are not in use."""
+        for position, s in enumerate(self.loop.body):
+            if isinstance(s, Store) or (isinstance(s, Load) and self.steps[position] == "1"):
+                self.spare[position] = self.fn.alloca(self._memory_type(position), self.width)
+        with self.fn.when(self.fn.do(f"icmp slt i64 {whole}, {n}")):
+            mask = self._mask(n, whole)
+            for position, place in self.spare.items():
+                s = self.loop.body[position]
+                if isinstance(s, Load):
+                    value = self.load(self._addresses(position, (), whole), s.dtype, mask)
+                    self.store(place, Known(value, s.dtype, self.width), "")
+
+    def _store_spare(self, n: str, whole: str) -> None:
+        """What a partial vector has stored goes from the stack to its place."""
+        stores = {p: s for p in self.spare if isinstance(s := self.loop.body[p], Store)}
+        if not stores:
+            return
+        with self.fn.when(self.fn.do(f"icmp slt i64 {whole}, {n}")):
+            mask = self._mask(n, whole)
+            for position, s in stores.items():
+                dtype = self.kernel.buffer(s.buffer).type.dtype
+                value = Known(self.load(self.spare[position], dtype, ""), dtype, self.width)
+                self.store(self._addresses(position, (), whole), value, mask)
+
+    def _or_spare(self, position: int, address: str) -> str:
+        """Where a vector lies: a partial one on the stack."""
+        return self.fn.do(f"select i1 {self.partial}, ptr {self.spare[position]}, ptr {address}")
 
     # -- short loops ----------------------------------------------------------------------------------------------
 
@@ -231,10 +374,7 @@ class VectorLoop:
             self._empty_stage(acc)
 
         def masked(i: str, before: list[str]) -> list[str]:
-            self.left = fn.do(f"sub i64 {n}, {i}")
-            left = fn.spread_type(self.left, "i64", width)
-            mask = fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
-            return self._iteration(i, before, mask)
+            return self._iteration(i, before, self._mask(n, i))
 
         after = fn.loop(main, n, width, carried, masked)
         leaves = after[len(values) :]
@@ -365,6 +505,9 @@ class VectorLoop:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
                 elif position in self.strided:
                     kernel.known[s.name] = Known(self._column(position, i, mask), s.dtype, width)
+                elif position in self.spare:
+                    place = self._or_spare(position, self._addresses(position, (), i))
+                    kernel.known[s.name] = Known(self.load(place, s.dtype, ""), s.dtype, width)
                 elif self.steps[position] != "0" or s.at:
                     address = self._addresses(position, s.at, i)
                     if (
@@ -378,6 +521,9 @@ class VectorLoop:
             case Store() if position in self.strided:
                 if position == max(self.strided[position].positions):
                     self._store_rows(self.strided[position], i, mask)
+            case Store() if position in self.spare:
+                place = self._or_spare(position, self._addresses(position, (), i))
+                self.store(place, kernel.known[s.value], "")
             case Store():
                 self.store(self._addresses(position, (), i), kernel.known[s.value], mask)
             case Index():

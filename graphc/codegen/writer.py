@@ -44,6 +44,21 @@ from graphc.lower.loops import (
 from graphc.lower.plan import tree_stride
 
 
+BRIEF = 16  # statements up to which a kernel without loops is not worth much effort
+
+
+def _effort(kernel: Kernel) -> str:
+    """How much work a kernel's own function deserves: parts of loops and products have theirs."""
+    here = [s for s in kernel.body if not isinstance(s, Contract) and not _in_parts(s)]
+    if any(isinstance(s, For) for s in here):
+        return "usual"
+    return "brief" if len(here) <= BRIEF else "straight"
+
+
+def _in_parts(s: Statement) -> bool:
+    return isinstance(s, For) and s.parallel
+
+
 class KernelWriter:
     """Writes one kernel function, or one that runs a part of a loop for a thread."""
 
@@ -90,6 +105,7 @@ class KernelWriter:
         return self.local[name] if name in self.local else self.program.buffer(name)
 
     def write(self) -> None:
+        self.fn.effort = _effort(self.kernel)
         self.begin()
         self.body(self.kernel.body)
         self.end()
