@@ -6,53 +6,37 @@ Invariant: every function but a kernel runs with the GIL held. A call that a rec
 Python with nothing changed.
 
 A callable object has a chain of *records*. Each describes one form of call exactly: which parameters are given, the
-containers around the arrays, and of each leaf its type, dtype, rank and sizes; and then all that such a call needs: how many
-bytes, which outputs, how the result is put together. So serving a call is comparing and copying. Python code looks at
+containers around the arrays, and of each leaf its type, dtype, rank and sizes, numbers or names; and then all that such a
+call needs: how many bytes, which outputs, how the result is put together. What depends on named sizes is computed from
+their values at the call (codegen/formulas.py). So serving a call is comparing and copying. Python code looks at
 calls that no record fits: it converts, specialises or raises, and adds a record for the next one.
 
-Words of a callable after its header: the vectorcall function, the chain, the object that keeps the chain's records, the
-Python function for all else, and the count of calls that went there.
+Words of a callable after its header: the vectorcall function, the chain, the Python function for all else, and the count
+of calls that went there. A chain is one object, so that a thread sees all of it or none: the object itself, which keeps its
+records, the bytes of a frame, the count of records and their addresses.
 """
 
 from __future__ import annotations
 
+from graphc.codegen import arguments, bound, formulas
+from graphc.codegen.arguments import ABSENT, FORMS, KINDS, LEAF, NODE, PARAMETER
+from graphc.codegen.bound import BOUND, CHECK
 from graphc.codegen.layout import ARRAY, CONTIGUOUS_ALIGNED, HEADER, SCALAR_VALUE, WORD, words
 from graphc.codegen.memory import ARENA_ENTRIES, ARENA_KEPT, LARGE
 from graphc.codegen.native import Surroundings, module
 
-SELF = {n: HEADER + 8 + 8 * i for i, n in enumerate(("CHAIN", "CHAIN_OWNER", "SLOW", "SLOW_CALLS"))}
-SELF_BYTES = HEADER + 40
+SELF = {n: HEADER + 8 + 8 * i for i, n in enumerate(("CHAIN", "SLOW", "SLOW_CALLS"))}
+SELF_BYTES = HEADER + 32
+CHAIN = ("CHAIN_OWNER", "CHAIN_FRAME", "CHAIN_COUNT", "CHAIN_RECORDS")
 
-# A record's words, after the address of the next record.
+# A record's words. What ends in _SIZE is a word as in formulas.py; _AT is where a table is, _PLACE what is in the frame.
 RECORD = (
-    "ENTRY", "ARENAS", "ARENA_BYTES", "THREADS", "LONG", "FRAME", "PARAMETERS", "POSITIONAL", "DIRECT",
-    "TABLE", "OBJECTS", "SLOTS", "FIXED", "FIXED_AT", "STRIDED", "STRIDED_AT", "OUTPUTS", "OUTPUTS_AT", "MADE",
-    "PACK", "FAIL",
-)  # fmt: skip
-PARAMETER = ("P_NODE", "P_NAME", "P_DEFAULT")
-ABSENT = 1  # as a default: the call does not give this parameter, and its record says so
-
-# What a node of a parameter's tree is, and its words after the kind.
-KINDS = ("LEAF", "TUPLE", "LIST", "DICT", "NAMED", "DATACLASS", "STATIC", "BUILD")
-NODE = ("KIND", "COUNT", "CLASS", "CHILDREN", "KEYS")
-LEAF = ("KIND", "FORM", "SLOT", "CLASS_OF", "DTYPE", "RANK", "SCRATCH", "COPY_AT", "ITEM", "SIZES")
-FORMS = (
-    "IN_PLACE", "COPIED", "FLOAT_64", "FLOAT_32", "INT_F64", "INT_F32", "INT_64", "INT_32", "BOOLEAN",
-    "WORD_64", "WORD_32", "WORD_8",
+    "ENTRY", "ARENAS", "ARENA_SIZE", "ARENA_PLACE", "THREADS", "WORK_SIZE", "LONG_FROM", "TOO_LONG_FROM",
+    "PARAMETERS", "POSITIONAL", "DIRECT", "TABLE", "OBJECTS", "SLOTS", "UNSET", "UNSET_PLACE", "FORMULAS",
+    "FORMULAS_AT", "EQUAL", "EQUAL_AT", "POSITIVE", "POSITIVE_AT", "FIXED", "FIXED_AT", "STRIDED", "STRIDED_AT",
+    "OUTPUTS", "OUTPUTS_AT", "SHAPE_PLACE", "MADE", "PACK", "FAIL",
 )  # fmt: skip
 OUTPUT = ("O_SLOT", "O_SCRATCH", "O_DTYPE", "O_RANK", "O_BYTES", "O_SIZES")
-BOUND = (
-    "B_ENTRY",
-    "B_SLOTS",
-    "B_RESULT",
-    "B_LONG",
-    "B_BUSY",
-    "B_THREADS",
-    "B_CHECKS",
-    "B_CHECKS_AT",
-    "B_FAIL",
-)
-CHECK = ("C_OBJECT", "C_DATA", "C_RANK", "C_SIZES")
 
 FUNCTIONS = {
     "Py_IncRef": "void", "Py_DecRef": "void", "PyTuple_New": "i64", "PyTuple_Size": "i64", "PyTuple_GetItem": "i64",
@@ -68,19 +52,22 @@ EXPORTS = ("call", "bound")
 CALL_TEXT = """
 def call(self, args, flags, names):
     "Vectorcall: the first record that fits serves the call."
-    record = load(self + CHAIN)
-    if record == 0:
+    chain = load(self + CHAIN)
+    if chain == 0:
         return slow(self, args, flags, names)
     count = flags & 0x7FFFFFFFFFFFFFFF
-    frame = stack(load(record + FRAME))
-    owner = load(self + CHAIN_OWNER)
+    frame = stack(load(chain + CHAIN_FRAME))
+    owner = load(chain + CHAIN_OWNER)
     C_Py_IncRef(owner)
-    while record != 0:
+    place = chain + CHAIN_RECORDS
+    end = place + 8 * load(chain + CHAIN_COUNT)
+    while place < end:
+        record = load(place)
         if matches(record, args, count, names, frame):
             result = served(record, frame)
             C_Py_DecRef(owner)
             return result
-        record = load(record)
+        place += 8
     C_Py_DecRef(owner)
     return slow(self, args, flags, names)
 
@@ -99,235 +86,10 @@ def slow(self, args, flags, names):
         i += 1
     return C_PyObject_Vectorcall(load(self + SLOW), moved, count + 1, names)
 
-def matches(record, args, count, names, frame):
-    "Is the call of this record's form? Then the frame has its leaves in the kernel's slots."
-    store(frame, 0)
-    n = load(record + PARAMETERS)
-    objects = args
-    if names != 0 or count != n or load(record + DIRECT) == 0:
-        objects = frame + load(record + OBJECTS)
-        if gathered(record, args, count, names, objects) == 0:
-            return 0
-    i = 0
-    parameter = load(record + TABLE)
-    while i < n:
-        given = load(objects + 8 * i)
-        if given != 0:
-            if unpacked(load(parameter + P_NODE), given, frame) == 0:
-                let_go(frame)
-                return 0
-        i += 1
-        parameter += PARAMETER_BYTES
-    return 1
-
-def gathered(record, args, count, names, objects):
-    "Positional and keyword arguments, in the order of the parameters; 0 in place of those that are not given."
-    n = load(record + PARAMETERS)
-    if count > load(record + POSITIONAL):
-        return 0
-    table = load(record + TABLE)
-    i = 0
-    while i < n:
-        if i < count:
-            store(objects + 8 * i, load(args + 8 * i))
-        else:
-            store(objects + 8 * i, 0)
-        i += 1
-    if names != 0:
-        total = C_PyTuple_Size(names)
-        j = 0
-        while j < total:
-            i = place_of(table, n, C_PyTuple_GetItem(names, j))
-            if i < 0:
-                return 0
-            if load(objects + 8 * i) != 0:
-                return 0
-            store(objects + 8 * i, load(args + 8 * (count + j)))
-            j += 1
-    i = 0
-    while i < n:
-        default = load(table + PARAMETER_BYTES * i + P_DEFAULT)
-        if load(objects + 8 * i) == 0:
-            if default == 0:
-                return 0
-            if default != ABSENT:
-                store(objects + 8 * i, default)
-        else:
-            if default == ABSENT:
-                return 0
-        i += 1
-    return 1
-
-def place_of(table, n, name):
-    i = 0
-    while i < n:
-        if load(table + PARAMETER_BYTES * i + P_NAME) == name:
-            return i
-        i += 1
-    i = 0
-    while i < n:
-        known = load(table + PARAMETER_BYTES * i + P_NAME)
-        if known != 0:
-            if C_PyUnicode_Compare(known, name) == 0:
-                return i
-        i += 1
-    return -1
-
-def hold(frame, x):
-    "Keep an object of a container to the end of the call: the container may change meanwhile."
-    C_Py_IncRef(x)
-    held(frame, x)
-
-def held(frame, x):
-    n = load(frame) + 1
-    store(frame + 8 * n, x)
-    store(frame, n)
-
-def let_go(frame):
-    n = load(frame)
-    store(frame, 0)
-    while n > 0:
-        C_Py_DecRef(load(frame + 8 * n))
-        n = n - 1
-
-def unpacked(node, x, frame):
-    "Does x have the form of this node, and its leaves theirs?"
-    kind = load(node)
-    if kind == LEAF:
-        return leaf(node, x, frame)
-    if kind == STATIC:
-        return x == load(node + CLASS)
-    if load(x + TYPE) != load(node + CLASS):
-        return 0
-    n = load(node + COUNT)
-    children = load(node + CHILDREN)
-    i = 0
-    if kind == DICT:
-        return entries(node, x, frame)
-    if kind == DATACLASS:
-        keys = load(node + KEYS)
-        while i < n:
-            child = C_PyObject_GetAttr(x, load(keys + 8 * i))
-            if child == 0:
-                C_PyErr_Clear()
-                return 0
-            held(frame, child)
-            if unpacked(load(children + 8 * i), child, frame) == 0:
-                return 0
-            i += 1
-        return 1
-    if kind == LIST:
-        if C_PyList_Size(x) != n:
-            return 0
-    else:
-        if C_PyTuple_Size(x) != n:
-            return 0
-    while i < n:
-        child = 0
-        if kind == LIST:
-            if i < C_PyList_Size(x):
-                child = C_PyList_GetItem(x, i)
-        else:
-            child = C_PyTuple_GetItem(x, i)
-        if child == 0:
-            return 0
-        hold(frame, child)
-        if unpacked(load(children + 8 * i), child, frame) == 0:
-            return 0
-        i += 1
-    return 1
-
-def entries(node, x, frame):
-    "A dict with the keys of the node, in their order."
-    n = load(node + COUNT)
-    if C_PyDict_Size(x) != n:
-        return 0
-    keys = load(node + KEYS)
-    children = load(node + CHILDREN)
-    state = stack(24)
-    store(state, 0)
-    i = 0
-    while i < n:
-        if C_PyDict_Next(x, state, state + 8, state + 16) == 0:
-            return 0
-        key = load(state + 8)
-        child = load(state + 16)
-        hold(frame, child)
-        known = load(keys + 8 * i)
-        if key != known:
-            if load(key + TYPE) != PY_str or load(known + TYPE) != PY_str:
-                return 0
-            if C_PyUnicode_Compare(key, known) != 0:
-                return 0
-        if unpacked(load(children + 8 * i), child, frame) == 0:
-            return 0
-        i += 1
-    return 1
-
-def leaf(node, x, frame):
-    "Put the address of a leaf's number or data into its slot, if it is what the node says."
-    if load(x + TYPE) != load(node + CLASS_OF):
-        return 0
-    form = load(node + FORM)
-    slot = frame + load(node + SLOT)
-    if form <= COPIED:
-        rank = load(node + RANK)
-        if load(x + DESCR) != load(node + DTYPE) or load32(x + NDIM) != rank:
-            return 0
-        sizes = load(x + DIMS)
-        i = 0
-        while i < rank:
-            if load(sizes + 8 * i) != load(node + SIZES + 8 * i):
-                return 0
-            i += 1
-        if form == COPIED:
-            store(slot, x)
-            return 1
-        store(slot, load(x + DATA))
-        return (load32(x + FLAGS) & CONTIGUOUS_ALIGNED) == CONTIGUOUS_ALIGNED
-    scratch = frame + load(node + SCRATCH)
-    store(slot, scratch)
-    return number(form, x, scratch)
-
-def number(form, x, scratch):
-    if form == FLOAT_64:
-        store(scratch, C_PyFloat_AsDouble(x))
-        return 1
-    if form == FLOAT_32:
-        store_float(scratch, C_PyFloat_AsDouble(x))
-        return 1
-    if form == WORD_64:
-        store(scratch, load(x + SCALAR_VALUE))
-        return 1
-    if form == WORD_32:
-        store32(scratch, load32(x + SCALAR_VALUE))
-        return 1
-    if form == WORD_8:
-        store8(scratch, load8(x + SCALAR_VALUE))
-        return 1
-    if form == BOOLEAN:
-        store8(scratch, x == PY_True)
-        return 1
-    if form == INT_F64 or form == INT_F32:
-        value = C_PyLong_AsDouble(x)
-    else:
-        value = C_PyLong_AsLongLong(x)
-    if C_PyErr_Occurred() != 0:
-        C_PyErr_Clear()
-        return 0
-    if form == INT_F32:
-        store_float(scratch, value)
-        return 1
-    if form == INT_32:
-        store32(scratch, value)
-        return load32(scratch) == value
-    store(scratch, value)
-    return 1
-
 def served(record, frame):
     "Run the kernel on what the frame holds."
     result = 0
-    bytes = load(record + ARENA_BYTES)
+    bytes = load(frame + load(record + ARENA_PLACE))
     if bytes == 0:
         result = run(record, frame, 0)
     else:
@@ -374,7 +136,7 @@ def run(record, frame, arena):
     if outputs(record, frame, made, n) == 0:
         drop(made, n)
         return 0
-    if load(record + LONG):
+    if value(frame, load(record + WORK_SIZE)) >= load(record + LONG_FROM):
         thread = C_PyEval_SaveThread()
         status = invoke(load(record + ENTRY), slots)
         C_PyEval_RestoreThread(thread)
@@ -409,7 +171,12 @@ def outputs(record, frame, made, n):
         if rank == 0:
             store(slot, frame + load(output + O_SCRATCH))
         else:
-            array = new(load(output + O_DTYPE), rank, output + O_SIZES, load(output + O_BYTES))
+            shape = frame + load(record + SHAPE_PLACE)
+            j = 0
+            while j < 8 * rank:
+                store(shape + j, value(frame, load(output + O_SIZES + j)))
+                j += 8
+            array = new(load(output + O_DTYPE), rank, shape, value(frame, load(output + O_BYTES)))
             if array == 0:
                 return 0
             store(made + 8 * i, array)
@@ -523,9 +290,12 @@ def copy_strided(record, frame, arena):
         node = load(place)
         slot = frame + load(node + SLOT)
         x = load(slot)
-        to = arena + load(node + COPY_AT)
-        store(slot, to)
-        copy_axis(to, load(x + DATA), load(node + RANK), load(x + DIMS), load(x + STRIDES), load(node + ITEM))
+        copy = load(frame + load(node + SCRATCH))
+        if copy < 0:
+            store(slot, load(x + DATA))
+        else:
+            store(slot, arena + copy)
+            copy_axis(arena + copy, load(x + DATA), load(node + RANK), load(x + DIMS), load(x + STRIDES), load(node + ITEM))
         place += 8
         n = n - 1
 
@@ -554,68 +324,28 @@ def copy_axis(to, data, rank, sizes, strides, item):
         n = n - 1
     return to
 """
-
-BOUND_TEXT = """
-def bound(self, args, flags, names):
-    "Vectorcall without arguments: run on the arrays that were bound, and give the same objects every time."
-    block = load(self + CHAIN)
-    if block == 0 or (flags & 0x7FFFFFFFFFFFFFFF) != 0 or names != 0:
-        return slow(self, args, flags, names)
-    if load(block + B_BUSY) != 0:
-        return slow(self, args, flags, names)
-    n = load(block + B_CHECKS)
-    check = load(block + B_CHECKS_AT)
-    while n > 0:
-        x = load(check + C_OBJECT)
-        rank = load(check + C_RANK)
-        if load(x + DATA) != load(check + C_DATA) or load32(x + NDIM) != rank:
-            return slow(self, args, flags, names)
-        sizes = load(x + DIMS)
-        check += C_SIZES
-        while rank > 0:
-            if load(sizes) != load(check):
-                return slow(self, args, flags, names)
-            sizes += 8
-            check += 8
-            rank = rank - 1
-        n = n - 1
-    return bound_run(self, block)
-
-def bound_run(self, block):
-    C_Py_IncRef(self)
-    slots = load(block + B_SLOTS)
-    store(slots + 24, load(block + B_THREADS))
-    if load(block + B_LONG):
-        store(block + B_BUSY, 1)
-        thread = C_PyEval_SaveThread()
-        status = invoke(load(block + B_ENTRY), slots)
-        C_PyEval_RestoreThread(thread)
-        store(block + B_BUSY, 0)
-    else:
-        status = invoke(load(block + B_ENTRY), slots)
-    result = 0
-    if status == 0:
-        result = load(block + B_RESULT)
-        C_Py_IncRef(result)
-    else:
-        failed(load(block + B_FAIL), slots)
-    C_Py_DecRef(self)
-    return result
-"""
+TEXT = "\n".join((formulas.TEXT, arguments.TEXT, CALL_TEXT, bound.TEXT))
 
 
 def text() -> str:
     """The module; its functions are in `EXPORTS`."""
-    return module("\n".join((CALL_TEXT, BOUND_TEXT)), EXPORTS, Surroundings(constants(), FUNCTIONS))
+    return module(TEXT, EXPORTS, Surroundings(constants(), FUNCTIONS))
 
 
 def constants() -> dict[str, int]:
     """The names in the text that are numbers: offsets in bytes, and kinds."""
-    offsets = SELF | ARRAY | words(RECORD, WORD) | words(PARAMETER) | words(NODE) | words(OUTPUT)
-    offsets |= words(LEAF) | words(BOUND) | words(CHECK)
-    numbers = {name: i for names in (KINDS, FORMS) for i, name in enumerate(names)}
-    return offsets | numbers | {
-        "TYPE": WORD, "PARAMETER_BYTES": WORD * len(PARAMETER), "SCALAR_VALUE": SCALAR_VALUE, "ABSENT": ABSENT,
-        "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "LARGE": LARGE, "ARENA_ENTRIES": ARENA_ENTRIES,
-        "ARENA_KEPT": ARENA_KEPT,
+    kinds = {
+        name: i for names in (KINDS, FORMS, formulas.OPERATIONS) for i, name in enumerate(names)
+    }
+    words_of = (CHAIN, RECORD, PARAMETER, NODE, OUTPUT, LEAF, BOUND, CHECK, formulas.INSTRUCTION)
+    offsets = [item for names in words_of for item in words(names).items()]
+    numbers = {
+        "TYPE": WORD, "PARAMETER_BYTES": WORD * len(PARAMETER), "INSTRUCTION_BYTES": WORD * len(formulas.INSTRUCTION),
+        "SCALAR_VALUE": SCALAR_VALUE, "ABSENT": ABSENT, "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "LARGE": LARGE,
+        "ARENA_ENTRIES": ARENA_ENTRIES, "ARENA_KEPT": ARENA_KEPT,
     }  # fmt: skip
+    found: dict[str, int] = {}
+    for name, number in (*(SELF | ARRAY | kinds | numbers).items(), *offsets):
+        if found.setdefault(name, number) != number:
+            raise ValueError(f"{name} means two things")
+    return found

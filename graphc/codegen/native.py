@@ -7,6 +7,7 @@ so it can run in any process that fills the table.
 
     load(p) load32(p) load8(p)                 what stands at an address, 32 bits with their sign, 8 bits without
     store(p, v) store32(p, v) store8(p, v)     put a number there
+    a // b                                     rounded towards 0, unlike in Python; b is not 0
     store_float(p, v)                          the double whose bits are v, as a float
     stack(n)                                   n bytes of this call's frame; not inside of loops
     WORDS                                      the address of a global of that name, zeros at first
@@ -40,6 +41,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 TABLE = "gc_table"
+SHORT = 3  # statements of a function that is always part of its callers
 _BINARY = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -48,7 +50,7 @@ _BINARY = {
     ast.BitOr: "or",
     ast.BitXor: "xor",
 }
-_BINARY |= {ast.LShift: "shl", ast.RShift: "lshr"}
+_BINARY |= {ast.LShift: "shl", ast.RShift: "lshr", ast.FloorDiv: "sdiv"}
 _COMPARE = {
     ast.Eq: "eq",
     ast.NotEq: "ne",
@@ -81,9 +83,46 @@ def module(text: str, exports: Sequence[str], around: Surroundings | None = None
     parts += [
         f"@{name} = internal global [{n} x i64] zeroinitializer" for name, n in around.words.items()
     ]
-    parts += [_Function(f, around, known, f.name in exports).text() for f in definitions]
-    parts.append('attributes #0 = { nounwind "no-builtins" }\n')
+    inside = _inlined(definitions, exports)
+    for f in definitions:
+        parts.append(_Function(f, around, known, f.name in exports, f.name in inside).text())
+    parts.append('attributes #0 = { nounwind "no-builtins" }')
+    parts.append('attributes #1 = { nounwind alwaysinline "no-builtins" }\n')
     return "\n".join(parts)
+
+
+def _inlined(definitions: Sequence[ast.FunctionDef], exports: Sequence[str]) -> set[str]:
+    """Functions that become part of their callers: short ones, and those with one caller.
+
+    Not those that can call themselves, or take from the frame of the call that they are part of.
+    """
+    names = {f.name for f in definitions}
+    calls = {
+        f.name: [n.id for n in ast.walk(f) if isinstance(n, ast.Name) and n.id in names | {"stack"}]
+        for f in definitions
+    }
+    uses = [name for found in calls.values() for name in found]
+    return {
+        f.name
+        for f in definitions
+        if f.name not in exports
+        and (len(f.body) <= SHORT or uses.count(f.name) == 1)
+        and "stack" not in calls[f.name]
+        and not _reaches(f.name, f.name, calls)
+    }
+
+
+def _reaches(start: str, goal: str, calls: Mapping[str, Sequence[str]]) -> bool:
+    seen: set[str] = set()
+    pending = list(calls[start])
+    while pending:
+        name = pending.pop()
+        if name == goal:
+            return True
+        if name not in seen:
+            seen.add(name)
+            pending.extend(calls.get(name, ()))
+    return False
 
 
 class _Function:
@@ -95,13 +134,10 @@ class _Function:
         around: Surroundings,
         known: Mapping[str, int],
         exported: bool,
+        inlined: bool = False,
     ) -> None:
-        self.definition, self.around, self.known, self.exported = (
-            definition,
-            around,
-            known,
-            exported,
-        )
+        self.definition, self.around, self.known = definition, around, known
+        self.exported, self.inlined = exported, inlined
         self.slots = {name: i for i, name in enumerate(around.functions)}
         self.lines: list[str] = []
         self.count = 0
@@ -119,7 +155,7 @@ class _Function:
         name, arguments = self.definition.name, [a.arg for a in self.definition.args.args]
         parameters = ", ".join(f"i64 %arg.{a}" for a in arguments)
         head = [
-            f"define {'' if self.exported else 'internal '}i64 @{name}({parameters}) #0 {{",
+            f"define {'' if self.exported else 'internal '}i64 @{name}({parameters}) #{int(self.inlined)} {{",
             "entry:",
         ]
         head += [f"  %v.{v} = alloca i64" for v in self.variables]

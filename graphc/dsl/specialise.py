@@ -5,11 +5,13 @@ Out:  a compiled variant of the function that fits them.
 Invariant: the first call's sizes are static. An axis whose size changes becomes symbolic and stays
 so, hence at most 1 + (number of axes that ever change) compilations. Two symbols become one where
 an operation needs it, which the names in the inputs' types then guard; where a size has to be a
-number, the call gets a static variant.
+number, the call gets a static variant. A function has at most `MOST_VARIANTS`: the one that has not
+been used for longest goes, and its machine code with it once no call runs it any more.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,14 +27,21 @@ from graphc.ir.types import Dim, DType, Size, TensorType
 Shapes = tuple[tuple[int, ...], ...]
 Axis = tuple[int, int]  # the position of a leaf, and its axis
 Runner = Callable[[list[np.ndarray]], list[np.ndarray]]
+MOST_VARIANTS = 128  # of one function
+_clock = itertools.count(1)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Variant:
     """A traced and compiled function for some types."""
 
     traced: Traced
     run: Runner
+    used: int = 0  # when Python last chose it
+
+    def __str__(self) -> str:
+        arguments = ", ".join(f"{n['name']}: {n.type}" for n in self.traced.arguments)
+        return f"{self.traced.graph.name}({arguments})"
 
     def fits(self, shapes: Shapes) -> bool:
         env: dict[str, int] = {}
@@ -64,8 +73,9 @@ class Family:
     leaf_names: tuple[str, ...]
     call: Call
     compiled: Callable[[Traced], Runner]
+    added: Callable[[Variant], None]
     static: dict[Shapes, Variant] = field(default_factory=dict)
-    symbolic: list[Variant] = field(default_factory=list)
+    symbolic: tuple[Variant, ...] = ()
     first: Shapes | None = None
     changed: set[Axis] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -75,7 +85,19 @@ class Family:
         if found is None:
             with self.lock:
                 found = self._find(shapes) or self._add(shapes)
+        found.used = next(_clock)
         return found
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        return (*self.static.copy().values(), *self.symbolic)
+
+    def remove(self, variant: Variant) -> None:
+        """Without a lock: `lock` is held for as long as something is compiled."""
+        self.symbolic = tuple(v for v in self.symbolic if v is not variant)
+        for shapes, v in self.static.copy().items():
+            if v is variant:
+                self.static.pop(shapes, None)
 
     def _find(self, shapes: Shapes) -> Variant | None:
         return self.static.get(shapes) or next((v for v in self.symbolic if v.fits(shapes)), None)
@@ -85,10 +107,12 @@ class Family:
             self._note_changes(shapes)
             found = self._symbolic(shapes)
             if found is not None:
-                self.symbolic.insert(0, found)
+                self.symbolic = (found, *self.symbolic)
+                self.added(found)
                 return found
         made = self.static[shapes] = self._made(shapes)
         self.first = self.first or shapes
+        self.added(made)
         return made
 
     def _note_changes(self, shapes: Shapes) -> None:
@@ -120,6 +144,37 @@ class Family:
         ]
         traced = trace(self.function, unflatten(self.call.tree, leaves), self.parameters, self.name)
         return Variant(traced, self.compiled(traced))
+
+
+class Variants:
+    """All variants of one function."""
+
+    def __init__(self) -> None:
+        self._families: dict[Call, Family] = {}
+        self._lock = threading.Lock()
+
+    def family(self, call: Call, make: Callable[[Callable[[Variant], None]], Family]) -> Family:
+        found = self._families.get(call)
+        if found is None:
+            found = self._families.setdefault(call, make(self._added))
+        return found
+
+    def all(self) -> tuple[Variant, ...]:
+        """The one that was used last comes last."""
+        found = [v for f in self._families.copy().values() for v in f.variants]
+        return tuple(sorted(found, key=lambda v: v.used))
+
+    def clear(self) -> None:
+        self._families.clear()
+
+    def _added(self, variant: Variant) -> None:
+        variant.used = next(_clock)
+        with self._lock:
+            for old in self.all()[:-MOST_VARIANTS]:
+                for call, family in self._families.copy().items():
+                    family.remove(old)
+                    if not family.variants:
+                        self._families.pop(call, None)
 
 
 def _named(leaf: int, shape: tuple[int, ...], names: dict[Axis, str]) -> tuple[Size, ...]:

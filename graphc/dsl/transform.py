@@ -24,7 +24,7 @@ import numpy as np
 from graphc.dsl.apply import find_recorder, lifted, need_recorder
 from graphc.dsl.recorder import Recorder, place_text, recording, user_place
 from graphc.dsl.signature import bind, name_of, signature_of
-from graphc.dsl.specialise import Call, Family, Runner, Variant
+from graphc.dsl.specialise import Call, Family, Runner, Variant, Variants
 from graphc.dsl.tensor import Tensor
 from graphc.dsl.trace import Traced, flatten_arguments
 from graphc.dsl.tree import flatten, flatten_like, unflatten
@@ -82,12 +82,24 @@ class Jit(Entry, Generic[P, R]):
         self._signature = signature_of(like or function)
         self._plain = _plain_parameters(self._signature)
         self._threads = threads
-        self._families: dict[Call, Family] = {}
+        self._variants = Variants()
         self._seen = Seen()
 
     def __repr__(self) -> str:
-        count = sum(len(f.static) + len(f.symbolic) for f in self._families.values())
-        return f"<graphc.jit of {self._name}: {count} variants>"
+        return f"<graphc.jit of {self._name}: {len(self.variants)} variants>"
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What it was compiled for; what Python used last comes last.
+
+        There are at most 128 at a time: a new one takes the place of that not used for longest.
+        """
+        return tuple(map(str, self._variants.all()))
+
+    def clear(self) -> None:
+        """Forget all that was compiled. Calls that run meanwhile go on to their end."""
+        self._variants.clear()
+        self._forget_records()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: compiled once for each instance, which its trace reads."""
@@ -117,11 +129,13 @@ class Jit(Entry, Generic[P, R]):
             tuple(g.weak for g in given),
             keywords,
         )
-        family = self._families.get(call) or self._family(call, names, leaf_names, keywords)
-        variant = family.variant(tuple(a.shape for a in arrays))
+        make = functools.partial(self._family, call, names, leaf_names, keywords)
+        variant = self._variants.family(call, make).variant(tuple(a.shape for a in arrays))
         results = variant.run(arrays)
-        if self._seen.often(args, kwargs, leaves):
-            self._serve(self._record(variant, values, keywords, arrays))
+        form = self._seen.often(variant, args, kwargs, leaves)
+        if form is not None:
+            record = self._record(variant, values, keywords, arrays)
+            self._seen.tried(form, self._serve(record))
         return unflatten(variant.traced.out_tree, map(as_result, results))
 
     def _record(
@@ -158,14 +172,18 @@ class Jit(Entry, Generic[P, R]):
         return (*names, *keywords), (*bound.args, *bound.kwargs.values()), keywords
 
     def _family(
-        self, call: Call, names: tuple[str, ...], leaf_names: list[str], keywords: tuple[str, ...]
+        self,
+        call: Call,
+        names: tuple[str, ...],
+        leaf_names: list[str],
+        keywords: tuple[str, ...],
+        added: Callable[[Variant], None],
     ) -> Family:
         function: Callable[..., Any] = self._function
         if keywords:
             function = functools.partial(_with_keywords, self._function, keywords)
         runner = functools.partial(compiled, threads=self._threads)
-        made = Family(function, self._name, names, tuple(leaf_names), call, runner)
-        return self._families.setdefault(call, made)
+        return Family(function, self._name, names, tuple(leaf_names), call, runner, added)
 
 
 def _with_keywords(function: Callable[..., Any], keywords: tuple[str, ...], *values: Any) -> Any:

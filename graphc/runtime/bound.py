@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen import entry
+from graphc.codegen.bound import BOUND
 from graphc.codegen.layout import WORD
 from graphc.codegen.slots import HEADER_SLOTS
 from graphc.errors import SignatureError
@@ -24,7 +24,7 @@ from graphc.runtime.entries import Entry
 from graphc.runtime.kernel import Kernel, out_of_bounds
 from graphc.runtime.objects import native
 
-_BUSY = entry.BOUND.index("B_BUSY")
+_BUSY = BOUND.index("B_BUSY")
 _WAIT = 20e-6  # seconds between two looks whether another thread's run is over
 
 
@@ -67,7 +67,7 @@ class Bound(Entry):
         checks: list[int] = []
         for a, data, shape in self._places:
             checks.extend((id(a), data, len(shape), *shape))
-        memory = (ctypes.c_int64 * (len(entry.BOUND) + len(checks)))()
+        memory = (ctypes.c_int64 * (len(BOUND) + len(checks)))()
         address = ctypes.addressof(memory)
         values = {
             "B_ENTRY": self._kernel.address,
@@ -77,10 +77,10 @@ class Bound(Entry):
             "B_BUSY": 0,
             "B_THREADS": pool,
             "B_CHECKS": len(self._places),
-            "B_CHECKS_AT": address + WORD * len(entry.BOUND),
+            "B_CHECKS_AT": address + WORD * len(BOUND),
             "B_FAIL": id(self._fail),
         }
-        memory[:] = [*(values[name] for name in entry.BOUND), *checks]
+        memory[:] = [*(values[name] for name in BOUND), *checks]
         self._start(routines, address, "bound")
         return memory
 

@@ -71,11 +71,10 @@ def _native_base() -> type:
     if not layout_holds() or not _flags_are_there(object):
         return object
     first = HEADER
-    members = (_Member * 7)(
+    members = (_Member * 6)(
         _Member(b"__vectorcalloffset__", _MEMBER_SSIZE, first, _READ_ONLY, None),
         _Member(b"_vectorcall", _MEMBER_ADDRESS, first, 0, None),
         _Member(b"_chain", _MEMBER_ADDRESS, entry.SELF["CHAIN"], 0, None),
-        _Member(b"_chain_owner", _MEMBER_ADDRESS, entry.SELF["CHAIN_OWNER"], 0, None),
         _Member(b"_slow", _MEMBER_ADDRESS, entry.SELF["SLOW"], 0, None),
         _Member(b"_slow_calls", _MEMBER_ADDRESS, entry.SELF["SLOW_CALLS"], 0, None),
         _Member(None, 0, 0, 0, None),
@@ -118,7 +117,6 @@ if TYPE_CHECKING:
     class _Base:
         _vectorcall: int
         _chain: int
-        _chain_owner: int
         _slow: int
         _slow_calls: int
 
@@ -126,10 +124,25 @@ else:
     _Base = _native_base()
 
 
+class Chain:
+    """Records in the order in which native code tries them; it never changes.
+
+    A call in flight keeps the chain that it began with.
+    """
+
+    def __init__(self, records: tuple[Record, ...]) -> None:
+        self.records = records
+        frame = max(r.frame_bytes for r in records)
+        addresses = [r.address for r in records]
+        words = [id(self), frame, len(records), *addresses]
+        self._words = (ctypes.c_int64 * len(words))(*words)
+        self.address = ctypes.addressof(self._words)
+
+
 class Entry(_Base):
     """Base of callables. `__call__` in a subclass can serve every call; it may add records."""
 
-    _records: tuple[Record, ...] = ()
+    _chained: Chain | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -141,18 +154,29 @@ class Entry(_Base):
         """How many calls Python had to serve since there are records."""
         return self._slow_calls if _Base is not object else 0
 
-    def _serve(self, record: Record | None) -> None:
-        """Serve calls like the one that this record describes in native code from now on."""
+    @property
+    def _records(self) -> tuple[Record, ...]:
+        return self._chained.records if self._chained else ()
+
+    def _serve(self, record: Record | None) -> bool:
+        """Serve calls like the one that this record describes in native code from now on.
+
+        False where the record brings nothing new.
+        """
         routines = native()
         if record is None or routines is None or _Base is object:
-            return
+            return False
         with _lock:
             known = [r for r in self._records if r.generation == _generation]
             if any(r.form == record.form for r in known) or record.generation != _generation:
-                return
-            self._chain_of((record, *known[: MOST_RECORDS - 1]))
-            self._start(routines, record.address, "call")
+                return False
+            newest = sorted((record, *known), key=lambda r: -r.number)[:MOST_RECORDS]
+            # Code made for some sizes alone is quicker for these than code for any.
+            made = sorted(newest, key=lambda r: r.has_names)
+            chain = self._chain_of(tuple(made))
+            self._start(routines, chain.address, "call")
         _entries.add(self)
+        return True
 
     @property
     def is_native(self) -> bool:
@@ -166,25 +190,19 @@ class Entry(_Base):
             self._slow = id(_function(type(self)))
             self._vectorcall = routines.address(routine)
 
-    def _chain_of(self, records: tuple[Record, ...]) -> None:
-        """No native code looks at the chain meanwhile, for it would need the GIL.
-
-        A call in flight keeps the tuple of records that it began with. Old records never lead to
-        newer ones.
-        """
-        before = self._records
-        for record, following in zip(records, (*records[1:], None)):
-            record.link(following)
-        if records:
-            records[0].set_frame(max(r.frame_bytes for r in records))
-        self._records = records
-        self._chain = records[0].address if records else 0
-        self._chain_owner = id(records)
-        del before  # not earlier: the chain led to them
+    def _chain_of(self, records: tuple[Record, ...]) -> Chain:
+        """The chain takes effect by the one word `_chain`; the one before is kept until then."""
+        before = self._chained
+        chain = self._chained = Chain(records)
+        self._chain = chain.address
+        del before
+        return chain
 
     def _forget_records(self) -> None:
         with _lock:
-            self._chain_of(())
+            before, self._chain = self._chained, 0
+            self._chained = None
+            del before
 
 
 def _function(cls: type) -> Callable[..., Any]:

@@ -65,8 +65,9 @@ class Function(Entry, ABC):
         if out is not None:
             return self._into(arrays, out)
         result = self._result(self._run(arrays, None))
-        if self._seen.often(args, kwargs, leaves):
-            self._serve(self._record(values, arrays))
+        form = self._seen.often(None, args, kwargs, leaves)
+        if form is not None:
+            self._seen.tried(form, self._serve(self._record(values, arrays)))
         return result
 
     # -- arguments ---------------------------------------------------------------------------------

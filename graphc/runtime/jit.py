@@ -122,6 +122,7 @@ def _routines_image(text: str, quick: bool) -> bytes:
     module = _parse(text, target_machine)
     builder = llvm.create_pass_builder(target_machine, llvm.create_pipeline_tuning_options(1))
     passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()

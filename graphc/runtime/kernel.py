@@ -137,7 +137,7 @@ class Kernel:
 
     def layout(self, shapes: Shapes) -> Layout:
         """What a call with these shapes needs; a ShapeError where they do not fit."""
-        pool, count = threads.pool(self.threads)
+        pool, count = self.pool()
         found = self._layouts.get((shapes, pool))
         if found is None:
             if len(self._layouts) >= LAYOUTS:
@@ -145,6 +145,10 @@ class Kernel:
             made = self._layout(shapes, count)
             found = self._layouts[shapes, pool] = replace(made, pool=pool)
         return found
+
+    def pool(self) -> tuple[int, int]:
+        """The structure of the threads that a call may use, 0 for one thread, and their count."""
+        return threads.pool(self.threads)
 
     def _call(self, layout: Layout, arrays: tuple[np.ndarray, ...]) -> tuple[ctypes.Array, int]:
         """Run on inputs and outputs, whose addresses native code reads if it can."""

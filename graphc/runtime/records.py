@@ -5,12 +5,14 @@ In:   a kernel; the arguments of a call that Python has just served, with the st
 Out:  a `Record`, or None for a call that native code does not serve: other containers than tuples,
       lists, dicts, named tuples and dataclasses, other leaves than arrays of the expected dtype and
       numbers, large arrays that have to be copied.
-Invariant: a record says everything: two calls that it describes differ in numbers alone.
+Invariant: a record says everything: two calls that it describes differ in numbers, and in the
+values of the sizes that have names in its kernel.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +21,19 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen import entry
-from graphc.codegen.entry import ABSENT, FORMS, KINDS
+from graphc.codegen.arguments import ABSENT, FORMS, KINDS
+from graphc.codegen.formulas import Formulas
 from graphc.codegen.layout import WORD
-from graphc.codegen.memory import LARGE
 from graphc.codegen.slots import HEADER_SLOTS
 from graphc.dsl.tree import LEAF, Structure, unflatten
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import Dim, DType, Size, TensorType
 from graphc.runtime.entries import generation
-from graphc.runtime.kernel import Kernel, out_of_bounds
+from graphc.runtime.kernel import LONG, VERY_LONG, Kernel, out_of_bounds
+from graphc.runtime.manifest import Manifest
 from graphc.runtime.seen import MISSING, Argument
 
 REQUIRED = 0
+_numbers = itertools.count()  # of records: later ones have larger numbers
 MOST_SLOTS = 4096  # so that a call's frame stays small
 _KIND = {name: i for i, name in enumerate(KINDS)}
 _FORM = {name: i for i, name in enumerate(FORMS)}
@@ -48,7 +52,12 @@ class Record:
     """The description of a call, as words that native code reads."""
 
     def __init__(
-        self, form: object, words: Sequence[int | _Place], alive: Sequence[object], frame: int
+        self,
+        form: object,
+        words: Sequence[int | _Place],
+        alive: Sequence[object],
+        frame: int,
+        has_names: bool,
     ) -> None:
         self.form, self.generation, self.frame_bytes = form, generation(), frame
         self._alive = alive
@@ -56,12 +65,7 @@ class Record:
         self.address = ctypes.addressof(self._words)
         for i, w in enumerate(words):
             self._words[i] = w if isinstance(w, int) else self.address + WORD * w.index
-
-    def link(self, following: Record | None) -> None:
-        self._words[0] = following.address if following else 0
-
-    def set_frame(self, frame: int) -> None:
-        self._words[1 + entry.RECORD.index("FRAME")] = frame
+        self.has_names, self.number = has_names, next(_numbers)
 
 
 @dataclass(frozen=True)
@@ -101,56 +105,82 @@ class _Writer:
         self.kernel, self.arguments, self.leaves = kernel, arguments, leaves
         self.captured, self.result = captured, result
         self.positional = sum(a.positional for a in arguments)
-        shapes = (*(shape for _, shape in leaves), *(a.shape for a in captured))
-        self.layout = kernel.layout(shapes)
-        self.words: list[int | _Place] = [0] * (1 + len(entry.RECORD))
+        self.manifest = kernel.manifest
+        self.words: list[int | _Place] = [0] * len(entry.RECORD)
         self.alive: list[object] = [kernel, captured]
         self.form: list[object] = []
-        self.strided: list[int] = []  # nodes of leaves that are copied
-        self.copies = -(-self.layout.arena // 64) * 64
-        count = HEADER_SLOTS + len(shapes) + len(self.layout.outputs) + len(self.layout.sizes)
-        if count > MOST_SLOTS or kernel.donors or self.layout.is_very_long:
+        self.strided: list[int] = []  # nodes of leaves that may have to be copied
+        outputs = self.outputs = [ty for _, ty, _ in self.manifest.outputs]
+        count = HEADER_SLOTS + len(leaves) + len(captured) + len(outputs)
+        self.sized = [s for ty, _ in leaves for s in ty.shape if isinstance(s, Dim)]
+        computed = [s for s in self.sized if not _is_name(s)]
+        names = [*self.manifest.sizes, *(s.text for s in self.sized if _is_name(s))]
+        self.names = list(dict.fromkeys(names))
+        if set(self.names) != {s.text for s in self.sized if _is_name(s)} or kernel.donors:
             raise _Unserved
+        # The frame: what is held, objects, slots, named sizes, given ones, scratch, results.
         self.held = 1 + sum(_held(a.structure) for a in arguments if a.structure)
         self.objects = WORD * self.held
         self.slots = self.objects + WORD * len(arguments)
-        self.scratch = self.slots + WORD * count
+        self.named = self.slots + WORD * count
+        self.given = iter([self.named + WORD * (len(self.names) + i) for i in range(len(computed))])
+        self.scratch = self.named + WORD * (len(self.names) + len(computed))
         self.made = self.scratch + WORD * count
-        self.frame = self.made + WORD * max(len(self.layout.outputs), 1)
+        self.shape = self.made + WORD * max(len(outputs), 1)
+        self.total = self.shape + WORD * max((ty.rank for ty in outputs), default=0)
+        places = {name: self.named + WORD * i for i, name in enumerate(self.names)}
+        self.formulas = Formulas(places, self.total + WORD)
+        self.equal: list[int] = []
+        if count + len(self.sized) > MOST_SLOTS:
+            raise _Unserved
 
     def record(self) -> Record:
+        pool, threads = self.kernel.pool()
         parameters = self._parameters()
         fixed = self._fixed()
         outputs = self._outputs()
         strided = self._add(*map(_Place, self.strided))
-        pack = self._pack(self.result, iter(range(len(self.layout.outputs))))
+        pack = self._pack(self.result, iter(range(len(self.outputs))))
         given = [a for a in self.arguments if a.value is not MISSING]
         direct = len(given) == len(self.arguments) == self.positional
+        positive = [self.formulas.word(s) for s, _ in self.manifest.choices]
         values: dict[str, int | _Place] = {
             "ENTRY": self.kernel.address,
             "ARENAS": self.kernel.arenas.address,
-            "ARENA_BYTES": self.copies,
-            "THREADS": self.layout.pool,
-            "LONG": int(self.layout.is_long),
-            "FRAME": self.frame,
+            "ARENA_SIZE": self.formulas.word(_arena_for(self.manifest, threads)),
+            "ARENA_PLACE": self.total,
+            "THREADS": pool,
+            "WORK_SIZE": self.formulas.word(self.manifest.work),
+            "LONG_FROM": LONG,
+            "TOO_LONG_FROM": VERY_LONG,
             "PARAMETERS": len(self.arguments),
             "POSITIONAL": self.positional,
             "DIRECT": int(direct),
             "TABLE": _Place(parameters),
             "OBJECTS": self.objects,
             "SLOTS": self.slots,
-            "FIXED": len(self.captured) + len(self.layout.sizes),
+            "UNSET": (self.scratch - self.named) // WORD,
+            "UNSET_PLACE": self.named,
+            "EQUAL": len(self.equal) // 2,
+            "EQUAL_AT": _Place(self._add(*self.equal)),
+            "POSITIVE": len(positive),
+            "POSITIVE_AT": _Place(self._add(*positive)),
+            "FIXED": len(self.captured),
             "FIXED_AT": _Place(fixed),
             "STRIDED": len(self.strided),
             "STRIDED_AT": _Place(strided),
-            "OUTPUTS": len(self.layout.outputs),
+            "OUTPUTS": len(self.outputs),
             "OUTPUTS_AT": _Place(outputs),
+            "SHAPE_PLACE": self.shape,
             "MADE": self.made,
             "PACK": _Place(pack),
             "FAIL": self._object(_raise_out_of_bounds),
         }
-        self.words[1 : 1 + len(entry.RECORD)] = [values[name] for name in entry.RECORD]
-        return Record(tuple(self.form), self.words, self.alive, self.frame)
+        values["FORMULAS"] = len(self.formulas)
+        values["FORMULAS_AT"] = _Place(self._add(*self.formulas.words()))
+        self.words[: len(entry.RECORD)] = [values[name] for name in entry.RECORD]
+        named = bool(self.sized)
+        return Record(tuple(self.form), self.words, self.alive, self.formulas.end, named)
 
     # -- words -------------------------------------------------------------------------------------
 
@@ -221,29 +251,31 @@ class _Writer:
     def _leaf(self, number: int, x: Any) -> int:
         ty, shape = self.leaves[number]
         form, cls = self._form(ty.dtype, shape, x), type(x)
-        self.form.append((form, cls, ty.dtype, shape))
-        copy = 0
-        if form == "COPIED":
-            copy, self.copies = self.copies, self.copies + -(-x.nbytes // 64) * 64
+        self.form.append((form, cls, ty))
         slot = HEADER_SLOTS + number
         dtype = self._object(ty.dtype.numpy)
-        places = (self.slots + WORD * slot, self._object(cls), dtype, len(shape))
-        at = (self.scratch + WORD * slot, copy, ty.dtype.itemsize)
-        node = self._add(_KIND["LEAF"], _FORM[form], *places, *at, *shape)
+        places = (self.slots + WORD * slot, self._object(cls), dtype, ty.rank)
+        at = (self.scratch + WORD * slot, ty.dtype.itemsize)
+        sizes = [self._axis(s) for s in ty.shape]
+        node = self._add(_KIND["LEAF"], _FORM[form], *places, *at, *sizes)
         if form == "COPIED":
             self.strided.append(node)
         return node
+
+    def _axis(self, size: Size) -> int:
+        """The word of an argument's size: one that has to be computed is compared later."""
+        if isinstance(size, int) or _is_name(size):
+            return self.formulas.word(size)
+        given = -next(self.given)
+        self.equal.extend((given, self.formulas.word(size)))
+        return given
 
     def _form(self, dtype: DType, shape: tuple[int, ...], x: Any) -> str:
         """How a leaf is read."""
         if type(x) is np.ndarray:
             if x.dtype is not dtype.numpy or x.shape != shape:
                 raise _Unserved
-            if x.flags.c_contiguous and x.flags.aligned:
-                return "IN_PLACE"
-            if x.nbytes >= LARGE:
-                raise _Unserved
-            return "COPIED"
+            return "IN_PLACE" if x.flags.c_contiguous and x.flags.aligned else "COPIED"
         if type(x) is dtype.numpy.type:
             return f"WORD_{8 * dtype.itemsize}"
         if (type(x), dtype.name) in _NUMBERS:
@@ -253,25 +285,20 @@ class _Writer:
     # -- the kernel's other slots, and results -----------------------------------------------------
 
     def _fixed(self) -> int:
-        first = HEADER_SLOTS + len(self.leaves)
-        outputs = len(self.layout.outputs)
+        first = self.slots + WORD * (HEADER_SLOTS + len(self.leaves))
         words: list[int] = []
         for i, a in enumerate(self.captured):
-            words.extend((self.slots + WORD * (first + i), a.ctypes.data))
-        first += len(self.captured) + outputs
-        for i, size in enumerate(self.layout.sizes):
-            words.extend((self.slots + WORD * (first + i), size))
+            words.extend((first + WORD * i, a.ctypes.data))
         return self._add(*words)
 
     def _outputs(self) -> int:
         words: list[int] = []
         first = HEADER_SLOTS + len(self.leaves) + len(self.captured)
-        for i, (shape, dtype) in enumerate(self.layout.outputs):
-            size = dtype.itemsize
-            for n in shape:
-                size *= n
+        for i, ty in enumerate(self.outputs):
             places = (self.slots + WORD * (first + i), self.scratch + WORD * (first + i))
-            words.extend((*places, self._object(dtype), len(shape), size, *shape))
+            dtype, bytes_ = self._object(ty.dtype.numpy), self.formulas.word(ty.bytes_expr())
+            sizes = [self.formulas.word(s) for s in ty.shape]
+            words.extend((*places, dtype, ty.rank, bytes_, *sizes))
         return self._add(*words)
 
     def _pack(self, structure: Structure, numbers: Iterator[int]) -> int:
@@ -289,6 +316,19 @@ class _Writer:
             return self._node("DICT", dict.fromkeys(keys), nodes, keys)
         nodes = [self._pack(LEAF, numbers) for _ in range(structure.leaf_count)]
         return self._node("BUILD", partial(unflatten, structure), nodes)
+
+
+def _arena_for(manifest: Manifest, threads: int) -> Size:
+    """The bytes of temporaries, depending on the named sizes."""
+    if threads == 1:
+        return manifest.arena
+    from graphc.lower.plan import arena_for
+
+    return arena_for(manifest, threads)
+
+
+def _is_name(size: Dim) -> bool:
+    return size.text.isidentifier()
 
 
 def _held(structure: Structure) -> int:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from graphc.dsl.tree import Structure
+from graphc.runtime.entries import generation
 
 MISSING: Any = inspect.Parameter.empty  # no value, or no default
 FORMS = 256  # that are remembered
-TRIES = 3  # records made for one form of leaves, which may stand in different containers
+MOST = 64  # records made for one form of leaves, which may stand in different containers
+FRUITLESS = 3  # of these, one after the other, that brought nothing
+Form = tuple[int, int, tuple[type, ...], tuple[str, ...], tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,32 @@ class Seen:
     """The forms of calls that Python has served: a record pays from the second call on."""
 
     def __init__(self) -> None:
-        self._count: dict[object, int] = {}
+        self._tries: dict[object, list[int]] = {}
 
-    def often(self, args: Sequence[Any], kwargs: Mapping[str, Any], leaves: Sequence[Any]) -> bool:
-        """Has there been a call like this one, and not yet often without success?"""
-        key = (tuple(map(type, args)), tuple(kwargs), tuple([_key(x) for x in leaves]))
-        if len(self._count) >= FORMS:
-            self._count.clear()
-        count = self._count[key] = self._count.get(key, 0) + 1
-        return 2 <= count <= 2 + TRIES
+    def often(
+        self, variant: object, args: Sequence[Any], kwargs: Mapping[str, Any], leaves: Sequence[Any]
+    ) -> Form | None:
+        """The form of a call, if there has been one like it, and a record may help the next one."""
+        kinds = (tuple(map(type, args)), tuple(kwargs), tuple([_key(x) for x in leaves]))
+        form = (generation(), id(variant), *kinds)
+        if len(self._tries) >= FORMS:
+            self._tries.clear()
+        tries = self._tries.get(form)
+        if tries is None:
+            self._tries[form] = [MOST, FRUITLESS]
+            return None
+        return form if min(tries) > 0 else None
+
+    def tried(self, form: Form, helps: bool) -> None:
+        """A record was made, and is new or not."""
+        tries = self._tries.get(form, [0, 0])
+        tries[0] -= 1
+        tries[1] = FRUITLESS if helps else tries[1] - 1
 
 
 def _key(x: Any) -> object:
-    return (type(x), x.shape, x.strides, x.dtype) if type(x) is np.ndarray else type(x)
+    """What a record says of a leaf, sizes apart."""
+    if type(x) is not np.ndarray:
+        return type(x)
+    flags = x.flags
+    return (x.dtype, x.ndim, flags.c_contiguous and flags.aligned)

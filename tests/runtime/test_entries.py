@@ -147,22 +147,21 @@ def test_unannotated_functions():
 
 def test_sizes_of_unannotated_functions():
     f = graphc.jit(lambda x: x * 2.0)
-    for _ in range(3):
-        for n in (3, 4, 5, 0, 1, 9):
-            assert np.array_equal(f(np.arange(float(n))), 2.0 * np.arange(n))
+    for n in (3, 4, 3, 5):
+        assert np.array_equal(f(np.arange(float(n))), 2.0 * np.arange(n))
     before = f.slow_calls
-    for n in (3, 4, 5, 0, 1, 9):
-        f(np.arange(float(n)))
-    assert f.slow_calls == before and len(f._records) == 6
+    for n in (3, 4, 5, *range(1000)):
+        assert np.array_equal(f(np.arange(float(n))), 2.0 * np.arange(n))
+    assert f.slow_calls == before and len(f._records) == 2
 
 
 def test_the_number_of_records_is_bounded():
-    k = graphc.compile(energy)
+    f = graphc.jit(lambda p: sum(p.values()))
+    x = np.ones(3)
     for _ in range(3):
         for n in range(3 * MOST_RECORDS):
-            x = np.ones(n)
-            assert warm(k, x, x) == Function.__call__(k, x, x)
-    assert len(k._records) == MOST_RECORDS
+            assert np.array_equal(warm(f, {str(n): x, "x": x}), 2 * x)
+    assert len(f._records) == MOST_RECORDS
 
 
 def test_captured_arrays_and_statics():
@@ -445,7 +444,9 @@ def test_entries_are_ordinary_objects():
 
 FAULTS = [
     ("load(x + DESCR) != load(node + DTYPE) or ", ""),
-    ("if load(sizes + 8 * i) != load(node + SIZES + 8 * i):", "if load(sizes + 8 * i) < 0:"),
+    ("        if size != known:\n            return 0\n", ""),
+    ("            total += bytes\n", ""),
+    ("value(frame, load(place)) != value(frame, load(place + 8))", "n < 0"),
     ("(load32(x + FLAGS) & CONTIGUOUS_ALIGNED) == CONTIGUOUS_ALIGNED", "1"),
     ("return load32(scratch) == value", "return 1"),
     ("            data += step\n            n = n - 1",
@@ -457,12 +458,13 @@ FAULTS = [
 def problem():
     """The first call whose outcome is not the same natively as in Python."""
     k, narrow = graphc.compile(energy), graphc.compile(_int32)
-    f = graphc.jit(lambda x, y=1.0: x * y)
+    f, longer = graphc.jit(lambda x, y=1.0: x * y), graphc.compile(_differences)
     x, j = np.arange(4.0), np.ones(4, np.int32)
     calls = [
         (k, (x, x)), (k, (x[::-1], x)), (k, (x, x[::-1])), (f, (x, 2.0)), (f, (x,)), (f, (x, j)),
         (f, (x.view(np.int64),)), (f, (np.arange(5.0),)), (f, (x[::-1], 3.0)), (f, (x[::-1], j)),
-        (k, (np.arange(8.0)[::2], x)), (narrow, (5,)), (narrow, (2**40 + 5,)),
+        (k, (np.arange(8.0)[::2], x)), (k, (x[::-1], 2 * x[::-1])), (k, (x[:3], x)),
+        (longer, (x, x[:3])), (longer, (x, x)), (narrow, (5,)), (narrow, (2**40 + 5,)),
     ]  # fmt: skip
     for _ in range(3):
         for call, args in calls:
@@ -488,11 +490,11 @@ def _python(call):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a fault may end the process")
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=str)
 def test_faults_in_native_code_are_found(monkeypatch, fault):
-    text = entry.CALL_TEXT
+    text = entry.TEXT
     if fault:
         assert text.count(fault[0]) == 1
         text = text.replace(*fault)
-    monkeypatch.setattr(entry, "CALL_TEXT", text)
+    monkeypatch.setattr(entry, "TEXT", text)
     routines = objects.Native()
     for module in (kernel, pool, entries):
         monkeypatch.setattr(module, "native", lambda: routines)
@@ -501,6 +503,11 @@ def test_faults_in_native_code_are_found(monkeypatch, fault):
         faulthandler.disable()
         os._exit(bool(problem()))
     assert bool(os.waitpid(child, 0)[1]) == bool(fault)
+
+
+@graphc.graph
+def _differences(x: graphc.f64["n+1"], y: graphc.f64["n"]):
+    return (x[1:] - x[:-1]) * y
 
 
 @graphc.graph
