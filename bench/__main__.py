@@ -8,6 +8,7 @@
     python -m bench --plots docs           pictures of what was measured
     python -m bench --show results.json    what a run has written, again: as a table, --plots, ...
     python -m bench --functions            each elementwise gate, against SciPy and JAX
+    python -m bench --calls                what a call costs, against np.add and the field
 
 Each contestant runs in a process of its own, with two threads, and they take turns. Peers that are
 not installed are left out, with a note; `pip install 'graphc[bench]'` brings them. A contestant may
@@ -43,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of each contestant (2)")
     parser.add_argument("--memory", action="store_true", help="bytes at the peak, too")
     parser.add_argument("--functions", action="store_true", help="elementwise gates, in cache")
+    parser.add_argument("--calls", action="store_true", help="calls on arrays of 10 elements")
     parser.add_argument(
         "--seconds", type=float, help="to measure each workload for (4), or each function (0.5)"
     )
@@ -61,7 +63,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     without_blas_variables()
-    (functions if options.functions else workloads)(options)
+    (functions if options.functions else calls if options.calls else workloads)(options)
 
 
 def functions(options: argparse.Namespace) -> None:
@@ -76,6 +78,15 @@ def functions(options: argparse.Namespace) -> None:
     results = functions.run_all(chosen, options.seconds or 0.5)
     functions_report.write_functions_json(options.json or "bench/out/functions.json", results)
     functions_report.print_functions(results, options.markdown)
+
+
+def calls(options: argparse.Namespace) -> None:
+    from bench import calls
+
+    wanted = calls.PEERS if options.peers is None else options.peers.split(",")
+    results = calls.run_all([p for p in calls.PEERS if p in wanted])
+    calls.save(options.json or "bench/out/calls.json", results)
+    calls.show(results, options.markdown)
 
 
 def workloads(options: argparse.Namespace) -> None:
