@@ -99,5 +99,6 @@ def _check_target(name: str, target: Any, shape: tuple[int, ...], dtype: np.dtyp
         raise SignatureError(f"out for {name} must be an array {dtype}{list(shape)}, got {got}")
     if not target.flags.writeable:
         raise SignatureError(f"out for {name} is read-only")
-    if any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True)):
+    repeats = any(s == 0 and n > 1 for s, n in zip(target.strides, target.shape, strict=True))
+    if repeats and target.size:
         raise SignatureError(f"out for {name} repeats its elements: a stride is 0")

@@ -129,6 +129,19 @@ def test_overlaps(written):
     assert np.array_equal(same, dy)
 
 
+def test_arrays_without_elements():
+    """Strides of a column-major array that is empty are 0, but nothing is repeated."""
+    k = graphc.compile(twice)
+    for shape in ((0, 5), (5, 0), (0, 0)):
+        out = np.zeros(shape, order="F")
+        assert k(np.zeros(shape), out=out) is out
+
+
+@graphc.graph
+def twice(x: graphc.f64["n", "m"]):
+    return 2.0 * x
+
+
 BAD = [
     (lambda: np.empty(9), r"out for out must be an array float64\[10\], got float64\[9\]"),
     (lambda: np.empty((10, 1)), r"got float64\[10, 1\]"),
