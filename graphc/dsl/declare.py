@@ -20,7 +20,6 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from graphc.dsl.apply import find_recorder, lifted
@@ -42,6 +41,7 @@ from graphc.ir.graph import Graph as NodeGraph
 from graphc.ir.graph import Value
 from graphc.ir.types import Dim, TensorType
 from graphc.runtime.arguments import as_result, bind_sizes, prepare
+from graphc.runtime.compiling import once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +75,7 @@ class _Callable(ABC):
             leaves.extend(flatten_like(child, value, name))
         return leaves
 
-    @cached_property
+    @once
     def _run(self) -> Any:
         from graphc.dsl.transform import compiled
 
@@ -109,7 +109,7 @@ class Declared(_Callable, Generic[P, R]):
         self.names, self.types = parameter_types(function, local)
         _check_sizes(self.__name__, self.names, self.types)
 
-    @cached_property
+    @once
     def traced(self) -> Traced:
         return trace(self._function, self.types, self.names, self.__name__)
 

@@ -23,6 +23,7 @@ from graphc.dsl.trace import Leaf, Traced, trace
 from graphc.dsl.tree import Structure, unflatten
 from graphc.errors import ShapeError
 from graphc.ir.types import Dim, DType, Size, TensorType
+from graphc.runtime.compiling import LOCK
 
 Shapes = tuple[tuple[int, ...], ...]
 Axis = tuple[int, int]  # the position of a leaf, and its axis
@@ -78,12 +79,11 @@ class Family:
     symbolic: tuple[Variant, ...] = ()
     first: Shapes | None = None
     changed: set[Axis] = field(default_factory=set)
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def variant(self, shapes: Shapes) -> Variant:
         found = self._find(shapes)
         if found is None:
-            with self.lock:
+            with LOCK:
                 found = self._find(shapes) or self._add(shapes)
         found.used = next(_clock)
         return found
@@ -93,7 +93,7 @@ class Family:
         return (*self.static.copy().values(), *self.symbolic)
 
     def remove(self, variant: Variant) -> None:
-        """Without a lock: `lock` is held for as long as something is compiled."""
+        """Without `LOCK`, which is held for as long as something is compiled."""
         self.symbolic = tuple(v for v in self.symbolic if v is not variant)
         for shapes, v in self.static.copy().items():
             if v is variant:

@@ -36,6 +36,7 @@ from graphc.ir.types import Size, evaluate, product
 from graphc.pipeline import NAMES, STAGES, Options, run_stages
 from graphc.runtime.arguments import as_result, bind_sizes, prepare
 from graphc.runtime.bound import Bound, Pointer
+from graphc.runtime.compiling import once
 from graphc.runtime.function import Function
 from graphc.runtime.kernel import Kernel, compile_from, compile_graph
 from graphc.runtime.threads import allowed
@@ -135,7 +136,7 @@ class Halves:
     def __init__(self, graph: ir.Graph, options: Options) -> None:
         self._graph, self._options = graph, options
 
-    @cached_property
+    @once
     def cut(self) -> tuple[ir.Graph, ir.Graph]:
         from graphc.lower.keep import keep
         from graphc.passes.partition import partition
@@ -186,7 +187,7 @@ class Compiled(Function):
 
     # -- kernels -----------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def value_kernel(self) -> Kernel:
         return compile_graph(self.traced.graph, self.options)
 
@@ -213,7 +214,7 @@ class Compiled(Function):
     def _gradient_options(self) -> Options:
         return replace(self.options, wrt=self._wrt_inputs, seeds="one")
 
-    @cached_property
+    @once
     def _halves(self) -> tuple[Kernel, Kernel]:
         """The forward and the backward kernel."""
         if not self.wrt:
@@ -334,7 +335,7 @@ class Gradient(Function):
         super().__init__(like, traced, result)
         self.options = options
 
-    @cached_property
+    @once
     def kernel(self) -> Kernel:
         if not self.options.wrt:
             raise _no_gradient(self.__name__, "value_and_grad")

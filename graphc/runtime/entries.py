@@ -142,7 +142,7 @@ class Chain:
 class Entry(_Base):
     """Base of callables. `__call__` in a subclass can serve every call; it may add records."""
 
-    _chained: Chain | None = None
+    _chains: list[Chain] | None = None  # that `_chain` may point to: the last one, as a rule
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -156,7 +156,7 @@ class Entry(_Base):
 
     @property
     def _records(self) -> tuple[Record, ...]:
-        return self._chained.records if self._chained else ()
+        return self._chains[-1].records if self._chains else ()
 
     def _serve(self, record: Record | None) -> bool:
         """Serve calls like the one that this record describes in native code from now on.
@@ -191,18 +191,22 @@ class Entry(_Base):
             self._vectorcall = routines.address(routine)
 
     def _chain_of(self, records: tuple[Record, ...]) -> Chain:
-        """The chain takes effect by the one word `_chain`; the one before is kept until then."""
-        before = self._chained
-        chain = self._chained = Chain(records)
+        """The chain takes effect by the one word `_chain`, and the one before is kept until then.
+
+        So it is at any moment that Ctrl-C may choose.
+        """
+        chain = Chain(records)
+        chains: list[Chain] = self.__dict__.setdefault("_chains", [])
+        chains.append(chain)
         self._chain = chain.address
-        del before
+        del chains[:-1]
         return chain
 
     def _forget_records(self) -> None:
         with _lock:
-            before, self._chain = self._chained, 0
-            self._chained = None
-            del before
+            self._chain = 0
+            if self._chains:
+                self._chains.clear()
 
 
 def _function(cls: type) -> Callable[..., Any]:

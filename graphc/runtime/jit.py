@@ -14,11 +14,11 @@ interpreter starts to shut down.
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 from typing import Any
 
-_LOCK = threading.RLock()
+from graphc.runtime.compiling import LOCK
+
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
 
 
@@ -43,7 +43,7 @@ class Jit:
     @classmethod
     def link(cls, text: str, exports: tuple[str, ...]) -> Library:
         image = object_image(text)
-        with _LOCK:
+        with LOCK:
             return cls.link_object(image, exports)
 
     @classmethod
@@ -52,14 +52,14 @@ class Jit:
 
         `quick` makes slower code in a tenth of the time.
         """
-        with _LOCK:
+        with LOCK:
             return cls.link_object(_routines_image(text, quick), exports)
 
     @classmethod
     def link_object(cls, image: bytes, exports: tuple[str, ...]) -> Library:
         import llvmlite.binding as llvm
 
-        with _LOCK:
+        with LOCK:
             if cls._instance is None or cls._linked >= _LIBRARIES_PER_INSTANCE:
                 cls._instance = llvm.create_lljit_compiler(host_machine())
                 cls._linked = 0
@@ -82,7 +82,7 @@ def host_machine() -> Any:
 def machine(cpu: str, features: str, jit: bool, pic: bool = True, opt: int = 2) -> Any:
     import llvmlite.binding as llvm
 
-    with _LOCK:
+    with LOCK:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(llvm.get_process_triple())
@@ -108,7 +108,7 @@ def _parse(text: str, target_machine: Any) -> Any:
 
 def object_image(text: str, target_machine: Any = None) -> bytes:
     """The relocatable object of a module."""
-    with _LOCK:
+    with LOCK:
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
 
@@ -132,6 +132,6 @@ def _routines_image(text: str, quick: bool) -> bytes:
 
 def assembly(text: str, target_machine: Any = None) -> str:
     """The assembly of a module."""
-    with _LOCK:
+    with LOCK:
         target_machine = target_machine or host_machine()
         return target_machine.emit_assembly(_parse(text, target_machine))

@@ -1,0 +1,82 @@
+"""One thread compiles at a time, and a process forks between compilations.
+
+In:   `LOCK`, held by whoever compiles; `once`, for what is compiled when it is first asked for.
+Out:  each thing compiled once, however many threads ask for it.
+Invariant: a forked child finds no lock held by a thread that it does not have, and LLVM in order: a
+fork waits for the end of what another thread compiles, for a while at least.
+
+>>> class Circle:
+...     def __init__(self, r):
+...         self.r = r
+...     @once
+...     def area(self):
+...         return 3 * self.r**2
+>>> c = Circle(2)
+>>> c.area, "area" in c.__dict__
+(12, True)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+T = TypeVar("T")
+
+LOCK = threading.RLock()
+PATIENCE = 60.0  # seconds that a fork waits
+
+
+class once(Generic[T]):  # noqa: N801  a decorator
+    """`functools.cached_property` with `LOCK`.
+
+    That of Python 3.10 and 3.11 has a lock that a fork knows nothing of; later ones have none.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> once[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> once[T] | T:
+        if instance is None:
+            return self
+        known = instance.__dict__
+        if self._name not in known:
+            with LOCK:
+                if self._name not in known:
+                    known[self._name] = self._function(instance)
+        return known[self._name]
+
+
+def _llvm_lock() -> Any:
+    """The lock that llvmlite holds around each call, also to give back code; if it is there."""
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    return getattr(getattr(getattr(ffi, "lib", None), "_lock", None), "_lock", None)
+
+
+_held: list[Any] = []  # by the thread that forks
+
+
+def _before_fork() -> None:
+    for lock in (LOCK, _llvm_lock()):
+        if lock is not None and lock.acquire(timeout=PATIENCE):
+            _held.append(lock)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
