@@ -10,6 +10,7 @@ f64[n,3]
 from __future__ import annotations
 
 import importlib
+import time
 from typing import TYPE_CHECKING, Any
 
 # ruff: noqa: F401  names for type checkers alone
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from graphc.runtime.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
+_IMPORTED = time.time_ns()  # source files that change later are not what this process runs
 
 _FUNCTIONS = """
     abs absolute acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan
