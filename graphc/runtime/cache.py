@@ -284,8 +284,8 @@ def _has_more_rights() -> bool:
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         return True
     try:
-        return bool(ctypes.CDLL(None).getauxval(ctypes.c_ulong(_AT_SECURE)))
-    except (AttributeError, OSError):
+        return bool(ctypes.pythonapi.getauxval(ctypes.c_ulong(_AT_SECURE)))
+    except AttributeError:
         return False
 
 

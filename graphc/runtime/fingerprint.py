@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,9 @@ from graphc.ir.types import Dim, DType, TensorType
 from graphc.pipeline import Options
 
 PACKAGE = os.path.dirname(os.path.abspath(graphc.__file__))
+ABOVE = frozenset(
+    ("aot", "dsl", "numpy", "report", "selftest")
+)  # no stage after `trace` reads them
 _TICK = 20_000_000  # ns: a file's time may be so much earlier than the moment of its change
 _SETTLED = 2_000_000_000  # ns, after which a file that changes again has another time
 
@@ -162,39 +164,45 @@ class Stamp:
 
 
 def source_stamp() -> Stamp | None:
-    """Of graphc's source files: names, sizes and times. None where they cannot be told, or a file
-    has changed since this process imported graphc, whose code is then older than the files.
+    """Of the source files: names, sizes and times. None where they cannot be told, or a file has
+    changed since this process imported graphc, whose code is then older than the files.
     """
-    lines: list[str] = []
-    newest = 0
-    folders = [PACKAGE]
     try:
-        for folder in folders:  # grows while it runs
-            with os.scandir(folder) as items:
-                for item in items:
-                    if item.name.endswith(".py"):
-                        s = item.stat()
-                        newest = max(newest, s.st_ctime_ns)
-                        times = f"{s.st_mtime_ns} {s.st_ctime_ns}"
-                        lines.append(f"{item.path} {s.st_dev} {s.st_ino} {s.st_size} {times}")
-                    elif item.name != "__pycache__" and item.is_dir():
-                        folders.append(item.path)
+        files = sorted((item.path, item.stat()) for item in _source_files())
     except OSError:
         return None
-    if not lines or newest > graphc._IMPORTED - _TICK:
+    newest = max((s.st_ctime_ns for _, s in files), default=time.time_ns())
+    if newest > graphc._IMPORTED - _TICK:
         return None
-    text = "\n".join(sorted(lines)).encode("utf-8", "surrogateescape")
+    facts = [
+        (path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in files
+    ]
+    text = repr(facts).encode("utf-8", "surrogateescape")
     return Stamp(text, newest < time.time_ns() - _SETTLED)
 
 
 def source_digest() -> bytes:
-    """A digest of all source files."""
+    """A digest of the source files."""
     found = blake2b(digest_size=32)
-    for path in sorted(Path(PACKAGE).rglob("*.py")):
-        raw = path.read_bytes()
-        found.update(f"{path.relative_to(PACKAGE)} {len(raw)}\n".encode())
+    for path in sorted(item.path for item in _source_files()):
+        with open(path, "rb") as file:
+            raw = file.read()
+        found.update(f"{os.path.relpath(path, PACKAGE)} {len(raw)}\n".encode())
         found.update(raw)
     return found.digest()
+
+
+def _source_files() -> Iterator[os.DirEntry[str]]:
+    """Those that say what becomes of a traced graph."""
+    folders = [PACKAGE]
+    for folder in folders:  # grows while it runs
+        with os.scandir(folder) as items:
+            for item in items:
+                if item.name.endswith(".py"):
+                    yield item
+                elif "." not in item.name and item.name not in ABOVE and item.is_dir():
+                    if item.name != "__pycache__":
+                        folders.append(item.path)
 
 
 @cache

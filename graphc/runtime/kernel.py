@@ -32,7 +32,7 @@ from graphc.pipeline import Observer, Options, is_verified, run_stages
 from graphc.runtime import cache, interrupts, threads
 from graphc.runtime.jit import Jit, Library, object_image
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
-from graphc.runtime.objects import native
+from graphc.runtime.objects import native_soon as native
 from graphc.runtime.pool import Arenas, empty
 
 if TYPE_CHECKING:

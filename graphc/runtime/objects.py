@@ -153,8 +153,17 @@ def native() -> Native | None:
     return _linked if _done else _link()
 
 
+def native_soon() -> Native | None:
+    """The routines, except for whoever asks first: to link them takes longer than a call."""
+    global _asked
+    if _asked or _done:
+        return native()
+    _asked = True
+    return None
+
+
 _linked: Native | None = None
-_done = False
+_done = _asked = False
 _linking = threading.RLock()
 
 
