@@ -38,7 +38,7 @@ from graphc.runtime.fingerprint import (
     source_stamp,
 )
 from graphc.runtime.manifest import Manifest, parse_manifest
-from graphc.runtime.store import KEY_BYTES, Entry, Store, Unsafe, check_around, supported
+from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, check_around
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -267,7 +267,7 @@ def _folder(environment: tuple[str, ...]) -> str:
     folder, xdg, _, _ = environment
     if folder.lower() == OFF:
         raise _Off("GRAPHC_CACHE_DIR is off")
-    if not supported():
+    if not SUPPORTED:
         raise _Off("files have no owners on this system")
     if _has_more_rights():
         raise _Off("this program has rights that its caller has not")

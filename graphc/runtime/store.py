@@ -47,6 +47,12 @@ FRESH = 3600.0  # seconds in which a file that is used stays as new as it is
 ABANDONED = 3600.0  # seconds after which nobody finishes a file that was begun
 _ENTRY = re.compile(r"([0-9a-f]{64})\.graphc")
 _BEGUN = re.compile(r"\.[0-9]+-[0-9a-f]{16}\.tmp")
+# Has this system owners, modes, and files named relative to an open folder?
+SUPPORTED = (
+    hasattr(os, "geteuid")
+    and hasattr(os, "O_NOFOLLOW")
+    and {os.open, os.unlink, os.rename, os.rmdir} <= os.supports_dir_fd
+)
 _NO_FILE = (errno.ELOOP, errno.ENXIO)  # a link, and a socket or a pipe, where a file should be
 
 
@@ -114,12 +120,6 @@ def _digest(body: bytes | memoryview, secret: bytes) -> bytes:
 
 
 # -- the folder ------------------------------------------------------------------------------------
-
-
-def supported() -> bool:
-    """Has this system owners, modes, and files named relative to an open folder?"""
-    needed = {os.open, os.unlink, os.stat, os.mkdir, os.rename}
-    return hasattr(os, "geteuid") and hasattr(os, "O_NOFOLLOW") and needed <= os.supports_dir_fd
 
 
 def _open_folder(path: str, create: bool) -> int:
@@ -370,5 +370,5 @@ def _remove(folder: int, name: str) -> bool:
 
 
 __all__ = [
-    "Damaged", "Entry", "Found", "Store", "Unsafe", "check_around", "pack", "supported", "unpack",
+    "SUPPORTED", "Damaged", "Entry", "Found", "Store", "Unsafe", "check_around", "pack", "unpack",
 ]  # fmt: skip
