@@ -10,6 +10,7 @@ f64[n,3]
 from __future__ import annotations
 
 import importlib
+import time
 from typing import TYPE_CHECKING, Any
 
 # ruff: noqa: F401  names for type checkers alone
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from graphc.dsl.tensor import Tensor
     from graphc.dsl.transform import grad, hvp, jit, jvp, value_and_grad, vjp
     from graphc.errors import (
+        CacheWarning,
         CompileError,
         DifferentiationError,
         DTypeError,
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from graphc.ir.types import bool_, f32, f64, i32, i64
+    from graphc.runtime.cache import cache_info
     from graphc.runtime.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
+_IMPORTED = time.time_ns()  # source files that change later are not what this process runs
 
 _FUNCTIONS = """
     abs absolute acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan
@@ -61,9 +65,11 @@ _NAMES = {
     "graphc.dsl.gate": "Gate",
     "graphc.dsl.tensor": "Tensor",
     "graphc.dsl.transform": "grad hvp jit jvp value_and_grad vjp",
-    "graphc.errors": "CompileError DTypeError DifferentiationError FormatError GateError "
-    "GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError VerifyError",
+    "graphc.errors": "CacheWarning CompileError DTypeError DifferentiationError FormatError "
+    "GateError GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError "
+    "VerifyError",
     "graphc.ir.types": "bool_ f32 f64 i32 i64",
+    "graphc.runtime.cache": "cache_info",
     "graphc.runtime.compiled": "compile",
     "graphc.runtime.threads": "get_threads set_threads",
 }

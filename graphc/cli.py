@@ -121,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     gates.add_argument("--json", action="store_true", help="as JSON")
     _command(commands, "rules", _rules, "list the rules of `simplify`")
+    cache = _command(commands, "cache", _cache, "look after the machine code that is kept on disk")
+    cache.add_argument("action", choices=("info", "clear", "verify"))
     return parser
 
 
@@ -398,6 +400,16 @@ def _diff(options: argparse.Namespace) -> None:
         if name not in stages:
             raise UsageError(f"{name} has no text to compare: use {', '.join(stages)}")
     print(diff_stages(stages[options.first], stages[options.second]))
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from graphc.report.cache import ACTIONS
+
+    answer = ACTIONS[options.action]()
+    if answer.rows:
+        _table(answer.head, answer.rows)
+    print(answer.text)
+    return answer.code
 
 
 # -- tables ----------------------------------------------------------------------------------------

@@ -119,13 +119,17 @@ STAGES = (
 NAMES = tuple(stage.name for stage in STAGES)
 
 
+def is_verified() -> bool:
+    """Does GRAPHC_VERIFY ask for every stage to be checked?"""
+    return os.environ.get("GRAPHC_VERIFY", "") in ("1", "2")
+
+
 def _checker() -> Observer | None:
-    level = os.environ.get("GRAPHC_VERIFY", "")
-    if level not in ("1", "2"):
+    if not is_verified():
         return None
     from graphc.report.verification import Checker
 
-    return Checker(int(level))
+    return Checker(int(os.environ["GRAPHC_VERIFY"]))
 
 
 def run_stages(

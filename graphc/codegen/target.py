@@ -6,6 +6,8 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 
+TUNING = ("prefer-", "fast-", "slow-")  # how names of features begin that say what is quick
+
 
 @dataclass(frozen=True)
 class Target:
@@ -14,6 +16,12 @@ class Target:
     cpu: str
     features: str
     x86: bool
+
+    @property
+    def isa(self) -> str:
+        """The features that code needs, sorted. What only tunes code is none of them."""
+        features = (f[1:] for f in self.features.split(",") if f.startswith("+"))
+        return ",".join(sorted(f for f in features if not f.startswith(TUNING)))
 
     @property
     def avx512(self) -> bool:

@@ -38,7 +38,7 @@ from graphc.runtime.arguments import as_result, bind_sizes, prepare
 from graphc.runtime.bound import Bound, Pointer
 from graphc.runtime.compiling import once
 from graphc.runtime.function import Function
-from graphc.runtime.kernel import Kernel, compile_from, compile_graph
+from graphc.runtime.kernel import Kernel, compile_graph, compile_part
 from graphc.runtime.threads import allowed
 
 if TYPE_CHECKING:
@@ -219,11 +219,12 @@ class Compiled(Function):
         """The forward and the backward kernel."""
         if not self.wrt:
             raise _no_gradient(self.__name__, "forward")
-        plain = replace(self.options, donate=())
-        graphs = Halves(self.traced.graph, replace(plain, wrt=self._wrt_inputs, seeds="input"))
+        graph, plain = self.traced.graph, replace(self.options, donate=())
+        options = replace(plain, wrt=self._wrt_inputs, seeds="input")
+        halves = Halves(graph, options)
         return (
-            compile_from(lambda: graphs.cut[0], plain),
-            compile_from(lambda: graphs.cut[1], plain),
+            compile_part(graph, options, "forward", lambda: halves.cut[0], plain),
+            compile_part(graph, options, "backward", lambda: halves.cut[1], plain),
         )
 
     # -- calls -------------------------------------------------------------------------------------

@@ -47,15 +47,6 @@ class Jit:
             return cls.link_object(image, exports)
 
     @classmethod
-    def link_routines(cls, text: str, exports: tuple[str, ...], quick: bool = False) -> Library:
-        """Code whose variables live in memory, as from codegen/native.py: passes move them.
-
-        `quick` makes slower code in a tenth of the time.
-        """
-        with LOCK:
-            return cls.link_object(_routines_image(text, quick), exports)
-
-    @classmethod
     def link_object(cls, image: bytes, exports: tuple[str, ...]) -> Library:
         import llvmlite.binding as llvm
 
@@ -111,6 +102,14 @@ def object_image(text: str, target_machine: Any = None) -> bytes:
     with LOCK:
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
+
+
+def routines_image(text: str, quick: bool = False) -> bytes:
+    """The object of code whose variables live in memory, as from codegen/native.py: passes move
+    them. `quick` makes slower code in a tenth of the time.
+    """
+    with LOCK:
+        return _routines_image(text, quick)
 
 
 def _routines_image(text: str, quick: bool) -> bytes:

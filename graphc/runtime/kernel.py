@@ -28,11 +28,11 @@ from graphc.codegen.slots import ENTRY, HEADER_SLOTS
 from graphc.errors import IndexOutOfBounds, ShapeError
 from graphc.ir.graph import Graph
 from graphc.ir.types import evaluate, named_sizes
-from graphc.pipeline import Observer, Options, run_stages
-from graphc.runtime import interrupts, threads
-from graphc.runtime.jit import Library
+from graphc.pipeline import Observer, Options, is_verified, run_stages
+from graphc.runtime import cache, interrupts, threads
+from graphc.runtime.jit import Jit, Library, object_image
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
-from graphc.runtime.objects import native
+from graphc.runtime.objects import native_soon as native
 from graphc.runtime.pool import Arenas, empty
 
 if TYPE_CHECKING:
@@ -199,13 +199,47 @@ def out_of_bounds(index: int, size: int) -> IndexOutOfBounds:
 def compile_graph(
     graph: Graph, options: Options | None = None, observer: Observer | None = None
 ) -> Kernel:
-    """Run a traced graph through every stage."""
-    return _compiled(lambda: graph, options or Options(), observer)
+    """Run a traced graph through every stage, or find what that gave an earlier process.
+
+    An observer sees every stage, so for it all of them run.
+    """
+    options = options or Options()
+    if observer is not None or is_verified():
+        return _compiled(lambda: graph, options, observer)
+    return _kept(cache.kernel_key(graph, options), lambda: graph, options)
 
 
-def compile_from(start: Callable[[], Graph], options: Options) -> Kernel:
-    """Run the graph that `start` makes through every stage; it may be asked to make it again."""
-    return _compiled(start, options, None)
+def compile_part(
+    traced: Graph, options: Options, part: str, start: Callable[[], Graph], rest: Options
+) -> Kernel:
+    """A part of what a traced graph gives with some options, found or compiled.
+
+    `start` makes the part's graph, which runs through the stages with the options `rest`. It may be
+    asked more than once, or never.
+    """
+    if is_verified():
+        return _compiled(start, rest, None)
+    return _kept(cache.kernel_key(traced, options, part), start, rest)
+
+
+def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Kernel:
+    """The kernel that was kept under a key; else it is made, and kept."""
+    if key is None:
+        return _compiled(start, options, None)
+    found = cache.load_kernel(key)
+    if found is not None:
+        try:
+            library = Jit.link_object(found[1], (ENTRY,))
+        except RuntimeError:  # LLVM does not take it
+            cache.refuse(key)
+        else:
+            return _kernel(found[0], library, start, options)
+    seen: dict[str, Any] = {}
+    image = object_image(run_stages(start(), options, seen.__setitem__, last="emit"))
+    manifest = manifest_of(seen["simplify"], seen["plan"])
+    kernel = _kernel(manifest, Jit.link_object(image, (ENTRY,)), start, options)
+    cache.keep_kernel(key, manifest, image)
+    return kernel
 
 
 def _compiled(start: Callable[[], Graph], options: Options, observer: Observer | None) -> Kernel:
@@ -217,7 +251,12 @@ def _compiled(start: Callable[[], Graph], options: Options, observer: Observer |
             observer(stage, item)
 
     library = run_stages(start(), options, watch)
-    manifest = manifest_of(seen["simplify"], seen["plan"])
+    return _kernel(manifest_of(seen["simplify"], seen["plan"]), library, start, options)
+
+
+def _kernel(
+    manifest: Manifest, library: Library, start: Callable[[], Graph], options: Options
+) -> Kernel:
     return Kernel(manifest, library, partial(_lowered, start, options), options.threads)
 
 

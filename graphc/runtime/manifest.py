@@ -19,8 +19,8 @@ manifest energy
 input x f64[n]
 output y f64[] sum
 sizes n
-arena 0 private 0 partials 0
-work 2*n+1
+arena 0 private 0 partials 64
+work 3*n+2
 >>> parse_manifest(str(manifest)) == manifest
 True
 """
@@ -33,7 +33,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.errors import FormatError
-from graphc.ir.types import Dim, Size, TensorType, evaluate, parse_size, parse_type, product
+from graphc.ir.types import (
+    DTYPES,
+    Dim,
+    Size,
+    TensorType,
+    evaluate,
+    parse_size,
+    parse_type,
+    product,
+)
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph, Node
@@ -203,6 +212,10 @@ def _below(text: str, count: int) -> int:
 
 
 def _type(text: str) -> TensorType:
+    dtype, _, shape = text.partition("[")
+    numbers = shape[:-1].split(",")
+    if shape.endswith("]") and dtype in DTYPES and all(map(str.isdecimal, numbers)):
+        return TensorType(DTYPES[dtype], tuple(map(int, numbers)))  # at once: most are such
     _check(text)
     return parse_type(text)
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from graphc.codegen import entry, layout, memory
 from graphc.codegen.native import TABLE
-from graphc.runtime.jit import Jit, Library
+from graphc.runtime.jit import Library
+from graphc.runtime.routines import linked
 
 _NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray_Scalar": 60}
 _OBJECTS: dict[str, object] = {"PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True}
@@ -90,7 +91,7 @@ class Native:
     """The linked routines. Those for calls are linked when the first of them is asked for."""
 
     def __init__(self) -> None:
-        self._memory = _linked_for_good(memory.text(), memory.EXPORTS, memory.FUNCTIONS, quick=True)
+        self._memory = _linked_for_good("memory", memory, quick=True)
         self._calls: Any = None
         result, words = ctypes.py_object, (_POINTER, _WORD, _POINTER, _WORD)
         self.new_array = self._function("new_array", result, *words)
@@ -114,28 +115,23 @@ class Native:
             with _linking:
                 if self._calls is None:
                     known = {name: self._memory.address(name) for name in memory.EXPORTS}
-                    self._calls = _linked_for_good(
-                        entry.text(), entry.EXPORTS, entry.FUNCTIONS, known
-                    )
+                    self._calls = _linked_for_good("calls", entry, known)
         return self._calls.address(symbol)
 
 
 def _linked_for_good(
-    text: str,
-    exports: tuple[str, ...],
-    functions: Mapping[str, str],
-    known: Mapping[str, int] | None = None,
-    quick: bool = False,
+    name: str, module: Any, known: Mapping[str, int] | None = None, quick: bool = False
 ) -> Library:
-    """A module that stays to the end of the process, its table filled."""
-    library = Jit.link_routines(text, (*exports, TABLE), quick)
+    """The routines of a module such as `entry`; they stay to the end of the process."""
+    exports = (*module.EXPORTS, TABLE)
+    library = linked(name, module.text, exports, passes=True, quick=quick)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))
     table = ctypes.cast(library.address(TABLE), ctypes.POINTER(_WORD))
-    for i, (name, kind) in enumerate(functions.items()):
+    for i, (needed, kind) in enumerate(module.FUNCTIONS.items()):
         if kind == "object":
-            table[i] = id(_OBJECTS[name])
+            table[i] = id(_OBJECTS[needed])
         else:
-            table[i] = (known or {}).get(name) or _address(name)
+            table[i] = (known or {}).get(needed) or _address(needed)
     return library
 
 
@@ -157,8 +153,17 @@ def native() -> Native | None:
     return _linked if _done else _link()
 
 
+def native_soon() -> Native | None:
+    """The routines, except for whoever asks first: to link them takes longer than a call."""
+    global _asked
+    if _asked or _done:
+        return native()
+    _asked = True
+    return None
+
+
 _linked: Native | None = None
-_done = False
+_done = _asked = False
 _linking = threading.RLock()
 
 

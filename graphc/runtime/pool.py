@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 
 from graphc.codegen import memory
-from graphc.runtime.objects import native
+from graphc.runtime.objects import Native, native
 
 MOST_BYTES = 1 << 47  # what an address can reach
 
@@ -87,17 +87,19 @@ class Arenas:
 
     def __init__(self) -> None:
         self._words = (ctypes.c_int64 * (1 + memory.ARENA_ENTRIES))()
-        self._routines = native()
+        self._routines: Native | None = None  # that give back what the words hold
 
     @cached_property
     def address(self) -> int:
         """Where native code finds them."""
+        self._routines = native()
         return ctypes.addressof(self._words)
 
     def take(self, size: int) -> int:
         """The address of at least so many bytes, a multiple of 64."""
+        address = self.address
         assert self._routines is not None
-        found = self._routines.arena_take(self.address, size) if size <= MOST_BYTES else 0
+        found = self._routines.arena_take(address, size) if size <= MOST_BYTES else 0
         if not found:
             raise MemoryError(f"no memory for temporaries of {size:,} bytes")
         return found

@@ -440,9 +440,9 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        from graphc.runtime.jit import Jit
+        from graphc.runtime.routines import linked
 
-        self.library = Jit.link(_text(), EXPORTS)
+        self.library = linked("workers", _text, EXPORTS, passes=False)
         self._memory = (ctypes.c_uint8 * (SHARED_BYTES + 64))()
         self.address = (ctypes.addressof(self._memory) + 63) & -64
         self.reset()

@@ -1,0 +1,310 @@
+"""The cache on disk: machine code of earlier processes, found by what it was made from.
+
+In:   a traced graph and options, or the name of routines that serve the whole process.
+Out:  a manifest and an object, as they were when this installation of graphc made them on a
+      processor like this one; or None, and nothing is an error.
+Invariant: with and without the cache results have the same bits and errors the same text. Nothing
+is read or written in another user's name, nor in a folder where others may write.
+
+The folder is GRAPHC_CACHE_DIR, else graphc/ in XDG_CACHE_HOME, else ~/.cache/graphc;
+GRAPHC_CACHE_DIR=off turns the cache off. Where GRAPHC_CACHE_KEY names a file that only its owner
+can read, entries are signed with what is in it. Whoever may write to the folder as this user could
+put code there that runs here; so could they anywhere else in the user's home.
+
+>>> cache_info().reason
+'GRAPHC_CACHE_DIR is off'
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from graphc.codegen.target import host
+from graphc.errors import CacheWarning, CompileError, FormatError
+from graphc.runtime.fingerprint import (
+    Unknown,
+    graph_bytes,
+    machine_text,
+    options_bytes,
+    source_digest,
+    source_stamp,
+)
+from graphc.runtime.manifest import Manifest, parse_manifest
+from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, check_around
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Graph
+    from graphc.pipeline import Options
+
+OFF = "off"
+LEAST_SECRET = 16  # bytes
+_AT_SECURE = 23  # in the auxiliary vector: this program has rights that its caller has not
+_VARIABLES = ("GRAPHC_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "GRAPHC_CACHE_KEY")
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def kernel_key(graph: Graph, options: Options, part: str = "") -> bytes | None:
+    """The key of a kernel, and of which part, where a graph has several; None: nothing is kept."""
+    compiler = _disk().compiler
+    if compiler is None:
+        return None
+    try:
+        made_from = options_bytes(options), part.encode(), graph_bytes(graph)
+    except Unknown:
+        return None
+    return _key(b"kernel", compiler, *made_from)
+
+
+def routines_key(name: str) -> bytes | None:
+    """The key of routines that are in graphc's own source."""
+    compiler = _disk().compiler
+    return None if compiler is None else _key(b"routines", compiler, name.encode())
+
+
+def _key(*parts: bytes) -> bytes:
+    found = blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.digest()
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def load_kernel(key: bytes) -> tuple[Manifest, bytes] | None:
+    """The manifest and the object that were kept under a key."""
+    entry = _disk().load(key)
+    if entry is None:
+        return None
+    try:
+        return parse_manifest(entry.text), entry.data
+    except FormatError:
+        refuse(key)
+        return None
+
+
+def keep_kernel(key: bytes, manifest: Manifest, image: bytes) -> None:
+    """Keep a kernel, if its manifest's text says all of it."""
+    text = str(manifest)
+    try:
+        if parse_manifest(text) != manifest:
+            return
+    except FormatError:
+        return
+    _disk().keep(key, text, image)
+
+
+def load_routines(key: bytes) -> bytes | None:
+    entry = _disk().load(key)
+    return None if entry is None else entry.data
+
+
+def keep_routines(key: bytes, name: str, image: bytes) -> None:
+    _disk().keep(key, f"routines {name}", image)
+
+
+def refuse(key: bytes) -> None:
+    """What was found is of no use: it counts as not found, and goes."""
+    _disk().refuse(key)
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """The cache on disk, and what it did for this process."""
+
+    directory: str
+    reason: str  # why nothing is kept; empty where the cache is used
+    hits: int  # compilations that this process was spared
+    misses: int
+    entries: int
+    bytes: int
+    limit: int  # of bytes
+
+
+def cache_info() -> CacheInfo:
+    """What the cache on disk holds, and did for this process."""
+    return _disk().info()
+
+
+def disk_store() -> Store:
+    """The files themselves, for people; a CompileError where there are none to look at."""
+    disk = _disk()
+    if disk.store is None:
+        raise CompileError(f"nothing is kept on disk: {disk.reason}")
+    return disk.store
+
+
+# -- where -----------------------------------------------------------------------------------------
+
+
+class Disk:
+    """The store that the environment names, or why there is none."""
+
+    def __init__(self, environment: tuple[str, ...]) -> None:
+        self.hits = self.misses = 0
+        self.store: Store | None = None
+        self.reason = ""
+        try:
+            self.store = Store(_folder(environment), _secret(environment[3]))
+        except (OSError, Unsafe) as error:
+            self._stop(f"GRAPHC_CACHE_KEY: {error}", warn=True)
+        except _Off as error:
+            self._stop(str(error))
+
+    def _stop(self, reason: str, warn: bool = False) -> None:
+        self.store, self.reason = None, reason
+        if warn:
+            warnings.warn(f"nothing is kept on disk: {reason}", CacheWarning, stacklevel=2)
+
+    @cached_property
+    def compiler(self) -> bytes | None:
+        """A digest of what makes code here: graphc's source, LLVM, and the processor."""
+        if self.store is None:
+            return None
+        try:
+            source = self._source()
+        except OSError as error:
+            self._stop(f"graphc's source cannot be read: {error}")
+            return None
+        return None if source is None else _key(source, machine_text().encode())
+
+    def _source(self) -> bytes | None:
+        """The digest of graphc's source, remembered for as long as no file changes."""
+        stamp = source_stamp()
+        if stamp is None:
+            self._stop("graphc's source has changed since it was imported")
+            return None
+        key = _key(b"source", stamp.text)
+        entry = self._read(key)
+        if entry is not None and len(entry.data) == KEY_BYTES:
+            return entry.data
+        found = source_digest()
+        if stamp.settled:
+            self._write(key, Entry("source", found))
+        return found
+
+    def load(self, key: bytes) -> Entry | None:
+        """An entry that this processor can run."""
+        entry = self._read(key)
+        if entry is not None and not set(entry.needs.split(",")) <= set(host().isa.split(",")):
+            entry = None
+        self.hits += entry is not None
+        self.misses += entry is None
+        return entry
+
+    def keep(self, key: bytes, text: str, image: bytes) -> None:
+        self._write(key, Entry(text, image, host().isa))
+
+    def refuse(self, key: bytes) -> None:
+        self.hits -= 1
+        self.misses += 1
+        if self.store is not None:
+            with suppress(OSError, Unsafe):
+                self.store.remove(key)
+
+    def _read(self, key: bytes) -> Entry | None:
+        if self.store is None:
+            return None
+        try:
+            return self.store.read(key)
+        except Unsafe as error:
+            self._stop(str(error), warn=True)
+        except OSError:  # no cache just now
+            pass
+        return None
+
+    def _write(self, key: bytes, entry: Entry) -> None:
+        if self.store is None:
+            return
+        try:
+            self.store.write(key, entry)
+        except Unsafe as error:
+            self._stop(str(error), warn=True)
+        except OSError:  # a full disk, or one that is read-only
+            pass
+
+    def info(self) -> CacheInfo:
+        """An unsafe folder is looked at, too: that is how it is found."""
+        entries = total = 0
+        store, reason = self.store, ""
+        if store is not None:
+            try:
+                entries, total = store.usage()
+            except Unsafe as error:
+                self._stop(str(error), warn=True)
+            except OSError as error:
+                reason = f"{store.path} cannot be read: {error.strerror}"
+        where, limit = ("", 0) if store is None else (store.path, store.limit)
+        reason = reason or self.reason
+        return CacheInfo(where, reason, self.hits, self.misses, entries, total, limit)
+
+
+class _Off(Exception):
+    """There is no cache; the message says why."""
+
+
+def _disk() -> Disk:
+    return _disk_for(tuple([os.environ.get(name, "") for name in _VARIABLES]))
+
+
+@lru_cache(maxsize=8)
+def _disk_for(environment: tuple[str, ...]) -> Disk:
+    return Disk(environment)
+
+
+def _folder(environment: tuple[str, ...]) -> str:
+    folder, xdg, _, _ = environment
+    if folder.lower() == OFF:
+        raise _Off("GRAPHC_CACHE_DIR is off")
+    if not SUPPORTED:
+        raise _Off("files have no owners on this system")
+    if _has_more_rights():
+        raise _Off("this program has rights that its caller has not")
+    if not folder:
+        folder = os.path.join(xdg if os.path.isabs(xdg) else "~/.cache", "graphc")
+    path = os.path.expanduser(folder)
+    if path.startswith("~"):
+        raise _Off("there is no home folder")
+    return os.path.abspath(path)
+
+
+def _has_more_rights() -> bool:
+    """Was this program given another user's rights? Then the environment is not its own."""
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        return True
+    try:
+        return bool(ctypes.pythonapi.getauxval(ctypes.c_ulong(_AT_SECURE)))
+    except AttributeError:
+        return False
+
+
+def _secret(name: str) -> bytes:
+    """What entries are signed with: nothing, or what is in a file that only this user can read."""
+    if not name:
+        return b""
+    path = os.path.abspath(os.path.expanduser(name))
+    check_around(path)
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise Unsafe(f"{path} is no plain file of this user")
+        if found.st_mode & 0o077:
+            raise Unsafe(f"{path} is open to others (its mode is {found.st_mode & 0o777:o})")
+        raw = os.read(file, 1 << 16)
+    finally:
+        os.close(file)
+    if len(raw) < LEAST_SECRET:
+        raise Unsafe(f"{path} has fewer than {LEAST_SECRET} bytes")
+    return blake2b(raw, digest_size=32, person=b"graphc").digest()

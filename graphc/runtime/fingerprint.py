@@ -1,0 +1,217 @@
+"""What machine code depends on, as bytes that are equal exactly where it is: the keys of the cache.
+
+In:   a traced graph and options; this installation of graphc; this processor.
+Out:  bytes for each, of which a key is the digest.
+Invariant: what is written is all that the stages read, and can be read in one way only, so that
+different graphs have different bytes. Lines of the user's files are no part of it. None where
+something cannot be told: then nothing is kept.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> graph_bytes(b.graph("twice", {"y": x + x}))
+b'graph;s5:twice;i1;s1:x;T6:f64[n];i2;s3:add;i2;i0;i0;i0;i1;s1:y;i1;'
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+import graphc
+from graphc.ir.graph import Graph
+from graphc.ir.types import Dim, DType, TensorType
+from graphc.pipeline import Options
+
+PACKAGE = os.path.dirname(os.path.abspath(graphc.__file__))
+ABOVE = frozenset(
+    ("aot", "dsl", "numpy", "report", "selftest")
+)  # no stage after `trace` reads them
+_TICK = 20_000_000  # ns: a file's time may be so much earlier than the moment of its change
+_SETTLED = 2_000_000_000  # ns, after which a file that changes again has another time
+
+
+class Unknown(Exception):
+    """A graph whose meaning depends on more than what can be written down."""
+
+
+# -- graphs and options ----------------------------------------------------------------------------
+
+
+def graph_bytes(graph: Graph) -> bytes:
+    """A graph with all that it carries; `Unknown` where it has gates that are not graphc's own."""
+    parts: list[str] = []
+    regions: dict[Graph, int] = {}
+    for g in _regions_first(graph):
+        _write_graph(g, parts, regions)
+        regions[g] = len(regions)
+    return "".join(parts).encode("utf-8", "surrogatepass")
+
+
+def _regions_first(graph: Graph) -> list[Graph]:
+    """The graphs that a graph's nodes carry, each after those that its own nodes carry."""
+    found: dict[Graph, None] = {}
+    pending = [(graph, False)]
+    while pending:
+        g, opened = pending.pop()
+        if g in found:
+            continue
+        inner = () if opened else [r for n in g.nodes for r in _regions(n.attrs) if r not in found]
+        if inner:
+            pending.append((g, True))
+            pending.extend((r, False) for r in reversed(inner))
+        else:
+            found[g] = None
+    return list(found)
+
+
+def _regions(attrs: Iterable[tuple[str, Any]]) -> Iterable[Graph]:
+    for name, value in attrs:
+        if type(value) is Graph:
+            yield value
+        elif name == "items":  # the attributes of another gate
+            yield from _regions(value)
+
+
+def _write_graph(graph: Graph, parts: list[str], regions: dict[Graph, int]) -> None:
+    nodes = graph.nodes
+    number = {n: i for i, n in enumerate(nodes)}
+    count = len(graph.inputs)
+    parts.append("graph;")
+    _write(graph.name, parts, regions)
+    parts.append(f"i{count};")
+    for n in graph.inputs:
+        _write(n["name"], parts, regions)
+        _write(n.type, parts, regions)
+    parts.append(f"i{len(nodes)};")
+    for n in nodes[count:]:
+        if not _is_own(n.op):
+            raise Unknown(n.op)
+        parts.append(f"s{len(n.op)}:{n.op};i{len(n.args)};")
+        parts.extend([f"i{number[a]};" for a in n.args])
+        parts.append(f"i{len(n.attrs)};")
+        for name, value in n.attrs:
+            parts.append(f"s{len(name)}:{name};")
+            _write(value, parts, regions)
+    parts.append(f"i{len(graph.outputs)};")
+    for name, node in graph.outputs:
+        _write(name, parts, regions)
+        parts.append(f"i{number[node]};")
+
+
+def _write(value: Any, parts: list[str], regions: dict[Graph, int]) -> None:
+    """One value: a letter for its kind, and its length where that is not clear."""
+    kind = type(value)
+    if kind is int:
+        parts.append(f"i{value};")
+    elif kind is str:
+        parts.append(f"s{len(value)}:{value};")
+    elif kind is tuple:
+        parts.append(f"t{len(value)};")
+        for v in value:
+            _write(v, parts, regions)
+    elif kind is bytes:
+        parts.append(f"b{len(value)}:{value.hex()};")
+    elif kind is Graph:
+        parts.append(f"g{regions[value]};")
+    elif value is None or kind is bool:
+        parts.append(f"{value};")
+    elif kind in _TEXTS:
+        text = str(value)
+        parts.append(f"{_TEXTS[kind]}{len(text)}:{text};")
+    else:
+        raise Unknown(kind.__name__)
+
+
+_TEXTS = {Dim: "d", DType: "D", TensorType: "T"}  # equal texts are equal values
+
+
+@cache
+def _is_own(op: str) -> bool:
+    """Is this gate's meaning in graphc's own source?"""
+    from graphc.gates.gate import registry
+
+    return registry()[op].source.startswith(PACKAGE + os.sep)
+
+
+def options_bytes(options: Options) -> bytes:
+    """Options that code depends on. Threads are none of them: every kernel can use them."""
+    parts: list[str] = []
+    skip = tuple(sorted(options.skip))
+    for value in (options.wrt, options.donate, options.seeds, skip, options.deterministic):
+        _write(value, parts, {})
+    _write(options.isa, parts, {})
+    return "".join(parts).encode("utf-8", "surrogatepass")
+
+
+# -- graphc itself, and this machine ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells one state of the source files from another, without reading them."""
+
+    text: bytes
+    settled: bool  # a later change of a file will show
+
+
+def source_stamp() -> Stamp | None:
+    """Of the source files: names, sizes and times. None where they cannot be told, or a file has
+    changed since this process imported graphc, whose code is then older than the files.
+    """
+    try:
+        files = sorted((item.path, item.stat()) for item in _source_files())
+    except OSError:
+        return None
+    newest = max((s.st_ctime_ns for _, s in files), default=time.time_ns())
+    if newest > graphc._IMPORTED - _TICK:
+        return None
+    facts = [
+        (path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in files
+    ]
+    text = repr(facts).encode("utf-8", "surrogateescape")
+    return Stamp(text, newest < time.time_ns() - _SETTLED)
+
+
+def source_digest() -> bytes:
+    """A digest of the source files."""
+    found = blake2b(digest_size=32)
+    for path in sorted(item.path for item in _source_files()):
+        with open(path, "rb") as file:
+            raw = file.read()
+        found.update(f"{os.path.relpath(path, PACKAGE)} {len(raw)}\n".encode())
+        found.update(raw)
+    return found.digest()
+
+
+def _source_files() -> Iterator[os.DirEntry[str]]:
+    """Those that say what becomes of a traced graph."""
+    folders = [PACKAGE]
+    for folder in folders:  # grows while it runs
+        with os.scandir(folder) as items:
+            for item in items:
+                if item.name.endswith(".py"):
+                    yield item
+                elif "." not in item.name and item.name not in ABOVE and item.is_dir():
+                    if item.name != "__pycache__":
+                        folders.append(item.path)
+
+
+@cache
+def machine_text() -> str:
+    """What makes machine code of text, and for which processor."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    from graphc.codegen.target import host
+
+    versions = f"{llvmlite.__version__} {llvm.llvm_version_info} {np.__version__}"
+    return f"{versions} {llvm.get_process_triple()} {host().cpu} {host().isa}"
