@@ -37,9 +37,9 @@ POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_LEAST, POOL_SHARED = 
 POOL_BYTES = 48
 
 EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_worker", "gc_stop")
-# Looks before a thread sleeps: some hundred microseconds. To wake one takes 50 to 100, and on a virtual
-# machine milliseconds, in which the caller would do all parts alone; so workers stay awake from one
-# call of a loop of calls to the next.
+# Looks before a thread sleeps: some hundred microseconds. To wake one takes 50 to 100, and on a
+# virtual machine milliseconds, in which the caller would do all parts alone; so workers stay awake
+# from one call of a loop of calls to the next.
 SPINS = 20_000
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
