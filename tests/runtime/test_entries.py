@@ -54,6 +54,7 @@ def warm(call, *args, **kwargs):
     return result
 
 
+@pytest.mark.native
 def test_what_is_served():
     k = graphc.compile(energy, wrt=("x", "y"))
     x, y = RNG.normal(size=(2, 10))
@@ -145,6 +146,7 @@ def test_unannotated_functions():
         f()
 
 
+@pytest.mark.native
 def test_sizes_of_unannotated_functions():
     f = graphc.jit(lambda x: x * 2.0)
     for n in (3, 4, 3, 5):
@@ -155,6 +157,7 @@ def test_sizes_of_unannotated_functions():
     assert f.slow_calls == before and len(f._records) == 2
 
 
+@pytest.mark.native
 def test_the_number_of_records_is_bounded():
     f = graphc.jit(lambda p: sum(p.values()))
     x = np.ones(3)
@@ -183,6 +186,7 @@ def test_inside_of_a_trace():
     assert np.array_equal(graphc.grad(lambda x: inner(x).sum())(x), np.full(3, 3.0))
 
 
+@pytest.mark.native
 def test_methods():
     class Model:
         @graphc.jit
@@ -242,6 +246,70 @@ def test_nothing_is_leaked():
     after = [sys.getrefcount(o) for o in watched]
     assert all(abs(a - b) <= 5 for a, b in zip(after, counts)), (counts, after)
     assert abs(sys.getallocatedblocks() - blocks) < 300
+
+
+def resident():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+LEAKS = {
+    "served": (200_000, lambda k, x: k.value_and_grad(x, x)),
+    "copied": (100_000, lambda k, x: k.value_and_grad(x[::-1], x)),
+    "sizes": (100_000, lambda k, x: (k(x[:3], x[:3]), k(x[:7], x[:7]))),
+    "slow path": (10_000, lambda k, x: k.value_and_grad(x.astype(np.float32), x)),
+    "errors": (10_000, lambda k, x: refused(k, x, x[:2])),
+    "wrong counts": (10_000, lambda k, x: refused(k, x)),
+    "out": (10_000, lambda k, x: k.value_and_grad(x, x, out=(None, (None, x.copy())))),
+    "large": (3_000, lambda k, x: k.value_and_grad(LARGE, LARGE)),
+    "large out": (3_000, lambda k, x: k.value_and_grad(LARGE, LARGE, out=(None, (None, None)))),
+    "bind": (3_000, lambda k, x: k.bind(x, x)()),
+    "pointer": (3_000, lambda k, x: int(k.pointer())),
+    "donated": (10_000, lambda k, x: DESCEND(x.copy(), x)),
+    "bad index": (5_000, lambda k, x: refused(PICK, x, np.array([99]))),
+}
+LARGE = np.ones(20_000)
+
+
+def refused(call, *args):
+    with pytest.raises((TypeError, ValueError, IndexError)):
+        call(*args)
+
+
+@graphc.graph
+def _descend(w: graphc.f64["n"], g: graphc.f64["n"]):
+    return w - 0.5 * g
+
+
+@graphc.graph
+def _pick(x: graphc.f64["n"], i: graphc.i64["m"]):
+    return x[i]
+
+
+DESCEND, PICK = graphc.compile(_descend, donate="w"), graphc.compile(_pick)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("times", [0.05, pytest.param(10, marks=pytest.mark.long)])
+def test_no_way_of_calling_leaks(name, times):
+    """Neither objects nor memory, by more than a fraction of a byte a call."""
+    count, call = LEAKS[name]
+    k, x = graphc.compile(energy, wrt=("x", "y")), np.ones(10)
+    calls = max(int(count * times), 100)
+    for _ in range(max(calls // 5, 100)):
+        call(k, x)
+    gc.collect()
+    watched = [x, LARGE, x.dtype, k, k.value_and_grad, None, True]
+    before, blocks = [sys.getrefcount(o) for o in watched], sys.getallocatedblocks()
+    bytes_ = resident()
+    for _ in range(calls):
+        call(k, x)
+    gc.collect()
+    after = [sys.getrefcount(o) for o in watched]
+    assert all(abs(a - b) < 10 for a, b in zip(after, before)), (before, after)
+    assert sys.getallocatedblocks() - blocks < 100
+    assert resident() - bytes_ < max(2 << 20, 0.1 * calls)
 
 
 @pytest.mark.long
@@ -367,6 +435,7 @@ def test_indices_out_of_bounds():
     assert f.slow_calls == before
 
 
+@pytest.mark.native
 def test_threads_change_what_records_say():
     k, x = graphc.compile(energy), np.ones(100)
     warm(k, x, x)
@@ -414,6 +483,7 @@ def test_the_portable_way(portable):
     assert warm(k, big, big) == Function.__call__(k, big, big)
 
 
+@pytest.mark.native
 def test_other_layouts_are_noticed(monkeypatch):
     assert objects.layout_holds()
     for name, place in layout.ARRAY.items():
@@ -487,6 +557,7 @@ def _python(call):
     return next(c.__dict__["__call__"] for c in type(call).__mro__ if "__call__" in c.__dict__)
 
 
+@pytest.mark.native
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a fault may end the process")
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=str)
 def test_faults_in_native_code_are_found(monkeypatch, fault):

@@ -348,6 +348,7 @@ def test_freed_memory_ends_the_child():
         in_a_child(work)
 
 
+@pytest.mark.native
 def test_a_kernel_that_reads_too_much_ends_the_child(monkeypatch):
     """A fault in the routine that copies strided arguments: one row too many."""
     from graphc.codegen import entry

@@ -22,6 +22,14 @@ def pairwise(x: graphc.f64["n"]):
     return np.exp(-np.abs(np.sin(x[:, None] - x[None, :]))).sum()
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """SIGINT raises; a shell's commands in the background begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def after():
     """Send SIGINT to this process some seconds from now."""

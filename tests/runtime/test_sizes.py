@@ -55,6 +55,7 @@ def arrays(n, m, k, rng=RNG):
     return [rng.normal(size=s) for s in shapes]
 
 
+@pytest.mark.native
 def test_all_sizes_have_one_record():
     k = graphc.compile(sized)
     for _ in range(2):
@@ -83,6 +84,7 @@ def test_sizes_that_do_not_fit():
     assert refused > 50
 
 
+@pytest.mark.native
 def test_arrays_that_are_copied():
     k = graphc.compile(sized)
     strided = [lambda a: np.repeat(a, 2, axis=0)[::2], np.asfortranarray, lambda a: a]
@@ -115,6 +117,7 @@ def largest(x: graphc.f64["n", "m"]):
     return x.max(axis=0)
 
 
+@pytest.mark.native
 def test_long_calls_are_seen():
     """Sizes decide whether other threads may run meanwhile, and whether Ctrl-C is looked for."""
     k = graphc.compile(pairs)
@@ -163,6 +166,7 @@ def mean_of_rows(x):
     return (x / np.sqrt((x * x).sum(axis=1) + 1.0)[:, None]).sum(axis=0)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("order", range(3))
 def test_batches_compile_twice(order):
     rng = np.random.default_rng(order)
