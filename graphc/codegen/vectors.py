@@ -56,7 +56,9 @@ class VectorLoop:
         ] = {}  # statement position -> the neighbours it shares rows with
         self.columns: dict[int, str] = {}  # what this iteration's rows were found to hold
         self.left = ""  # lanes that are in use, where there is a mask
-        self.spare: dict[int, str] = {}  # where the stores of a partial vector go, in a body written once
+        self.spare: dict[
+            int, str
+        ] = {}  # where the stores of a partial vector go, in a body written once
         self.partial = ""  # is this vector partial?
 
     def _width(self) -> int:
