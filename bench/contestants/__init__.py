@@ -9,6 +9,7 @@ CACHES = {  # of machine code: a second run is ready sooner
     "TORCHINDUCTOR_CACHE_DIR": str(OUT / "inductor"),
     "PYTENSOR_FLAGS": f"base_compiledir={OUT / 'pytensor'}",
     "NUMBA_CACHE_DIR": str(OUT / "numba"),
+    "GRAPHC_CACHE_DIR": str(OUT / "graphc"),
 }
 
 

@@ -23,12 +23,13 @@ import stat
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from graphc.codegen.target import host
 from graphc.errors import CacheWarning, CompileError, FormatError
+from graphc.runtime.compiling import once
 from graphc.runtime.fingerprint import (
     Unknown,
     graph_bytes,
@@ -167,7 +168,7 @@ class Disk:
         if warn:
             warnings.warn(f"nothing is kept on disk: {reason}", CacheWarning, stacklevel=2)
 
-    @cached_property
+    @once
     def compiler(self) -> bytes | None:
         """A digest of what makes code here: graphc's source, LLVM, and the processor."""
         if self.store is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import evaluate, named_sizes
 from graphc.pipeline import Observer, Options, is_verified, run_stages
 from graphc.runtime import cache, interrupts, threads
+from graphc.runtime.compiling import once
 from graphc.runtime.jit import Jit, Library, object_image
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
 from graphc.runtime.objects import native_soon as native
@@ -101,7 +102,7 @@ class Kernel:
         """The kernel of a simplified graph, its planned program and its code."""
         return cls(manifest_of(graph, program), library, lambda: (graph, program), threads)
 
-    @cached_property
+    @once
     def _lowered(self) -> Lowered:
         return self.lowered()
 

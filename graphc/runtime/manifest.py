@@ -213,7 +213,7 @@ def _below(text: str, count: int) -> int:
 
 def _type(text: str) -> TensorType:
     dtype, _, shape = text.partition("[")
-    numbers = shape[:-1].split(",")
+    numbers = shape[:-1].split(",") if shape != "]" else []
     if shape.endswith("]") and dtype in DTYPES and all(map(str.isdecimal, numbers)):
         return TensorType(DTYPES[dtype], tuple(map(int, numbers)))  # at once: most are such
     _check(text)
