@@ -129,10 +129,13 @@ class BlockLoop:
 
     def _hand_over(self, parts: Sequence[_Part]) -> None:
         """A stack array for every value that one part makes and another reads."""
+        last: dict[str, int] = {}  # value -> the last part that reads it
         for i, part in enumerate(parts):
-            others = {name for j, p in enumerate(parts) if j != i for name in used(p.statements)}
+            last.update(dict.fromkeys(used(part.statements), i))
+        for i, part in enumerate(parts):
+            inside = set(used(part.statements)) if part.kind == "row" else set()
             for name, dtype in defined(part.statements):
-                if name in others or (part.kind == "row" and name in used(part.statements)):
+                if last.get(name, i) > i or name in inside:
                     buffer = f"stack{name[1:]}"
                     self.writer.local[buffer] = Buffer(
                         buffer, "temp", TensorType(dtype, (BLOCK_ROWS,))

@@ -48,10 +48,10 @@ def splat(text: str, ty: str, width: int) -> str:
 
 INLINED = 1000  # instructions of long bodies that a module has written in place
 
-# How much work LLVM puts into a function: `usual` for loops; `straight` for long straight lines, where a processor's
-# own model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing
-# the best instructions takes longer than they ever save.
-EFFORTS = ("usual", "straight", "brief")
+# How much work LLVM puts into a function: `usual` for loops; `long` for long straight lines, where a processor's own
+# model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing the
+# best instructions takes longer than they ever save.
+EFFORTS = ("usual", "long", "brief")
 
 
 class Module:

@@ -18,7 +18,7 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.blocks import defined, used
 from graphc.codegen.llvm import MEMORY, Function, Module, overload, register, vector
 from graphc.codegen.slots import ARENA, POOL
-from graphc.codegen.state import Known
+from graphc.codegen.state import FIRST, Known
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, bool_
 from graphc.lower.loops import Acc, For, Index, Statement, walk
@@ -28,7 +28,7 @@ from graphc.lower.plan import ALIGNMENT, partial_elements, partials_of
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-FIRST, COUNT = "_first", "_count_of_part"  # symbols: a part's first iteration, and how many it has
+COUNT = "_count_of_part"  # the symbol of how many iterations a part has
 
 # The words of a pool's structure: see `runtime.workers`.
 RUN, THREADS, PORTION, FOLD = 0, 1, 2, 3

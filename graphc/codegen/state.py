@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from graphc.ir.types import DType
 from graphc.lower.loops import Acc, Add, Index, Let, Load, Scatter, Statement, Store
 
+FIRST = "_first"  # the symbol of a part's first iteration
+
 
 @dataclass
 class Known:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
+from graphc.codegen.apart import Pieces
 from graphc.codegen.llvm import MEMORY, register, vector
 from graphc.codegen.state import Kept, Known, used_by
 from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
@@ -26,6 +27,8 @@ from graphc.lower.loops import (
     without,
 )
 
+from graphc.lower.pieces import in_pieces
+
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
@@ -40,7 +43,12 @@ class VectorLoop:
     """
 
     def __init__(
-        self, kernel: KernelWriter, loop: For, start: str = "", kept: dict[str, Kept] | None = None
+        self,
+        kernel: KernelWriter,
+        loop: For,
+        start: str = "",
+        kept: dict[str, Kept] | None = None,
+        width: int = 0,
     ) -> None:
         self.kernel, self.loop, self.fn = kernel, loop, kernel.fn
         self.start, self.kept = start, kept
@@ -48,7 +56,7 @@ class VectorLoop:
         self.rows = [a for a in loop.accs if a.order == "rows"]
         self.others = [a for a in loop.accs if a.order not in ("lanes", "rows")]
         self.stages: dict[str, str] = {}  # of each sum in rows, the vectors of one leaf of lanes
-        self.width = self._width()
+        self.width = width or self._width()
         self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
         self.steps: dict[int, str] = {}
         self.strided: dict[
@@ -60,6 +68,7 @@ class VectorLoop:
             int, str
         ] = {}  # where the stores of a partial vector go, in a body written once
         self.partial = ""  # is this vector partial?
+        self.pieces: Pieces | None = None  # of a body too long for one function
 
     def _width(self) -> int:
         if self.lanes:
@@ -78,7 +87,10 @@ class VectorLoop:
         kernel, loop = self.kernel, self.loop
         outer = dict(kernel.known)
         n = kernel.size(loop.size)
-        self._prepare()
+        if self.kept is None and in_pieces(loop):
+            self.pieces = Pieces(self)
+        else:
+            self._prepare()
         found: list[tuple[Acc, str, int]] = []
         if self.short():
             found = self._unrolled(int(n))
@@ -147,7 +159,9 @@ class VectorLoop:
     def _written_once(self) -> bool:
         """Would the body of the last vector take longer to compile than a mask for all takes to run?"""
         n, own = self.loop.size, {a.name for a in self.loop.accs}
-        if self.rows or self.strided or (isinstance(n, int) and n % self._step() == 0):
+        if self.rows or self.strided or self.pieces is not None:
+            return False
+        if isinstance(n, int) and n % self._step() == 0:
             return False
         loaded, stored = set(), set()
         for position, s in enumerate(self.loop.body):
@@ -186,8 +200,9 @@ class VectorLoop:
         """All vectors. A partial one at the end is loaded and stored by way of the stack."""
         fn, width, step = self.fn, self.width, self._step()
         whole = str(int(n) // width * width) if n.isdigit() else fn.do(f"and i64 {n}, {-width}")
-        if whole != n:
-            self._load_spare(n, whole)
+        partial = "" if whole == n else fn.do(f"icmp slt i64 {whole}, {n}")
+        if partial:
+            self._load_spare(n, whole, partial)
 
         def one(i: str, before: list[str]) -> list[str]:
             if whole == n:
@@ -216,8 +231,16 @@ class VectorLoop:
             values = leaf("0", values)
         else:
             values = fn.loop("0", n, step, carried, leaf)
-        self._store_spare(n, whole)
+        self._store_spare(n, whole, partial)
         return values, leaves
+
+    def write_vector(self, count: str) -> None:
+        """One vector, of which so many lanes are in use."""
+        self._prepare()
+        self.partial = self.fn.do(f"icmp slt i64 {count}, {self.width}")
+        self._load_spare(count, "0", self.partial)
+        self._iteration("0", [], "")
+        self._store_spare(count, "0", self.partial)
 
     def _only_lanes_in_use(
         self, before: Sequence[str], after: Sequence[str], n: str, i: str
@@ -250,12 +273,16 @@ class VectorLoop:
         left = fn.spread_type(self.left, "i64", width)
         return fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
 
-    def _load_spare(self, n: str, whole: str) -> None:
+    def _load_spare(self, n: str, whole: str, partial: str) -> None:
         """What a partial vector loads goes to the stack, with zeros in the lanes that are not in use."""
         for position, s in enumerate(self.loop.body):
+            if isinstance(s, (Load, Store)) and s.buffer in self.kernel.local:
+                continue  # whole vectors on their own
             if isinstance(s, Store) or (isinstance(s, Load) and self.steps[position] == "1"):
                 self.spare[position] = self.fn.alloca(self._memory_type(position), self.width)
-        with self.fn.when(self.fn.do(f"icmp slt i64 {whole}, {n}")):
+        if not self.spare:
+            return
+        with self.fn.when(partial):
             mask = self._mask(n, whole)
             for position, place in self.spare.items():
                 s = self.loop.body[position]
@@ -263,12 +290,12 @@ class VectorLoop:
                     value = self.load(self._addresses(position, (), whole), s.dtype, mask)
                     self.store(place, Known(value, s.dtype, self.width), "")
 
-    def _store_spare(self, n: str, whole: str) -> None:
+    def _store_spare(self, n: str, whole: str, partial: str) -> None:
         """What a partial vector has stored goes from the stack to its place."""
         stores = {p: s for p in self.spare if isinstance(s := self.loop.body[p], Store)}
         if not stores:
             return
-        with self.fn.when(self.fn.do(f"icmp slt i64 {whole}, {n}")):
+        with self.fn.when(partial):
             mask = self._mask(n, whole)
             for position, s in stores.items():
                 dtype = self.kernel.buffer(s.buffer).type.dtype
@@ -489,9 +516,21 @@ class VectorLoop:
         """The body for `width` iterations from i on; gives the accumulators' next values."""
         state = dict(zip([a.name for a in (*self.others, *self.lanes)], values, strict=False))
         self.columns = {}
+        if self.pieces is not None:
+            self.pieces.call(i, self._in_use() if mask else str(self.width))
+            for s in self.pieces.cut.adds:
+                state[s.acc] = self.folded(s, state[s.acc], mask)
+            return list(state.values())
         for position, s in enumerate(self.loop.body):
             self._statement(position, s, i, mask, state)
         return list(state.values())
+
+    def _in_use(self) -> str:
+        """How many lanes of a vector are in use, where there is a mask."""
+        if not self.left.startswith("%"):
+            return str(min(int(self.left), self.width))
+        partial = self.fn.do(f"icmp slt i64 {self.left}, {self.width}")
+        return self.fn.do(f"select i1 {partial}, i64 {self.left}, i64 {self.width}")
 
     def _statement(
         self, position: int, s: Statement, i: str, mask: str, state: dict[str, str]

@@ -18,9 +18,9 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.operations import emit_instruction
-from graphc.codegen.parallel import FIRST, ParallelLoop
+from graphc.codegen.parallel import ParallelLoop
 from graphc.codegen.slots import ARENA
-from graphc.codegen.state import Known, Sum
+from graphc.codegen.state import FIRST, Known, Sum
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction
 from graphc.ir.types import DType, Size, bool_, i64
@@ -51,7 +51,7 @@ def _effort(kernel: Kernel) -> str:
     here = [s for s in kernel.body if not isinstance(s, Contract) and not _in_parts(s)]
     if any(isinstance(s, For) for s in here):
         return "usual"
-    return "brief" if len(here) <= BRIEF else "straight"
+    return "brief" if len(here) <= BRIEF else "long"
 
 
 def _in_parts(s: Statement) -> bool:
@@ -99,6 +99,15 @@ class KernelWriter:
         part.fn.entry.append("  %args = load ptr, ptr %context")
         part.begin()
         return part
+
+    def beside(self, params: Sequence[tuple[str, str]]) -> KernelWriter:
+        """The writer of a function that does some of this one's work; `args` is among its parameters."""
+        name = f"{self.fn.name}.piece{self.parts}"
+        self.parts += 1
+        writer = KernelWriter(self.program, self.module, self.slots, self.kernel, name, params)
+        writer.part_of = self.part_of
+        writer.begin()
+        return writer
 
     def buffer(self, name: str) -> Buffer:
         return self.local[name] if name in self.local else self.program.buffer(name)

@@ -62,6 +62,8 @@ class Elementwise(Gate):
     ulp: float | None = 0.5  # None: not a function of floats alone
     no_sym: str = ""  # the reason, where `sym` is absent
     _graphs: dict = field(default_factory=dict, repr=False)
+    # dtypes of which operands of one type are known to give this type
+    _plain: set[DType] = field(default_factory=set, repr=False)
 
     kind: ClassVar[str] = "elementwise"
 
@@ -81,11 +83,20 @@ class Elementwise(Gate):
         return bool_ if self.result == "bool" else operands[0]
 
     def infer(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+        if len(types) == len(self.params) and types[0].dtype in self._plain:
+            first = types[0]
+            if all([t is first for t in types]):
+                return first
+        return self._inferred(types, attrs)
+
+    def _inferred(self, types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         if len(types) != len(self.params):
             raise GateError(f"{self.name} takes {len(self.params)} operands, got {len(types)}")
         shape = check_one_shape(self.name, types)
         dtype = self.result_dtype(tuple(t.dtype for t in types))
         dtype = attrs["dtype"] if self.result == "attr" else dtype
+        if self.result == "same" and not self.choice and types[0].dtype is dtype:
+            self._plain.add(dtype)
         return types[-1] if dtype is types[-1].dtype else TensorType(dtype, shape)
 
     def body_graph(self, dtypes: tuple[DType, ...], to: DType | None = None) -> ScalarGraph:

@@ -17,8 +17,7 @@ return y=%1
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -151,6 +150,21 @@ def reachable(roots: Iterable[Node]) -> list[Node]:
     return sorted(seen, key=lambda n: n.serial)
 
 
+class _Places:
+    """While it is open, a builder's nodes are said to come from these places."""
+
+    __slots__ = ("at", "before", "builder")
+
+    def __init__(self, builder: Builder, at: Origins) -> None:
+        self.builder, self.at = builder, at
+
+    def __enter__(self) -> None:
+        self.before, self.builder.at = self.builder.at, self.at
+
+    def __exit__(self, *_: object) -> None:
+        self.builder.at = self.before
+
+
 class Builder:
     """Makes nodes. Nodes of other graphs come in by `copy` alone."""
 
@@ -162,6 +176,7 @@ class Builder:
         self.inputs: list[Node] = []
         self.origins: dict[Node, Origins] = {}
         self.at: Origins = ()  # what new nodes are said to come from
+        self._last: tuple[Origins, str, Origins] | None = None
 
     def input(self, name: str, ty: TensorType) -> Value:
         """A new input, distinct from every other, even of the same name."""
@@ -174,13 +189,18 @@ class Builder:
     def add(self, op: str, args: tuple[Node, ...], attrs: Mapping[str, Any] | None = None) -> Node:
         """The node of a gate and its operands, an earlier one where it is equal."""
         items = tuple(sorted(attrs.items())) if attrs else ()
-        key = (op, args, items)
-        node = self._interned.get(key)
+        node = self._interned.get((op, args, items))
         if node is None:
             ty = self._registry[op].infer([a.type for a in args], attrs or {})
-            node = self._interned[key] = Node(op, args, items, ty)
-            if self.at:
-                self.origins[node] = self.at
+            node = self._new(op, args, items, ty)
+        return node
+
+    def _new(
+        self, op: str, args: tuple[Node, ...], attrs: tuple[tuple[str, Any], ...], ty: TensorType
+    ) -> Node:
+        node = self._interned[op, args, attrs] = Node(op, args, attrs, ty)
+        if self.at:
+            self.origins[node] = self.at
         return node
 
     def apply(self, op: str, /, *args: Value, **attrs: Any) -> Value:
@@ -205,26 +225,32 @@ class Builder:
             return self.constant(size, TensorType(i64))
         return Value(self, self.add("size", (), {"size": size}))
 
-    @contextmanager
-    def made_by(self, what: str, origins: Origins | None) -> Iterator[None]:
+    def made_by(self, what: str, origins: Origins | None) -> _Places:
         """Nodes made inside come from these places, through this part of graphc."""
-        before = self.at
-        self.at = (
-            tuple(Origin(o.file, o.line, what or o.made_by) for o in origins) if origins else before
-        )
-        try:
-            yield
-        finally:
-            self.at = before
+        return _Places(self, self._through(what, origins) if origins else self.at)
+
+    def _through(self, what: str, origins: Origins) -> Origins:
+        """The same places, with what was made there; remembered, as neighbours share them."""
+        if self._last is None or self._last[0] is not origins or self._last[1] != what:
+            made = tuple(Origin(o.file, o.line, what or o.made_by) for o in origins)
+            self._last = (origins, what, made)
+        return self._last[2]
 
     def copy(self, node: Node, args: tuple[Node, ...], origins: Origins | None) -> Node:
-        """The node of another graph over operands of this builder; its type is derived anew."""
-        if origins and self.at != origins:
-            before, self.at = self.at, origins
-            made = self.add(node.op, args, dict(node.attrs))
-            self.at = before
-            return made
-        return self.add(node.op, args, dict(node.attrs))
+        """The node of another graph over operands of this builder."""
+        found = self._interned.get((node.op, args, node.attrs))
+        if found is not None:
+            return found
+        before = self.at
+        if origins:
+            self.at = origins
+        # A type is derived anew where an operand's has changed.
+        ty = node.type
+        if any(a.type is not b.type for a, b in zip(args, node.args, strict=True)):
+            ty = self._registry[node.op].infer([a.type for a in args], dict(node.attrs))
+        made = self._new(node.op, args, node.attrs, ty)
+        self.at = before
+        return made
 
     def inline(self, graph: Graph, operands: Sequence[Value]) -> dict[Node, Value]:
         """A graph's nodes over operands in place of its inputs: {node of the graph: value here}."""

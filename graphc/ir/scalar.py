@@ -128,6 +128,8 @@ _PACK = {"f64": "<d", "f32": "<f", "i64": "<q", "i32": "<i", "bool": "<?"}
 
 def to_bits(value: Number, dtype: DType) -> int:
     """The bits of a number in a dtype; floats round to nearest even, NaN is canonical and quiet."""
+    if dtype is f64 and type(value) is float and value == value:
+        return int.from_bytes(struct.pack("<d", value), "little")
     if dtype.is_float:
         with np.errstate(over="ignore"):
             rounded = dtype.numpy.type(value)

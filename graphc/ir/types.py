@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,15 +28,19 @@ import numpy as np
 from graphc.errors import DTypeError, FormatError, ShapeError
 
 MAX_BYTES = 2**63 - 1
+REMEMBERED = 4096  # results of arithmetic with sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type. `f64["n", 3]` makes a `TensorType`."""
+    """An element type. `f64["n", 3]` makes a `TensorType`. There is one object of each."""
 
     name: str
     kind: str  # "f" float, "i" signed integer, "b" bool
     itemsize: int
+
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
+        return (_dtype, (self.name,))
 
     def __getitem__(self, shape: Size | str | tuple[Size | str, ...]) -> TensorType:
         sizes = shape if isinstance(shape, tuple) else (shape,)
@@ -72,6 +76,12 @@ i64 = DType("i64", "i", 8)
 i32 = DType("i32", "i", 4)
 bool_ = DType("bool", "b", 1)
 DTYPES: dict[str, DType] = {d.name: d for d in (f64, f32, i64, i32, bool_)}
+
+
+def _dtype(name: str) -> DType:
+    return DTYPES[name]
+
+
 _FROM_NUMPY = {d.numpy: d for d in DTYPES.values()}
 
 
@@ -98,19 +108,26 @@ class Dim:
     such. Operators give a plain `int` whenever the result is constant.
     """
 
-    __slots__ = ("_hash", "terms", "text")
+    __slots__ = ("_hash", "_text", "terms")
     __array_ufunc__ = None  # arithmetic with arrays comes to the operators below
     # The traced number of a size, set by the DSL.
     as_number: ClassVar[Callable[[Dim], Any] | None] = None
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
-        self.terms: tuple[tuple[Monomial, int], ...] = tuple(
-            sorted(((m, c) for m, c in terms.items() if c), key=lambda t: _monomial_key(t[0]))
-        )
-        self.text = _terms_text(self.terms)
-        self._hash = hash(self.text)
+        kept = [(m, c) for m, c in terms.items() if c]
+        if len(kept) > 1:
+            kept.sort(key=lambda t: _monomial_key(t[0]))
+        self.terms: tuple[tuple[Monomial, int], ...] = tuple(kept)
+        self._text = ""
+        self._hash = hash(self.terms)
+
+    @property
+    def text(self) -> str:
+        self._text = self._text or _terms_text(self.terms)
+        return self._text
 
     @staticmethod
+    @lru_cache(maxsize=REMEMBERED)
     def symbol(name: str) -> Dim:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in (
             "floordiv",
@@ -124,7 +141,7 @@ class Dim:
         return Dim({(name,): 1})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Dim) and self.text == other.text
+        return self is other or (isinstance(other, Dim) and self.terms == other.terms)
 
     def __hash__(self) -> int:
         return self._hash
@@ -147,20 +164,12 @@ class Dim:
     def __add__(self, other: Size) -> Size:
         if not isinstance(other, (int, np.integer, Dim)):
             return self._number() + other
-        total = dict(self.terms)
-        for monomial, c in _terms(other):
-            total[monomial] = total.get(monomial, 0) + c
-        return _size(total)
+        return _sum(self, other if isinstance(other, Dim) else int(other))
 
     def __mul__(self, other: Size) -> Size:
         if not isinstance(other, (int, np.integer, Dim)):
             return self._number() * other
-        total: dict[Monomial, int] = {}
-        for m1, c1 in self.terms:
-            for m2, c2 in _terms(other):
-                m = tuple(sorted(m1 + m2, key=_atom_text))
-                total[m] = total.get(m, 0) + c1 * c2
-        return _size(total)
+        return _product(self, other if isinstance(other, Dim) else int(other))
 
     def __neg__(self) -> Size:
         return self * -1
@@ -210,6 +219,27 @@ class Dim:
 
 
 Size = int | Dim
+
+
+# Sizes and indices are few, and computed with again and again.
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _sum(a: Dim, b: Size) -> Size:
+    total = dict(a.terms)
+    for monomial, c in _terms(b):
+        total[monomial] = total.get(monomial, 0) + c
+    return _size(total)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _product(a: Dim, b: Size) -> Size:
+    total: dict[Monomial, int] = {}
+    for m1, c1 in a.terms:
+        for m2, c2 in _terms(b):
+            m = tuple(sorted(m1 + m2, key=_atom_text)) if m1 and m2 else m1 or m2
+            total[m] = total.get(m, 0) + c1 * c2
+    return _size(total)
 
 
 def _terms(size: Size) -> Iterable[tuple[Monomial, int]]:

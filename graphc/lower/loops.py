@@ -36,10 +36,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from graphc.errors import FormatError
 from graphc.ir.scalar import MACHINE, WITH_ATTR, Instruction, bits_text, parse_bits
-from graphc.ir.types import DTYPES, Dim, DType, Size, TensorType, parse_size, parse_type, split_top
+from graphc.ir.types import (
+    DTYPES,
+    REMEMBERED,
+    Dim,
+    DType,
+    Size,
+    TensorType,
+    parse_size,
+    parse_type,
+    split_top,
+)
 
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
 
@@ -233,6 +244,7 @@ def walk(
             yield from walk(s.body, (*outer, s))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def coefficient(index: Size, var: str) -> Size:
     """The factor of a loop variable in an index."""
     if isinstance(index, int):
@@ -246,6 +258,7 @@ def coefficient(index: Size, var: str) -> Size:
     return total
 
 
+@lru_cache(maxsize=REMEMBERED)
 def without(index: Size, var: str) -> Size:
     """An index at iteration 0 of a loop variable."""
     if isinstance(index, int):

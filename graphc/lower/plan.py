@@ -37,6 +37,7 @@ from graphc.ir.types import (
     TensorType,
     align_up,
     at_least,
+    bool_,
     evaluate,
     product,
     size_bits,
@@ -61,6 +62,7 @@ from graphc.lower.loops import (
 )
 from graphc.lower.matrix import matrices
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
+from graphc.lower.pieces import cut_up, in_pieces, made_by
 
 ALIGNMENT = 64
 NEAR = 256 * 1024  # bytes that are still in cache when they are read again
@@ -120,6 +122,12 @@ def work_name(contract: Contract) -> str:
     return f"{contract.out.buffer}.work"
 
 
+def pieces_name(kernel: Kernel, loop: For) -> str:
+    """What the pieces of a long loop's body hand over, for one vector."""
+    first = next(name for s in loop.body for name, _ in made_by(s))
+    return f"{kernel.name}.{first[1:]}.pieces"
+
+
 def tree_stride(size: Size) -> Size:
     """From one level of a tree to the next, in elements: whole vectors, so that a masked one stays
     in its level."""
@@ -148,6 +156,8 @@ def _working(program: Program) -> list[Buffer]:
                 for acc in filter(_has_tree, s.accs):
                     shape = (tree_levels(s.size, acc.order), tree_stride(acc.size))
                     _add_buffer(made, tree_name(acc), acc.dtype, shape)
+                if in_pieces(s):
+                    _add_buffer(made, pieces_name(kernel, s), bool_, (cut_up(s).bytes,))
     return [b for b in made.values() if b.name not in known]
 
 
@@ -166,8 +176,10 @@ def private_names(program: Program) -> set[str]:
                 found.add(work_name(s))
                 if matrices(s).outer:  # each thread makes whole products
                     found.add(panel_name(s))
-    for loop in _parallel(program):
+    for kernel, loop in _parallel(program):
         for s, _ in walk((loop,)):
+            if in_pieces(s):
+                found.add(pieces_name(kernel, s))
             if isinstance(s, Contract):
                 found.add(panel_name(s))
             elif isinstance(s, For):
@@ -176,8 +188,8 @@ def private_names(program: Program) -> set[str]:
     return found
 
 
-def _parallel(program: Program) -> list[For]:
-    return [s for k in program.kernels for s in k.body if isinstance(s, For) and s.parallel]
+def _parallel(program: Program) -> list[tuple[Kernel, For]]:
+    return [(k, s) for k in program.kernels for s in k.body if isinstance(s, For) and s.parallel]
 
 
 def _written(s: Statement) -> list[str]:
@@ -214,7 +226,7 @@ def partials_of(loop: For) -> tuple[dict[str, Size], Size]:
 
 def largest_partials(program: Program) -> Size:
     largest: Size = 0
-    for size in dict.fromkeys(partials_of(loop)[1] for loop in _parallel(program)):
+    for size in dict.fromkeys(partials_of(loop)[1] for _, loop in _parallel(program)):
         largest = size if largest == 0 else size_max(largest, size)
     return largest
 
@@ -244,6 +256,8 @@ def _touched(kernel: Kernel) -> dict[str, None]:
             names[panel_name(s)] = names[work_name(s)] = None
         elif isinstance(s, For):
             names.update((tree_name(a), None) for a in s.accs if _has_tree(a))
+            if in_pieces(s):
+                names[pieces_name(kernel, s)] = None
     return names
 
 
