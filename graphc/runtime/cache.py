@@ -31,11 +31,16 @@ from graphc.codegen.target import host
 from graphc.errors import CacheWarning, CompileError, FormatError
 from graphc.runtime.compiling import once
 from graphc.runtime.fingerprint import (
+    DIGEST_BYTES,
+    PACKAGE,
+    Changed,
     Unknown,
     graph_bytes,
+    is_settled,
     machine_text,
     options_bytes,
     source_digest,
+    source_names,
     source_stamp,
 )
 from graphc.runtime.manifest import Manifest, parse_manifest
@@ -85,14 +90,18 @@ def _key(*parts: bytes) -> bytes:
 
 def load_kernel(key: bytes) -> tuple[Manifest, bytes] | None:
     """The manifest and the object that were kept under a key."""
-    entry = _disk().load(key)
-    if entry is None:
-        return None
-    try:
-        return parse_manifest(entry.text), entry.data
-    except FormatError:
-        refuse(key)
-        return None
+    disk = _disk()
+    entry = disk.load(key)
+    if entry is not None:
+        try:
+            found = parse_manifest(entry.text), entry.data
+        except FormatError:
+            disk.refuse(key)
+        else:
+            disk.hits += 1
+            return found
+    disk.misses += 1
+    return None
 
 
 def keep_kernel(key: bytes, manifest: Manifest, image: bytes) -> None:
@@ -115,8 +124,14 @@ def keep_routines(key: bytes, name: str, image: bytes) -> None:
     _disk().keep(key, f"routines {name}", image)
 
 
-def refuse(key: bytes) -> None:
+def refuse_kernel(key: bytes) -> None:
     """What was found is of no use: it counts as not found, and goes."""
+    disk = _disk()
+    disk.hits, disk.misses = disk.hits - 1, disk.misses + 1
+    disk.refuse(key)
+
+
+def refuse_routines(key: bytes) -> None:
     _disk().refuse(key)
 
 
@@ -126,8 +141,8 @@ class CacheInfo:
 
     directory: str
     reason: str  # why nothing is kept; empty where the cache is used
-    hits: int  # compilations that this process was spared
-    misses: int
+    hits: int  # kernels that this process found,
+    misses: int  # and those that it had to compile
     entries: int
     bytes: int
     limit: int  # of bytes
@@ -174,42 +189,41 @@ class Disk:
         if self.store is None:
             return None
         try:
-            source = self._source()
+            return _key(self._source(), machine_text().encode())
         except OSError as error:
             self._stop(f"graphc's source cannot be read: {error}")
-            return None
-        return None if source is None else _key(source, machine_text().encode())
+        except Changed as error:
+            self._stop(f"graphc's source has changed since it was imported: {error}")
+        return None
 
-    def _source(self) -> bytes | None:
+    def _source(self) -> bytes:
         """The digest of graphc's source, remembered for as long as no file changes."""
-        stamp = source_stamp()
-        if stamp is None:
-            self._stop("graphc's source has changed since it was imported")
-            return None
-        key = _key(b"source", stamp.text)
+        key = _key(b"source", os.fsencode(PACKAGE))
         entry = self._read(key)
-        if entry is not None and len(entry.data) == KEY_BYTES:
-            return entry.data
-        found = source_digest()
-        if stamp.settled:
-            self._write(key, Entry("source", found))
+        if entry is not None:
+            _, *names = entry.text.split("\n")
+            with suppress(FileNotFoundError):
+                if source_stamp(names) == entry.data[DIGEST_BYTES:]:
+                    return entry.data[:DIGEST_BYTES]
+        names = source_names()
+        stamp, found = source_stamp(names), source_digest(names)
+        if source_stamp(names) != stamp:
+            raise Changed("while it was read")
+        if is_settled(names):
+            self._write(key, Entry("\n".join(("source", *names)), found + stamp))
         return found
 
     def load(self, key: bytes) -> Entry | None:
         """An entry that this processor can run."""
         entry = self._read(key)
         if entry is not None and not set(entry.needs.split(",")) <= set(host().isa.split(",")):
-            entry = None
-        self.hits += entry is not None
-        self.misses += entry is None
+            return None
         return entry
 
     def keep(self, key: bytes, text: str, image: bytes) -> None:
         self._write(key, Entry(text, image, host().isa))
 
     def refuse(self, key: bytes) -> None:
-        self.hits -= 1
-        self.misses += 1
         if self.store is not None:
             with suppress(OSError, Unsafe):
                 self.store.remove(key)

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -37,6 +37,8 @@ ABOVE = frozenset(
 )  # no stage after `trace` reads them
 _TICK = 20_000_000  # ns: a file's time may be so much earlier than the moment of its change
 _SETTLED = 2_000_000_000  # ns, after which a file that changes again has another time
+
+DIGEST_BYTES = 32
 
 
 class Unknown(Exception):
@@ -155,54 +157,62 @@ def options_bytes(options: Options) -> bytes:
 # -- graphc itself, and this machine ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Stamp:
-    """What tells one state of the source files from another, without reading them."""
-
-    text: bytes
-    settled: bool  # a later change of a file will show
+class Changed(Exception):
+    """A source file is newer than what this process imported; so it may run older code."""
 
 
-def source_stamp() -> Stamp | None:
-    """Of the source files: names, sizes and times. None where they cannot be told, or a file has
-    changed since this process imported graphc, whose code is then older than the files.
+def source_names() -> list[str]:
+    """The files that say what becomes of a traced graph, and their folders, which end in a slash.
+
+    Relative to the package, whose own name is `./`.
     """
-    try:
-        files = sorted((item.path, item.stat()) for item in _source_files())
-    except OSError:
-        return None
-    newest = max((s.st_ctime_ns for _, s in files), default=time.time_ns())
-    if newest > graphc._IMPORTED - _TICK:
-        return None
-    facts = [
-        (path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in files
-    ]
-    text = repr(facts).encode("utf-8", "surrogateescape")
-    return Stamp(text, newest < time.time_ns() - _SETTLED)
+    folders, files = ["./"], []
+    for folder in folders:  # grows while it runs
+        with os.scandir(os.path.join(PACKAGE, folder)) as items:
+            for item in items:
+                if item.name.endswith(".py"):
+                    files.append(folder + item.name)
+                elif "." not in item.name and item.name not in ABOVE and item.is_dir():
+                    if item.name != "__pycache__":
+                        folders.append(f"{folder}{item.name}/")
+    return [*sorted(files), *sorted(folders)]
 
 
-def source_digest() -> bytes:
-    """A digest of the source files."""
-    found = blake2b(digest_size=32)
-    for path in sorted(item.path for item in _source_files()):
-        with open(path, "rb") as file:
-            raw = file.read()
-        found.update(f"{os.path.relpath(path, PACKAGE)} {len(raw)}\n".encode())
-        found.update(raw)
+def source_stamp(names: Sequence[str]) -> bytes:
+    """What changes with any of these files, and with the names in these folders. Nothing is read.
+
+    The time of a file's last change is given by the system alone. `Changed` if it is after the
+    import of graphc.
+    """
+    latest = graphc._IMPORTED - _TICK
+    facts = array("q")
+    for name in names:
+        s = os.stat(f"{PACKAGE}/{name}")
+        if name[-1] == "/":
+            facts.extend((s.st_mtime_ns, s.st_ino))
+        else:
+            if s.st_ctime_ns > latest:
+                raise Changed(name)
+            facts.extend((s.st_ctime_ns, s.st_ino, s.st_size))
+    return facts.tobytes()
+
+
+def source_digest(names: Sequence[str]) -> bytes:
+    """A digest of these files."""
+    found = blake2b(digest_size=DIGEST_BYTES)
+    for name in names:
+        if name[-1] != "/":
+            with open(f"{PACKAGE}/{name}", "rb") as file:
+                raw = file.read()
+            found.update(f"{name} {len(raw)}\n".encode())
+            found.update(raw)
     return found.digest()
 
 
-def _source_files() -> Iterator[os.DirEntry[str]]:
-    """Those that say what becomes of a traced graph."""
-    folders = [PACKAGE]
-    for folder in folders:  # grows while it runs
-        with os.scandir(folder) as items:
-            for item in items:
-                if item.name.endswith(".py"):
-                    yield item
-                elif "." not in item.name and item.name not in ABOVE and item.is_dir():
-                    if item.name != "__pycache__":
-                        folders.append(item.path)
+def is_settled(names: Sequence[str]) -> bool:
+    """Would a change that is made now show in the stamp? Times of files have a grain."""
+    newest = max(os.stat(f"{PACKAGE}/{name}").st_ctime_ns for name in names)
+    return newest < time.time_ns() - _SETTLED
 
 
 @cache

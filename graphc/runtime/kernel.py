@@ -232,7 +232,7 @@ def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Ke
         try:
             library = Jit.link_object(found[1], (ENTRY,))
         except RuntimeError:  # LLVM does not take it
-            cache.refuse(key)
+            cache.refuse_kernel(key)
         else:
             return _kernel(found[0], library, start, options)
     seen: dict[str, Any] = {}

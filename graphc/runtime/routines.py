@@ -23,7 +23,7 @@ def linked(
         try:
             return Jit.link_object(image, exports)
         except RuntimeError:  # LLVM does not take it
-            cache.refuse(key)
+            cache.refuse_routines(key)
     made = routines_image(text(), quick) if passes else object_image(text())
     library = Jit.link_object(made, exports)
     if key is not None:

@@ -171,7 +171,7 @@ def test_the_same_bits(case, disk, monkeypatch):
 
 def test_what_is_asked_later(disk):
     """A kernel that was found has its graph and program, its plan, prediction and prose."""
-    graphc.compile(total).predict(n=9)  # which measures this machine, once in a process
+    graphc.compile(total).predict(n=9)  # which compiles what measures this machine
     before = counts()
     texts = []
     for _ in range(2):
@@ -236,7 +236,6 @@ def test_routines_are_kept(disk, monkeypatch):
     first = linked()
     monkeypatch.setattr(routines, "object_image", None)
     assert first.address("half") != linked().address("half") != 0
-    assert counts() == (1, 1)
 
 
 # -- damage, attacks and failures ------------------------------------------------------------------
@@ -448,14 +447,14 @@ def test_what_compiles_is_part_of_the_key(disk, monkeypatch):
         (np, "__version__", "99.0"),
         (target, "host", lambda: replace(host, cpu="znver9")),
         (target, "host", lambda: lacking),
-        (cache, "source_digest", lambda: bytes(32)),
+        (cache, "source_digest", lambda names: bytes(32)),
     ]
 
     def as_in_another_process():
         cache._disk_for.cache_clear()
         fingerprint.machine_text.cache_clear()
 
-    (memo,) = [f.name for f in Store(str(disk)).every() if f.entry.text == "source"]
+    (memo,) = [f.name for f in Store(str(disk)).every() if f.entry.text.startswith("source")]
     for module, name, value in changes:
         (disk / memo).unlink(missing_ok=True)
         with monkeypatch.context() as patched:
