@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from graphc.dsl.tensor import Tensor
     from graphc.dsl.transform import grad, hvp, jit, jvp, value_and_grad, vjp
     from graphc.errors import (
-        CacheWarning,
         CompileError,
         DifferentiationError,
         DTypeError,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
         VerifyError,
     )
     from graphc.ir.types import bool_, f32, f64, i32, i64
-    from graphc.runtime.cache import cache_info
+    from graphc.runtime.cache import CacheWarning, cache_info
     from graphc.runtime.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
@@ -65,11 +64,10 @@ _NAMES = {
     "graphc.dsl.gate": "Gate",
     "graphc.dsl.tensor": "Tensor",
     "graphc.dsl.transform": "grad hvp jit jvp value_and_grad vjp",
-    "graphc.errors": "CacheWarning CompileError DTypeError DifferentiationError FormatError "
-    "GateError GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError "
-    "VerifyError",
+    "graphc.errors": "CompileError DTypeError DifferentiationError FormatError GateError "
+    "GraphcError IndexOutOfBounds RewriteError ShapeError SignatureError TraceError VerifyError",
     "graphc.ir.types": "bool_ f32 f64 i32 i64",
-    "graphc.runtime.cache": "cache_info",
+    "graphc.runtime.cache": "CacheWarning cache_info",
     "graphc.runtime.compiled": "compile",
     "graphc.runtime.threads": "get_threads set_threads",
 }

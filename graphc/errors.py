@@ -13,8 +13,6 @@
     ├── CompileError          a graph cannot be compiled (a size over a limit, no linker, ...)
     └── IndexOutOfBounds      an index array points outside its axis (also an IndexError)
 
-A `CacheWarning` says, once in a process, why nothing is kept on disk.
-
 A message says what failed, what was got, where in the user's file, and what to do.
 """
 
@@ -67,7 +65,3 @@ class CompileError(GraphcError, RuntimeError):
 
 class IndexOutOfBounds(GraphcError, IndexError):
     """An index array points outside of its axis."""
-
-
-class CacheWarning(UserWarning):
-    """The cache on disk is not used, since others may write to its folder, or to its key."""

@@ -28,7 +28,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from graphc.codegen.target import host
-from graphc.errors import CacheWarning, CompileError, FormatError
+from graphc.errors import CompileError, FormatError
 from graphc.runtime.compiling import once
 from graphc.runtime.fingerprint import (
     DIGEST_BYTES,
@@ -54,6 +54,10 @@ OFF = "off"
 LEAST_SECRET = 16  # bytes
 _AT_SECURE = 23  # in the auxiliary vector: this program has rights that its caller has not
 _VARIABLES = ("GRAPHC_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "GRAPHC_CACHE_KEY")
+
+
+class CacheWarning(UserWarning):
+    """The cache on disk is not used, since others may write to its folder, or to its key."""
 
 
 # -- keys ------------------------------------------------------------------------------------------

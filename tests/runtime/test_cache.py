@@ -18,7 +18,7 @@ import pytest
 
 import graphc
 from graphc.codegen import target
-from graphc.errors import CacheWarning, IndexOutOfBounds, ShapeError
+from graphc.errors import IndexOutOfBounds, ShapeError
 from graphc.runtime import cache, compiled, fingerprint, jit, kernel, routines
 from graphc.runtime.store import Entry, Store
 from tests.models import EVERY, example, leaves, same_bits
@@ -369,7 +369,9 @@ def test_nothing_is_executed(disk, tmp_path):
 def test_an_unsafe_folder_is_one_warning(disk):
     disk.mkdir(mode=0o777)
     os.chmod(disk, 0o777)
-    with pytest.warns(CacheWarning, match="nothing is kept on disk: .* is open to others") as said:
+    with pytest.warns(
+        graphc.CacheWarning, match="nothing is kept on disk: .* is open to others"
+    ) as said:
         first = graphc.compile(total)(np.arange(4.0))
         assert graphc.compile(total)(np.arange(4.0)) == first
         assert "open to others" in graphc.cache_info().reason
@@ -668,7 +670,7 @@ def test_secrets_that_are_none(disk, tmp_path, monkeypatch, wrong):
     if wrong == "in an open folder":
         os.chmod(secret.parent, 0o777)
     monkeypatch.setenv("GRAPHC_CACHE_KEY", str(secret))
-    with pytest.warns(CacheWarning, match="GRAPHC_CACHE_KEY: "):
+    with pytest.warns(graphc.CacheWarning, match="GRAPHC_CACHE_KEY: "):
         assert made_and_found()[1] == (0, 0)
     assert graphc.cache_info().reason.startswith("GRAPHC_CACHE_KEY: ") and not disk.exists()
 
