@@ -263,7 +263,9 @@ def _lane_by_lane(fn: Function, graph: ScalarGraph, args: Sequence[str], width: 
             for d, place in zip(graph.params, places)
         ]
         value = write_body(fn, graph, operands, 1)
-        fn.say(f"store {REGISTER[graph.dtype.name]} {value}, ptr {element(graph.dtype, places[-1], lane)}")
+        fn.say(
+            f"store {REGISTER[graph.dtype.name]} {value}, ptr {element(graph.dtype, places[-1], lane)}"
+        )
         return []
 
     fn.loop("0", str(width), 1, [], one)

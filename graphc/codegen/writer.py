@@ -43,7 +43,6 @@ from graphc.lower.loops import (
 )
 from graphc.lower.plan import tree_stride
 
-
 BRIEF = 16  # statements up to which a kernel without loops is not worth much effort
 
 
