@@ -96,9 +96,9 @@ class Pieces:
         VectorLoop(inner, loop, START, width=self.loop.width).write_vector("%count")
         inner.end()
         frame = self.fn.alloca("i64", max(len(words), 1))
-        for i, (ty, value) in enumerate(words):
+        for i, (ty, text) in enumerate(words):
             at_word = self.fn.do(f"getelementptr i64, ptr {frame}, i64 {i}")
-            self.fn.say(f"store {ty} {value}, ptr {at_word}")
+            self.fn.say(f"store {ty} {text}, ptr {at_word}")
         return inner.fn.name, frame
 
     def _offset(self, name: str) -> int:
