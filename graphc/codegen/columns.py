@@ -322,8 +322,8 @@ class ColumnSums:
                 without(s.value, self.inner.var)
                 + coefficient(s.value, self.inner.var) * Dim.symbol(self.inner.var)
             )
-            step = writer.size(coefficient(s.value, self.inner.var))
-            steps = loop.lane_steps(step) if loop.width > 1 else "0"
+            apart = writer.size(coefficient(s.value, self.inner.var))
+            steps = loop.lane_steps(apart) if loop.width > 1 else "0"
             ty = vector("i64", loop.width)
             value = fn.do(f"add {ty} {fn.spread_type(first, 'i64', loop.width)}, {steps}")
             writer.known[s.name] = Known(value, i64, loop.width)
