@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
-from graphc.codegen.blocks import defined, used
 from graphc.codegen.llvm import MEMORY, Function, Module, overload, register, vector
 from graphc.codegen.slots import ARENA, POOL
 from graphc.codegen.state import FIRST, Known
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, bool_
 from graphc.lower.loops import Acc, For, Index, Statement, walk
+from graphc.lower.names import defined, used
 from graphc.lower.parallel import MOST_PARTS, cost, unit
 from graphc.lower.plan import ALIGNMENT, partial_elements, partials_of
 

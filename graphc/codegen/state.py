@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from graphc.ir.types import DType
-from graphc.lower.loops import Acc, Add, Index, Let, Load, Scatter, Statement, Store
+from graphc.lower.loops import Acc
 
 FIRST = "_first"  # the symbol of a part's first iteration
 
@@ -38,20 +38,3 @@ class Kept:
     levels: str = ""
     slot: str = ""
     width: int = 0  # of the vectors that a sum in rows is made from
-
-
-def used_by(s: Statement) -> tuple[str, ...]:
-    match s:
-        case Let():
-            return s.args
-        case Load():
-            return tuple(v for v, _ in s.at)
-        case Store():
-            return (s.value,)
-        case Index():
-            return (s.value,)
-        case Add():
-            return s.values
-        case Scatter():
-            return (s.value, *(v for v, _ in s.at))
-    return ()

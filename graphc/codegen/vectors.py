@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.apart import Pieces
 from graphc.codegen.llvm import MEMORY, register, vector
-from graphc.codegen.state import Kept, Known, used_by
+from graphc.codegen.state import Kept, Known
 from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
 from graphc.gates.gate import registry
 from graphc.ir.types import Dim, DType, Size, bool_, i64
@@ -26,6 +26,7 @@ from graphc.lower.loops import (
     coefficient,
     without,
 )
+from graphc.lower.names import used_by
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:

@@ -56,6 +56,7 @@ class Group:
 
 def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     from graphc.lower.planes import in_planes
+    from graphc.lower.scatters import scatters_apart
     from graphc.lower.schedule import scheduled
     from graphc.lower.statements import Writer
     from graphc.lower.unroll import written_out
@@ -71,6 +72,8 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     program = Program(graph.name, graph.sizes, tuple(storage.buffers.values()), kernels)
     if "unroll" not in skip:
         program = in_planes(written_out(program))
+    if "parallel" not in skip:
+        program = scatters_apart(program)
     return scheduled(program, skip)
 
 

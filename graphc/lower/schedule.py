@@ -7,9 +7,11 @@ for all others.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 
-from graphc.ir.types import Dim, Size, TensorType
+from graphc.ir.types import Dim, Size, TensorType, product
+from graphc.lower.distribute import distributed
 from graphc.lower.loops import (
     Add,
     Contract,
@@ -26,6 +28,8 @@ from graphc.lower.loops import (
     without,
 )
 from graphc.lower.parallel import shared_out
+from graphc.lower.straight import renumbered
+from graphc.lower.unroll import without_idle_scratch
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
 BLOCK_ROWS = 64
@@ -91,21 +95,39 @@ def in_blocks(program: Program) -> Program:
     """Top-level loops over short rows run in blocks, with scratch for all rows of a block."""
     kernels, wider = [], set()
     for kernel in program.kernels:
-        body = tuple(
-            replace(s, mode="blocks") if isinstance(s, For) and _worthwhile(program, s) else s
-            for s in kernel.body
-        )
+        body: list[Statement] = []
+        for s in kernel.body:
+            if isinstance(s, For):
+                s, program = _blocked(program, kernel, s)
+            body.append(s)
         for s in body:
             if isinstance(s, For) and s.mode == "blocks":
                 wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
-        kernels.append(Kernel(kernel.name, body, kernel.note))
+        if any(map(operator.is_not, body, kernel.body)):
+            body = list(renumbered(tuple(body)))
+        kernels.append(Kernel(kernel.name, tuple(body), kernel.note))
     buffers = tuple(
         replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape)))
         if b.name in wider
         else b
         for b in program.buffers
     )
-    return replace(program, buffers=buffers, kernels=tuple(kernels))
+    return without_idle_scratch(replace(program, buffers=buffers, kernels=tuple(kernels)))
+
+
+def _blocked(program: Program, kernel: Kernel, loop: For) -> tuple[For, Program]:
+    """The loop in blocks where it is worth it, its nests in parts; and the program with their
+    scratch."""
+    if loop.mode != "rows":
+        return loop, program
+    found = distributed(program, kernel, loop)
+    if found is not None:
+        apart, scratch = found
+        (apart,) = with_modes((apart,))  # type: ignore[assignment]
+        wider = replace(program, buffers=(*program.buffers, *scratch))
+        if _worthwhile(wider, apart):
+            return replace(apart, mode="blocks"), wider
+    return (replace(loop, mode="blocks") if _worthwhile(program, loop) else loop), program
 
 
 def _buffers(loop: For) -> list[str]:
@@ -117,21 +139,34 @@ def _worthwhile(program: Program, loop: For) -> bool:
     if loop.mode != "rows" or any(isinstance(s, Contract) for s in loop.body):
         return False
     inner = [s for s in loop.body if isinstance(s, For)]
-    if not inner or any(f.mode != "vector" for f in inner):
+    if not inner or not all(map(_of_vectors, inner)):
         return False
     between = any(isinstance(s, Add) or (isinstance(s, Let) and s.op != "const") for s in loop.body)
     if not between and not any(a.into for a in loop.accs):
         return False
-    return _row_bytes(program, inner) * BLOCK_ROWS <= CACHE_BYTES
+    return _block_bytes(program, loop) <= CACHE_BYTES
 
 
-def _row_bytes(program: Program, inner: list[For]) -> int:
-    """The bytes of a row in all buffers that the inner loops walk; too many where not known."""
-    touched: dict[tuple[str, Size], int] = {}
-    for f in inner:
-        if not isinstance(f.size, int):
-            return CACHE_BYTES
-        for s in f.body:
-            if isinstance(s, (Load, Store)) and coefficient(s.index, f.var) != 0:
-                touched[s.buffer, f.size] = f.size * program.buffer(s.buffer).type.dtype.itemsize
+def _of_vectors(loop: For) -> bool:
+    """Does it run in lanes, or all inside of it?"""
+    inner = [s for s in loop.body if isinstance(s, For)]
+    return all(map(_of_vectors, inner)) if inner else loop.mode == "vector"
+
+
+def _block_bytes(program: Program, top: For) -> int:
+    """The bytes that the inner loops of a block of rows walk; too many where not known. What nests
+    read for all rows alike counts once."""
+    touched: dict[tuple[str, Size, bool], int] = {}
+    for s, outer in walk(top.body):
+        if isinstance(s, For) and not isinstance(s.size, int):
+            return CACHE_BYTES + 1
+        if isinstance(s, (Load, Store)) and outer:
+            moving = [f for f in outer if coefficient(s.index, f.var) != 0]
+            if moving:
+                buffer = program.buffer(s.buffer)
+                shared = len(outer) > 1 and coefficient(s.index, top.var) == 0
+                own = buffer.scope == top.var or not shared
+                extent = product(f.size for f in moving)
+                size = extent * buffer.type.dtype.itemsize * (BLOCK_ROWS if own else 1)
+                touched[s.buffer, extent, own] = int(str(size))
     return sum(touched.values())

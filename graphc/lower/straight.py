@@ -33,6 +33,7 @@ from graphc.lower.loops import (
     walk,
     without,
 )
+from graphc.lower.names import with_names
 
 
 class Names:
@@ -134,28 +135,11 @@ class Straight:
                     Scatter(s.buffer, self._size(s.index), at, self._name(s.value))
                 )
             case For():
-                self.statements.append(replace(s, body=tuple(map(self._with_names, s.body))))
+                self.statements.append(with_names(s, self.renamed))
                 for written in {t.buffer for t, _ in walk(s.body) if isinstance(t, Store)}:
                     self._forget(written, None)
             case _:
                 raise AssertionError(f"{s} in a loop that is written out")
-
-    def _with_names(self, s: Statement) -> Statement:
-        """A statement of a loop that stays, with the names that values have now."""
-        match s:
-            case Let():
-                return replace(s, args=tuple(map(self._name, s.args)))
-            case Load() | Scatter():
-                at = tuple((self._name(v), stride) for v, stride in s.at)
-                s = replace(s, at=at)
-                return replace(s, value=self._name(s.value)) if isinstance(s, Scatter) else s
-            case Store() | Index():
-                return replace(s, value=self._name(s.value))
-            case Add():
-                return replace(s, values=tuple(map(self._name, s.values)))
-            case For():
-                return replace(s, body=tuple(map(self._with_names, s.body)))
-        return s
 
     def _store(self, buffer: str, index: Size, value: str) -> None:
         self._forget(buffer, index)

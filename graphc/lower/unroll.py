@@ -76,7 +76,7 @@ def written_out(program: Program) -> Program:
     for kernel in program.kernels:
         body = _in_body(kernel.body, 0, Names(kernel))
         kernels.append(replace(kernel, body=renumbered(body)))
-    return _without_idle_scratch(replace(program, kernels=tuple(kernels)))
+    return without_idle_scratch(replace(program, kernels=tuple(kernels)))
 
 
 def _in_body(body: tuple[Statement, ...], depth: int, names: Names) -> tuple[Statement, ...]:
@@ -258,7 +258,7 @@ def _few(acc: Acc, places: Sequence[Size]) -> bool:
 # -- tidying -------------------------------------------------------------------------------------
 
 
-def _without_idle_scratch(program: Program) -> Program:
+def without_idle_scratch(program: Program) -> Program:
     """Stores into temporaries that nothing reads any more go, with the temporaries."""
     read: set[str] = set()
     filled: set[str] = set()
@@ -289,4 +289,4 @@ def _without_idle_scratch(program: Program) -> Program:
     return replace(program, kernels=kernels, buffers=buffers)
 
 
-__all__ = ["EXAMPLE", "written_out"]
+__all__ = ["EXAMPLE", "without_idle_scratch", "written_out"]

@@ -38,6 +38,7 @@ from math import prod
 from graphc.gates.contraction import BLOCK
 from graphc.gates.reduction import LEAF, VECTOR_BYTES
 from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
+from graphc.lower.distribute import is_nest
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -413,6 +414,9 @@ class _Counter:
 
     def _inner(self, inner: For, loop: For, rows: int, blocks: int) -> None:
         """An inner loop of a block."""
+        if is_nest(inner):
+            self._rows(inner, rows)
+            return
         arrays = {a.name: a for a in loop.accs if a.into}
         added = [arrays[s.acc] for s in inner.body if isinstance(s, Add) and s.acc in arrays]
         only = all(isinstance(s, (Let, Iota, Add, Load)) for s in inner.body)
