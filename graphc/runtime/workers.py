@@ -28,7 +28,7 @@ from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
 BUSY, TICKETS, NEXT, FINISHED = 0, 64, 128, 192
 SLEEPERS, WAITING, STOP, WORKERS = 256, 260, 264, 268
 PART, CONTEXT, PARTS, FAILED, MODE = 320, 328, 336, 344, 352
-LOCK, UNLOCK, SLEEP, WAKE = 384, 392, 400, 408
+LOCK, UNLOCK, SLEEP, WAKE, YIELD = 384, 392, 400, 408, 416
 MUTEX, WORK, DONE = 448, 576, 704
 SHARED_BYTES = 832
 # Of a pool: what kernels read (`codegen.parallel` has the same), the least nanoseconds of work that
@@ -37,10 +37,12 @@ POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_LEAST, POOL_SHARED = 
 POOL_BYTES = 48
 
 EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_worker", "gc_stop")
-# Looks before a thread sleeps: some hundred microseconds. To wake one takes 50 to 100, and on a
-# virtual machine milliseconds, in which the caller would do all parts alone; so workers stay awake
-# from one call of a loop of calls to the next.
-SPINS = 20_000
+# A thread that waits looks again and again, for some tens of microseconds; then it lets others run
+# between its looks, as it may be in the way of the very thread it waits for; after some hundred
+# microseconds it sleeps. To wake it takes 50 to 100, and on a virtual machine milliseconds, in
+# which the caller would do all parts alone: so workers stay awake from one call to the next.
+SPINS = 1000
+LOOKS = 2000
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _ARM = platform.machine().lower() in ("arm64", "aarch64")
@@ -76,6 +78,21 @@ declare i64 @llvm.aarch64.get.fpcr()
 declare void @llvm.aarch64.set.fpcr(i64)"""
     return f"""
 {declared}
+
+; What a thread does after it has looked in vain so many times.
+define internal void @between_looks(ptr %shared, i64 %looks) {{
+start:
+  %soon = icmp slt i64 %looks, {SPINS}
+  br i1 %soon, label %short, label %long
+short:
+{pause}
+  ret void
+long:
+{_fields("%shared", YIELD=YIELD)}
+  %yield = load ptr, ptr %YIELD
+  call i32 %yield()
+  ret void
+}}
 
 ; The parts of a job, one after the other, until none is left.
 define internal void @run(ptr %shared, i64 %worker) {{
@@ -195,9 +212,9 @@ spin:
   %all = icmp eq i64 %done, %claimed
   br i1 %all, label %finished, label %again
 again:
-{pause}
+  call void @between_looks(ptr %shared, i64 %looks)
   %more = add i64 %looks, 1
-  %longer = icmp slt i64 %more, {SPINS}
+  %longer = icmp slt i64 %more, {LOOKS}
   br i1 %longer, label %spin, label %rest
 rest:
   %lock = load ptr, ptr %LOCK
@@ -359,9 +376,9 @@ closed:
   %on = icmp eq i32 %stop, 0
   br i1 %on, label %again, label %over
 again:
-{pause}
+  call void @between_looks(ptr %shared, i64 %looks)
   %next = add i64 %looks, 1
-  %longer = icmp slt i64 %next, {SPINS}
+  %longer = icmp slt i64 %next, {LOOKS}
   br i1 %longer, label %idle, label %rest
 rest:
   call i32 %lock(ptr %MUTEX)
@@ -410,22 +427,21 @@ start:
 
 
 @cache
-def _system() -> tuple[int, int, int, int, Any] | None:
-    """Addresses of lock, unlock, sleep and wake, and what makes a lock or a condition of zeros."""
+def _system() -> tuple[list[int], Any] | None:
+    """Addresses of lock, unlock, sleep, wake and yield, and what makes a lock of zeros."""
     names = (
         ("AcquireSRWLockExclusive", "ReleaseSRWLockExclusive")
-        + ("SleepConditionVariableSRW", "WakeConditionVariable")
+        + ("SleepConditionVariableSRW", "WakeConditionVariable", "SwitchToThread")
         if sys.platform == "win32"
         else ("pthread_mutex_lock", "pthread_mutex_unlock")
-        + ("pthread_cond_wait", "pthread_cond_signal")
+        + ("pthread_cond_wait", "pthread_cond_signal", "sched_yield")
     )
     try:
         library = ctypes.CDLL("kernel32" if sys.platform == "win32" else None)
         found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names]
     except (AttributeError, OSError):
         return None
-    lock, unlock, sleep, wake = (address or 0 for address in found)
-    return lock, unlock, sleep, wake, library
+    return [address or 0 for address in found], library
 
 
 def available() -> bool:
@@ -451,9 +467,9 @@ class Shared:
         """No workers and nothing under way, as at first and in a forked child."""
         system = _system()
         assert system is not None
-        *functions, library = system
+        functions, library = system
         ctypes.memset(self.address, 0, SHARED_BYTES)
-        for at, function in zip((LOCK, UNLOCK, SLEEP, WAKE), functions, strict=True):
+        for at, function in zip((LOCK, UNLOCK, SLEEP, WAKE, YIELD), functions, strict=True):
             ctypes.c_uint64.from_address(self.address + at).value = function
         if sys.platform != "win32":  # there, zeros are a lock and a condition
             for make, at in (("mutex", MUTEX), ("cond", WORK), ("cond", DONE)):
