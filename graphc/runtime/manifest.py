@@ -40,8 +40,8 @@ from graphc.ir.types import (
     TensorType,
     evaluate,
     parse_size,
-    parse_type,
     product,
+    split_top,
 )
 
 if TYPE_CHECKING:
@@ -213,16 +213,17 @@ def _below(text: str, count: int) -> int:
 
 def _type(text: str) -> TensorType:
     dtype, _, shape = text.partition("[")
-    numbers = shape[:-1].split(",") if shape != "]" else []
-    if shape.endswith("]") and dtype in DTYPES and all(map(str.isdecimal, numbers)):
-        return TensorType(DTYPES[dtype], tuple(map(int, numbers)))  # at once: most are such
-    _check(text)
-    return parse_type(text)
+    if dtype not in DTYPES or not shape.endswith("]"):
+        raise FormatError(f"{text!r} is not a type")
+    return TensorType(DTYPES[dtype], tuple(map(_size, split_top(shape[:-1]))))
 
 
 def _size(text: str) -> Size:
+    """Most sizes are a number or a name."""
     _check(text)
-    return int(text) if text.isdecimal() else parse_size(text)
+    if text.isdecimal():
+        return int(text)
+    return Dim.symbol(text) if text.isidentifier() else parse_size(text)
 
 
 def _check(text: str) -> None:

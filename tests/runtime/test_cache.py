@@ -579,6 +579,34 @@ def test_one_key_has_one_object(disk, seeds):
     assert len({line.split()[0] for line in said[0].splitlines()}) == len(EVERY)
 
 
+LEAN = """
+import sys
+import numpy as np
+import graphc
+
+@graphc.graph
+def energy(x: graphc.f64["n", 3], k: graphc.f64):
+    return (graphc.tanh(x[1:] - x[:-1]) * k).sum()
+
+k = graphc.compile(energy, wrt="x")
+x = np.arange(12.0).reshape(4, 3)
+k.value_and_grad(x, 0.5)
+y, saved = k.forward(x, 0.5)
+k.backward(saved)
+print(graphc.cache_info().hits, *sys.modules)
+"""
+
+
+def test_a_hit_loads_no_compiler(disk):
+    """Neither stages nor what cuts a graph in two: their imports take longer than all else."""
+    for hits in ("0", "3"):
+        found, *modules = python(LEAN, GRAPHC_CACHE_DIR=str(disk)).split()
+        assert found == hits
+    heavy = ("graphc.lower", "graphc.passes", "graphc.transforms", "graphc.report", "networkx")
+    heavy += ("graphc.codegen.kernels", "graphc.codegen.writer", "graphc.ir.reference")
+    assert not [m for m in modules if m.startswith(heavy)] and "graphc.gates.gate" in modules
+
+
 TOGETHER = """
 import sys
 import numpy as np

@@ -508,20 +508,25 @@ def key(i):
 def entry(i):
     return Entry(f"entry {i}", bytes([i]) * (200_000 + i))
 
-def write_on():
+def write_on(tell):
     i = os.getpid() % 7
     while True:
         store.write(key(i), entry(i))
+        os.write(tell, b".")
         i = (i + 1) % 7
 
-begun = found = 0
+found = 0
 for _ in range(kills):
+    listen, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        write_on()
-    time.sleep(rng.random() * 0.008)
+        write_on(tell)
+    os.read(listen, 1)  # it is under way
+    time.sleep(rng.random() * 0.004)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(listen)
+    os.close(tell)
     for i in range(7):
         read = store.read(key(i))
         assert read is None or read == entry(i), i
