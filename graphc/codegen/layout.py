@@ -1,6 +1,6 @@
 """Where native code finds the parts of Python objects; runtime/objects.py checks that they are there.
 
-What is read, and what is not, is chosen so that it holds from Python 3.10 to 3.14:
+What is read, and what is not, is chosen so that it holds in all versions of Python from 3.10 on:
 
 - References are counted by Py_IncRef and Py_DecRef alone, which know of immortal objects (3.12) and of counts in two
   halves; nothing reads a count. Numbers are read by PyLong_As... and PyFloat_As..., whatever their digits look like (3.12).
