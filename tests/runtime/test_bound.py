@@ -128,7 +128,8 @@ def test_changed_arrays_are_errors(way):
             step()
     p, x, k = made()
     step = k.bind(p, x)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         x.shape = (3, 20)
     with pytest.raises(SignatureError, match="changed its memory or its shape"):
         step()
