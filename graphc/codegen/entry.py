@@ -43,7 +43,7 @@ FUNCTIONS = {
     "PyTuple_SetItem": "i32", "PyList_New": "i64", "PyList_Size": "i64", "PyList_GetItem": "i64", "PyList_SetItem": "i32",
     "PyDict_Copy": "i64", "PyDict_Size": "i64", "PyDict_Next": "i32", "PyDict_SetItem": "i32", "PyErr_Occurred": "i64",
     "PyErr_Clear": "void", "PyErr_NoMemory": "i64", "PyFloat_AsDouble": "double", "PyLong_AsDouble": "double",
-    "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64", "PyObject_GetAttr": "i64", "PyObject_Vectorcall": "i64",
+    "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64", "PyObject_GetAttr": "i64", "PyObject_Vectorcall": "i64", "PyObject_VectorcallDict": "i64",
     "PyEval_SaveThread": "i64", "PyEval_RestoreThread": "void", "PyUnicode_Compare": "i32", "PyArray_Scalar": "i64",
     "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
 }  # fmt: skip
@@ -242,7 +242,7 @@ def packed(node, made):
         return whole
     argument = stack(8)
     store(argument, whole)
-    result = C_PyObject_Vectorcall(load(node + CLASS), argument, 1, 0)
+    result = C_PyObject_VectorcallDict(load(node + CLASS), argument, 1, 0)
     C_Py_DecRef(whole)
     return result
 
@@ -276,7 +276,7 @@ def failed(raises, slots):
         return 0
     store(numbers + 8, C_PyLong_FromLongLong(load(slots + 8)))
     if load(numbers + 8) != 0:
-        result = C_PyObject_Vectorcall(raises, numbers, 2, 0)
+        result = C_PyObject_VectorcallDict(raises, numbers, 2, 0)
         if result != 0:
             C_Py_DecRef(result)
         C_Py_DecRef(load(numbers + 8))

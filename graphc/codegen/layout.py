@@ -1,4 +1,16 @@
-"""Where native code finds the parts of Python objects; runtime/objects.py checks that they are there."""
+"""Where native code finds the parts of Python objects; runtime/objects.py checks that they are there.
+
+What is read, and what is not, is chosen so that it holds in all versions of Python from 3.10 on:
+
+- References are counted by Py_IncRef and Py_DecRef alone, which know of immortal objects (3.12) and of counts in two
+  halves; nothing reads a count. Numbers are read by PyLong_As... and PyFloat_As..., whatever their digits look like (3.12).
+- An object begins with 16 bytes, count and type. It does not in a Python without the GIL, where nothing is native.
+- Arguments may be borrowed from the caller's frame (3.14), which keeps them to the end of the call. What lies in containers
+  may go at any time that Python code runs, and is held.
+- The fields of arrays are those of NumPy 1 and 2; types are compared, so a subclass is never read. Flags of types are
+  compared with `__flags__` before they are written, once for each class.
+- `PyObject_Vectorcall` is a macro in Python 3.10; there, `_PyFunction_Vectorcall` stands in its place.
+"""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ from graphc.runtime.jit import Library
 from graphc.runtime.routines import linked
 
 _NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray_Scalar": 60}
+# In Python 3.10 this one is a macro; what is called so is always a Python function.
+_ELSE = {"PyObject_Vectorcall": "_PyFunction_Vectorcall"}
 _OBJECTS: dict[str, object] = {"PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True}
 POOL_LIMIT = 256 << 20  # bytes of free blocks that are kept unless the user says otherwise
 _WORD = ctypes.c_int64
@@ -138,6 +140,8 @@ def _linked_for_good(
 def _address(name: str) -> int:
     if name in _NUMPY_API:
         return _numpy_api()[_NUMPY_API[name]]
+    if not hasattr(ctypes.pythonapi, name):
+        name = _ELSE[name]
     return ctypes.cast(getattr(ctypes.pythonapi, name), _POINTER).value or 0
 
 

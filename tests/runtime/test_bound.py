@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import shutil
+import subprocess
 import sys
 import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,7 +128,8 @@ def test_changed_arrays_are_errors(way):
             step()
     p, x, k = made()
     step = k.bind(p, x)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         x.shape = (3, 20)
     with pytest.raises(SignatureError, match="changed its memory or its shape"):
         step()
@@ -219,3 +223,68 @@ def test_pointers():
     assert value == expected[0] and dw.tobytes() == expected[1]["w"].tobytes()
     assert "int32_t (*)(int64_t *slots)" in repr(pointer)
     assert int(k.pointer("value")) != address
+
+
+DESCENT = """
+#include <stdint.h>
+int32_t descend(int32_t (*run)(int64_t *), int64_t *slots, double *x, const double *g,
+                int64_t n, int64_t steps) {
+    for (int64_t s = 0; s < steps; s++) {
+        int32_t status = run(slots);
+        if (status) return status;
+        for (int64_t i = 0; i < n; i++) x[i] = x[i] - 0.125 * g[i];
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_pointers_in_c(tmp_path):
+    """A loop in C around value and gradient, as in Python; in several threads at once."""
+    (tmp_path / "descent.c").write_text(DESCENT)
+    library = tmp_path / "descent.so"
+    options = ["-O1", "-ffp-contract=off", "-shared", "-fPIC"]
+    subprocess.run(["cc", *options, str(tmp_path / "descent.c"), "-o", str(library)], check=True)
+    descend = ctypes.CDLL(str(library)).descend
+    descend.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2
+
+    @graphc.graph
+    def valley(x: graphc.f64["n"]):
+        return (x[1:] * x[:-1]).sum() + (x * x * np.cos(x)).sum()
+
+    k = graphc.compile(valley, wrt="x")
+    pointer = k.pointer()
+
+    def work(n):
+        x, value, g = np.linspace(-1.0, 1.0, n), np.empty(()), np.empty(n)
+        arena = np.empty(pointer.arena_bytes(n=n) + 64, np.uint8)
+        data = [(arena.ctypes.data + 63) & -64, 0, *(a.ctypes.data for a in (x, value, g)), n]
+        slots = (ctypes.c_int64 * len(pointer.slots))(0, 0, *data)
+        assert descend(pointer.address, slots, x.ctypes.data, g.ctypes.data, n, 50) == 0
+        y = np.linspace(-1.0, 1.0, n)
+        for _ in range(50):
+            last, gradient = k.value_and_grad(y)
+            y = y - 0.125 * gradient
+        assert x.tobytes() == y.tobytes() and value == last
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, (1, 2, 7, 64, 65, 1000) * 3))
+
+
+def test_what_pointers_and_bound_calls_hold_goes_with_them(way):
+    """The machine code lives as long as any of them, and no longer; and so do buffers."""
+    for make in (lambda k, p, x: k.pointer(), lambda k, p, x: k.bind(p, x)):
+        p, x, k = made()
+        kernel_of = weakref.ref(k.value_and_grad.kernel.library)
+        array = weakref.ref(x)
+        held = make(k, p, x)
+        del k, p, x
+        gc.collect()
+        assert kernel_of() is not None
+        if callable(held):
+            assert array() is not None and np.isfinite(held()[0])
+        del held
+        gc.collect()
+        assert kernel_of() is None and array() is None
