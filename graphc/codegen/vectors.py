@@ -26,7 +26,6 @@ from graphc.lower.loops import (
     coefficient,
     without,
 )
-
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:
@@ -518,8 +517,8 @@ class VectorLoop:
         self.columns = {}
         if self.pieces is not None:
             self.pieces.call(i, self._in_use() if mask else str(self.width))
-            for s in self.pieces.cut.adds:
-                state[s.acc] = self.folded(s, state[s.acc], mask)
+            for add in self.pieces.cut.adds:
+                state[add.acc] = self.folded(add, state[add.acc], mask)
             return list(state.values())
         for position, s in enumerate(self.loop.body):
             self._statement(position, s, i, mask, state)
