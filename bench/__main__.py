@@ -9,6 +9,7 @@
     python -m bench --show results.json    what a run has written, again: as a table, --plots, ...
     python -m bench --functions            each elementwise gate, against SciPy and JAX
     python -m bench --calls                what a call costs, against np.add and the field
+    python -m bench --compile              what compiling costs, in time and memory
 
 Each contestant runs in a process of its own, with two threads, and they take turns. Peers that are
 not installed are left out, with a note; `pip install 'graphc[bench]'` brings them. A contestant may
@@ -45,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="bytes at the peak, too")
     parser.add_argument("--functions", action="store_true", help="elementwise gates, in cache")
     parser.add_argument("--calls", action="store_true", help="calls on arrays of 10 elements")
+    parser.add_argument("--compile", action="store_true", help="time and memory of compilations")
     parser.add_argument(
         "--seconds", type=float, help="to measure each workload for (4), or each function (0.5)"
     )
@@ -63,6 +65,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     without_blas_variables()
+    if options.compile:
+        from bench import compile
+
+        compile.run(options)
+        return
     (functions if options.functions else calls if options.calls else workloads)(options)
 
 

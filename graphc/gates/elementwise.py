@@ -111,9 +111,8 @@ class Elementwise(Gate):
         return found
 
     def node_body(self, node: Node) -> ScalarGraph:
-        return self.body_graph(
-            tuple(a.type.dtype for a in node.args), dict(node.attrs).get("dtype")
-        )
+        to = dict(node.attrs).get("dtype") if node.attrs else None
+        return self.body_graph(tuple([a.type.dtype for a in node.args]), to)
 
     def reference(
         self, node: Node, args: Sequence[np.ndarray], sizes: Mapping[str, int]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,9 +56,14 @@ class Node:
 
     @property
     def gate(self) -> Gate:
-        from graphc.gates.gate import registry
+        return _gates()[self.op]
 
-        return registry()[self.op]
+
+@cache
+def _gates() -> Mapping[str, Gate]:
+    from graphc.gates.gate import registry
+
+    return registry()
 
 
 @dataclass(frozen=True, slots=True)

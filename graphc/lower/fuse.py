@@ -134,7 +134,7 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
         while width and lanes.setdefault((at, kind), width) != width:
             at += 1
         step[task] = at
-    if fused:
+    if fused and any(_class_of(task, depth)[0] == "loop" for task in tasks):
         _sink(tasks, step, lanes, depth)
         _sink_together(tasks, step, lanes, depth)
     members: dict[tuple[int, int, Any], list[Task]] = {}

@@ -116,6 +116,8 @@ class _Maker:
         self.buffers: list[Buffer] = []
 
     def kernel(self, kernel: Kernel) -> Kernel:
+        if not any(isinstance(s, For) for s in kernel.body):
+            return kernel
         body: list[Statement] = []
         for s in kernel.body:
             if isinstance(s, For) and (not isinstance(s.size, int) or s.size >= OFTEN):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
@@ -241,26 +240,38 @@ class Fold:
 
 
 def renumbered(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Values numbered in the order in which they are made."""
+    """Values numbered in the order in which they are made; statements that have their numbers stay."""
     names: dict[str, str] = {}
 
     def new(name: str) -> str:
         return names.setdefault(name, f"%{len(names) + 1}")
 
-    def done(s: Statement) -> Any:
+    def pairs(at: tuple[tuple[str, Size], ...]) -> tuple[tuple[str, Size], ...]:
+        return tuple([(new(value), stride) for value, stride in at]) if at else at
+
+    def done(s: Statement) -> Statement:
         match s:
             case Let():
-                return replace(s, args=tuple(map(new, s.args)), name=new(s.name))
+                args = tuple([new(a) for a in s.args])
+                name = new(s.name)
+                same = name == s.name and args == s.args
+                return s if same else Let(name, s.op, args, s.dtype, s.attr)
             case Load():
-                return replace(s, at=tuple((new(v), t) for v, t in s.at), name=new(s.name))
+                at, name = pairs(s.at), new(s.name)
+                same = name == s.name and at == s.at
+                return s if same else Load(name, s.buffer, s.index, s.dtype, at)
             case Iota():
-                return replace(s, name=new(s.name))
+                name = new(s.name)
+                return s if name == s.name else Iota(name, s.value)
             case Index():
-                return replace(s, value=new(s.value), name=new(s.name))
+                value, name = new(s.value), new(s.name)
+                return Index(name, value, s.size)
             case Store():
-                return replace(s, value=new(s.value))
+                value = new(s.value)
+                return s if value == s.value else Store(s.buffer, s.index, value)
             case Scatter():
-                return replace(s, value=new(s.value), at=tuple((new(v), t) for v, t in s.at))
+                value = new(s.value)
+                return replace(s, value=value, at=pairs(s.at))
             case Add():
                 return replace(s, acc=new(s.acc), values=tuple(map(new, s.values)))
             case For():
