@@ -27,7 +27,6 @@ from graphc.lower.loops import (
     without,
 )
 from graphc.lower.names import used_by
-
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:
