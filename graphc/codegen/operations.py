@@ -49,11 +49,15 @@ def emit_instruction(
     if ins.op == "const":
         assert isinstance(ins.attr, int)
         return splat(literal(ins.attr, ins.dtype), REGISTER[ins.dtype.name], width)
-    key = (ins.op, ins.attr, *args, ins.dtype, width)
+    key = _key(ins, args, width)
     found = fn.computed.get(key)
     if found is None:
         found = fn.computed[key] = _emit(fn, ins, args, dtypes, width)
     return found
+
+
+def _key(ins: Instruction, args: Sequence[str], width: int) -> tuple:
+    return (ins.op, ins.attr, *args, ins.dtype, width)
 
 
 def _emit(
@@ -67,6 +71,8 @@ def _emit(
         return _rare(fn, ins, args, dtypes, width)
     if ins.op == "lookup":
         return _lookup(fn, ins, args, dtypes[0], width)
+    if ins.op == "scale":
+        return _scale(fn, ins, args, width)
     if ins.op in _INTRINSIC:
         return _intrinsic(fn, _INTRINSIC[ins.op], dtype, args, width)
     if ins.op in _COMPARE:
@@ -285,10 +291,10 @@ def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int
 # -- operations that AVX-512 has as one instruction ---------------------------------------------------------------
 
 
-def _scale(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
+def _scale(fn: Function, ins: Instruction, args: Sequence[str], width: int) -> str:
     if not fn.module.avx512:
-        return write_body(fn, _plain_scale(dtype), args, width)
-    return _in_registers(fn, "llvm.x86.avx512.mask.scalef", dtype, args, "", width)
+        return write_body(fn, _plain_scale(ins.dtype, *s.promised(ins.attr)), args, width)
+    return _in_registers(fn, "llvm.x86.avx512.mask.scalef", ins.dtype, args, "", width)
 
 
 def _exponent(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
@@ -366,16 +372,36 @@ def _resized(fn: Function, value: str, dtype: DType, width: int, to: int) -> str
 
 
 @cache
-def _plain_scale(dtype: DType) -> ScalarGraph:
-    """Two factors, as 2^n may be out of range where the result is not: the first step is exact."""
+def _plain_scale(dtype: DType, whole: bool, within: tuple[int, int] | None) -> ScalarGraph:
+    """Factors of which all steps but the last are exact, as 2^n may be out of range where the
+    result is not."""
     fraction, bias = _FORMAT[dtype]
 
+    def power(n: Scalar, shift: int) -> Scalar:
+        """2^(n + shift): n comes to stand in the exponent's place."""
+        return s.bitcast(s.bitcast(n + (1.5 * 2.0**fraction + bias + shift)) << fraction)
+
     def body(a: Scalar, n: Scalar) -> Scalar:
-        bits = s.bitcast(s.floor(n) + (1.5 * 2.0**fraction + 2 * bias))  # n + 2 bias, at the end
+        if within is not None:
+            shift = shift_into_range(*within, bias)
+            if shift is not None:
+                scaled = a * power(n, shift)
+                return scaled * 2.0**-shift if shift else scaled
+        bits = s.bitcast((n if whole else s.floor(n)) + (1.5 * 2.0**fraction + 2 * bias))
         half = s.lshr(bits, 1)
         return a * s.bitcast(half << fraction) * s.bitcast((bits - half) << fraction)
 
     return trace_scalar("scale", body, (dtype, dtype))
+
+
+def shift_into_range(low: int, high: int, bias: int) -> int | None:
+    """c such that a * 2^(n + c) has no error for low <= n <= high and an a as SCALABLE says; 0
+    where 2^n alone is a normal number: then a * 2^n may round, as nothing follows."""
+    if 1 - bias <= low and high <= bias:
+        return 0
+    room = int(s.SCALABLE).bit_length()
+    shift = 1 - bias + room - low
+    return shift if low < 0 <= shift and high + shift + room <= bias else None
 
 
 @cache
@@ -499,6 +525,6 @@ def _named(entries: Sequence[int]) -> str:
     return hashlib.sha256(repr(tuple(entries)).encode()).hexdigest()[:16]
 
 
-_OTHERS |= {"scale": _scale, "exponent": _exponent, "mantissa": _mantissa}
+_OTHERS |= {"exponent": _exponent, "mantissa": _mantissa}
 
 __all__ = ["emit_call", "emit_instruction", "write_body"]

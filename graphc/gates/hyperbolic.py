@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphc.gates.bodies import area as area_bodies
 from graphc.gates.bodies import hyperbolic as hyperbolic_bodies
-from graphc.gates.elementwise import Elementwise, gate
+from graphc.gates.elementwise import Elementwise, gate, sign
 
 sinh: Elementwise = gate(
     "sinh", "Hyperbolic sine.", body=hyperbolic_bodies.sinh, sym="sinh(x)",
@@ -19,9 +19,14 @@ tanh = gate(
     partials=lambda out, x: (tanh_partial(x),), domain=(-10, 10), edges=(0.0, 19.1), ulp=1.0,
 )  # fmt: skip
 tanh_partial: Elementwise = gate(
-    "tanh_partial", "tanh'(x) = 4e/(1+e)^2 with e = exp(-2|x|).",
+    "tanh_partial", "tanh'(x) = 1 / cosh(x)^2, out of what tanh is made of.",
     body=hyperbolic_bodies.tanh_partial, sym="1/cosh(x)**2",
     partials=lambda out, x: (-2 * tanh(x) * out,), domain=(-10, 10), edges=(0.0,), ulp=4.0,
+)  # fmt: skip
+tanh_partial_far: Elementwise = gate(
+    "tanh_partial_far", "4 e^-2|x|: `tanh_partial` branches here where tanh is 1.",
+    body=hyperbolic_bodies.tanh_partial_far, sym="4*exp(-2*Abs(x))",
+    partials=lambda out, x: (-2 * sign(x) * out,), domain=(20, 300), edges=(), ulp=4.0,
 )  # fmt: skip
 asinh = gate(
     "asinh", "Inverse hyperbolic sine.", body=area_bodies.asinh, sym="asinh(x)",

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.ir.scalar import Instruction, ScalarGraph, from_bits, table_bits
+from graphc.ir.scalar import (
+    SCALABLE,
+    Instruction,
+    ScalarGraph,
+    from_bits,
+    promised,
+    table_bits,
+)
 from graphc.ir.types import DType, bool_, f32, f64, named_sizes
 
 if TYPE_CHECKING:
@@ -53,6 +60,8 @@ def run_instruction(ins: Instruction, args: list[Array], shape: tuple[int, ...] 
         return np.where(condition, run_scalar(_body(str(ins.attr), operands), *operands), default)
     if ins.op == "convert":
         return convert_array(np.asarray(args[0]), ins.dtype)
+    if ins.op == "scale":
+        _hold_to_promise(ins, *args)
     if ins.op == "lookup":
         table = np.array(table_bits(ins.attr), f"u{ins.dtype.itemsize}").view(ins.dtype.numpy)
         return table[np.asarray(args[0]) & (table.size - 1)]
@@ -109,6 +118,20 @@ def _quot(a: Array, b: Array) -> Array:
 def _scale(a: Array, n: Array) -> Array:
     whole = np.floor(np.clip(np.where(np.isnan(n), 0, n), -4000, 4000))
     return np.ldexp(a, whole.astype(np.int32))
+
+
+def _hold_to_promise(ins: Instruction, a: Array, n: Array) -> None:
+    """What a body says of a scale's operands must be so."""
+    whole, within = promised(ins.attr)
+    kept = np.isnan(n) | ((np.floor(n) == n) if whole else True)
+    if within is not None:
+        kept &= np.isnan(n) | ((within[0] <= n) & (n <= within[1]))
+        small = (np.abs(a) < 1 / SCALABLE) & (a != 0) & (n < 0)
+        kept &= ~small & ~(np.abs(a) > SCALABLE)
+    if not np.all(kept):
+        at = np.flatnonzero(~np.broadcast_to(kept, np.broadcast_shapes(a.shape, n.shape)))[0]
+        a, n = (np.broadcast_to(v, np.broadcast_shapes(a.shape, n.shape)).flat[at] for v in (a, n))
+        raise ValueError(f"scale {ins.attr}: of {a!r} by {n!r}")
 
 
 def _exponent(x: Array) -> Array:

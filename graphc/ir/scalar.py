@@ -57,7 +57,12 @@ MACHINE: dict[str, tuple[int, str]] = {
     "quot": (2, "integer quotient truncated to zero; 0 by a zero divisor, wraps for INT_MIN / -1"),
     "convert": (1, "to another dtype, nearest even; to integer truncates, saturates, NaN gives 0"),
     "bitcast": (1, "the same bits as f64/i64 or f32/i32"),
-    "scale": (2, "a * 2^floor(b), rounded once, for |b| up to SCALED and an exact a * 2^(b/2)"),
+    "scale": (
+        2,
+        "a * 2^floor(b), rounded once, for |b| up to SCALED and an exact a * 2^(b/2); by `attr` b "
+        "is a whole number, and where it says between which, |a| is at most SCALABLE, and where b "
+        "is below 0, at least its inverse or 0",
+    ),
     "exponent": (1, "floor(log2 |x|) as a float; -inf for 0, inf for infinities, NaN for NaN"),
     "mantissa": (
         1,
@@ -67,6 +72,7 @@ MACHINE: dict[str, tuple[int, str]] = {
     "const": (0, "raw bits"),
 }
 SCALED = {"f64": 2000, "f32": 240}
+SCALABLE = 2.0**16
 # `lookup` has its table in `attr`, as the bits of the entries in hexadecimal, joined by commas.
 # Two more forms name a gate in `attr`: "call" runs its body; "rare" takes (condition, default,
 # *operands) and is select(condition, gate(operands), default), emitted as a branch taken when any
@@ -117,7 +123,7 @@ def instruction_text(ins: Instruction, name: Callable[[int], str]) -> str:
     if ins.op == "const":
         assert isinstance(ins.attr, int)
         return f"const {bits_text(ins.attr, ins.dtype)} : {ins.dtype}"
-    head = f"{ins.op} {ins.attr}" if ins.op in WITH_ATTR else ins.op
+    head = ins.op if ins.attr is None else f"{ins.op} {ins.attr}"
     return f"{head} {operands} : {ins.dtype}"
 
 
@@ -348,6 +354,26 @@ def scale(a: Operand, n: Operand) -> Scalar:
     return _machine("scale", a, n)
 
 
+def scale_by_whole(a: Operand, n: Operand, within: tuple[int, int] | None = None) -> Scalar:
+    """a * 2^n, rounded once, for a whole n, which may be promised to be within two numbers, both
+    included; then |a| is at most SCALABLE, and where n < 0 at least its inverse, or 0. Either may
+    be NaN. A promise saves instructions where no single one does it all; the interpreter holds the
+    body to it.
+    """
+    a, n = _alike(a, n)
+    bounds = "" if within is None else f":{within[0]}..{within[1]}"
+    return a.builder.add("scale", (a.index, n.index), a.dtype, f"whole{bounds}")
+
+
+def promised(attr: int | str | None) -> tuple[bool, tuple[int, int] | None]:
+    """What a `scale` promises of its second operand: that it is whole, and its bounds."""
+    whole, _, bounds = str(attr or "").partition(":")
+    if not bounds:
+        return bool(whole), None
+    low, high = bounds.split("..")
+    return True, (int(low), int(high))
+
+
 def exponent(x: Scalar) -> Scalar:
     return _machine("exponent", x)
 
@@ -437,8 +463,10 @@ __all__ = [
     "parse_bits",
     "quot",
     "rare",
+    "promised",
     "rint",
     "scale",
+    "scale_by_whole",
     "select",
     "sqrt",
     "table_bits",

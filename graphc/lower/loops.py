@@ -327,7 +327,7 @@ def statement_text(s: Statement) -> str:
         case Let("", _, _, _):
             raise ValueError("a value without a name")
         case Let():
-            head = f"{s.op} {s.attr}" if s.op in WITH_ATTR else s.op
+            head = s.op if s.op == "const" or s.attr is None else f"{s.op} {s.attr}"
             operands = bits_text(int(s.attr), s.dtype) if s.op == "const" else ", ".join(s.args)  # type: ignore[arg-type]
             return f"{s.name} = {head} {operands} : {s.dtype}"
         case Iota():
@@ -486,7 +486,7 @@ def _parse_statement(text: str) -> Statement:
     if op == "const":
         return Let(name, op, (), dtype, parse_bits(operands, dtype))
     attr = None
-    if op in WITH_ATTR:
+    if op in WITH_ATTR or (op in MACHINE and not operands.startswith("%")):
         attr, _, operands = operands.partition(" ")
     elif op not in MACHINE:
         raise ValueError(f"{op!r} is not an operation")

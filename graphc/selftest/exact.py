@@ -283,13 +283,18 @@ _enter("sinh", lambda m, x: m.sinh(x), lambda m, x: m.cosh(x),
 _enter("cosh", lambda m, x: m.cosh(x), lambda m, x: m.sinh(x),
        breaks=(0.3, 0.5, 1.0, 9.0, 18.0, 22.0, 40.0, 88.7, 89.4, 709.78, 710.47), live=(-30, 30),
        at="1 1 inf inf nan")  # fmt: skip
+# Where tanh goes from one point of its table to the next.
+_between = tuple((k + 0.5) * step for step, n in ((1.27, 15), (1.205, 7)) for k in range(n))
 _enter("tanh", lambda m, x: m.tanh(x), lambda m, x: 1 / m.cosh(x) ** 2,
-       breaks=(*_halves, 0.17, 0.55, 0.625, 9.01, 18.2, 18.7, 19.1, 22.5, 372.5, 44.0),
+       breaks=(*_halves, *_between, 0.17, 9.011, 18.2, 18.7, 19.0616, 22.5, 372.5, 44.0),
        live=(-20, 20), at="0 -0 1 -1 nan")  # fmt: skip
 _enter("tanh_partial", lambda m, x: 1 / m.cosh(x) ** 2,
        lambda m, x: -2 * m.tanh(x) / m.cosh(x) ** 2,
-       breaks=(*_halves, 19.1, 372.5, 44.0), live=(-30, 30), higher=True,
+       breaks=(*_halves, *_between, 9.011, 19.0616, 372.5, 44.0), live=(-30, 30), higher=True,
        at="1 1 0 0 nan")  # fmt: skip
+_enter("tanh_partial_far", lambda m, x: 4 * m.exp(-2 * abs(x)),
+       lambda m, x: -8 * m.sign(x) * m.exp(-2 * abs(x)), breaks=(9.011, 19.1, 372.5, 52.0),
+       live=(-30, 30), at="4 4 0 0 nan")  # fmt: skip
 _enter("asinh", lambda m, x: m.asinh(x), lambda m, x: 1 / m.sqrt(1 + x * x),
        breaks=(0.35, 0.5, 0.75, 1.0, 2.0, 2.0**27, 2.0**28, 2.0**13, 1e154, 1e19),
        at="0 -0 inf -inf nan")  # fmt: skip

@@ -93,6 +93,35 @@ def test_scale(dtype):
         np.testing.assert_array_equal(got, exact.astype(dtype.numpy))
 
 
+@pytest.mark.parametrize("bounds", [None, (-3, 5), (-1, 0), "subnormal", "all"])
+@pytest.mark.parametrize("dtype", [f64, f32])
+def test_scale_by_whole(dtype, bounds):
+    info = np.finfo(dtype.numpy)
+    lowest, most = int(info.minexp) - int(info.nmant) - 20, s.SCALED[dtype.name]
+    named = {None: (-most, most), "subnormal": (lowest, 0), "all": (lowest, int(info.maxexp))}
+    low, high = named.get(bounds, bounds)
+    rng = np.random.default_rng(5)
+    a = (rng.uniform(0.5, 1, 4096) * np.exp2(rng.integers(-15, 16, 4096))).astype(dtype.numpy)
+    a *= rng.choice([-1, 1], 4096).astype(dtype.numpy)
+    n = rng.integers(low, high + 1, 4096).astype(dtype.numpy)
+    n[96:192], n[192:288] = low, high
+    a[:64] = np.resize([0.0, -0.0, np.nan], 64)
+    a[64:96], n[64:96] = np.nan, np.nan
+    within = None if bounds is None else (low, high)
+    got = same_everywhere(lambda a, n: s.scale_by_whole(a, n, within), a, n)
+    with np.errstate(all="ignore"):
+        exact = a.astype(np.longdouble) * np.exp2(n.astype(np.longdouble))
+        np.testing.assert_array_equal(got, exact.astype(dtype.numpy))
+
+
+def test_broken_promises_are_found():
+    graph = trace_scalar("body", lambda a, n: s.scale_by_whole(a, n, (-9, 9)), (f64, f64))
+    assert run_scalar(graph, np.r_[3.0, 1e-9, 0.0], np.r_[-9.0, 2.0, -5.0]).tolist()[0] == 3 / 512
+    for a, n in ((3.0, 0.5), (3.0, -10.0), (3.0, 10.0), (1e-9, -1.0), (1e9, 1.0)):
+        with pytest.raises(ValueError, match=r"scale whole:-9\.\.9"):
+            run_scalar(graph, np.r_[1.0, a], np.r_[1.0, n])
+
+
 @pytest.mark.parametrize("dtype", [f64, f32])
 def test_exponent_and_mantissa(dtype):
     x = patterns(dtype)
@@ -122,3 +151,12 @@ def test_text_of_a_lookup_parses_back():
     graph = trace_scalar("body", lambda i: s.lookup(i, [1.0, -0.0]), (i64,))
     made = let("%v", graph.code[0], ("%i",))
     assert isinstance(made, Let) and _parse_statement(statement_text(made)) == made
+
+
+def test_text_of_a_scale_parses_back():
+    from graphc.lower.loops import Let, _parse_statement, let, statement_text
+
+    for within in (None, (-5, 0)):
+        graph = trace_scalar("body", lambda a, w=within: s.scale_by_whole(a, a, w), (f64,))
+        made = let("%v", graph.code[0], ("%a",) * 2)
+        assert isinstance(made, Let) and _parse_statement(statement_text(made)) == made

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.scalar import Scalar, bitcast, constant, fma, lookup, scale, select
+from graphc.ir.scalar import Scalar, bitcast, constant, fma, lookup, scale, scale_by_whole, select
 from graphc.ir.types import DType, f32, f64
 
 FRACTION_BITS = {f64: 52, f32: 23}
@@ -162,22 +162,20 @@ def power_of_two(bits: Scalar, dtype: DType) -> Scalar:
 
 
 def exp_sum(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """(t, u, n) with e^x = 2^floor(n) (t + u); x is within EXP_RANGE or NaN."""
-    if x.dtype is f64:
-        return exp_by_roots(x)
-    # In f32 a longer series is faster than a table.
+    """(t, u, n) with e^x = 2^n (t + u) and a whole n; x is within EXP_RANGE or NaN."""
+    # A longer series is faster than a table, unless one has a permutation of 16 elements.
     n, _ = nearest_integer(x, LOG2_E)
-    high, low = LN2[f32]
+    high, low = LN2[x.dtype]
     exact = fma(n, -high, x)
     step = n * -low
     r = exact + step
     # The two parts of r are added anew, so that u does not inherit the rounding of r.
     rr = r * r
-    return constant(x, 1.0), exact + fma(rr, polynomial(r, rr, EXP[f32]), step), n
+    return constant(x, 1.0), exact + fma(rr, polynomial(r, rr, EXP[x.dtype]), step), n
 
 
 def exp_by_roots(x: Scalar, x_low: Scalar | None = None) -> tuple[Scalar, Scalar, Scalar]:
-    """The same for x + x_low, with a root of 2 for t: |u| is at most 0.022 t."""
+    """The same for x + x_low by floor(n), with a root of 2 for t: |u| is at most 0.022 t."""
     # n = x / ln 2 rounded to a multiple of 1/16; the lowest four bits of the pattern are i, and t
     # is 2^(i/16).
     ty = x.dtype
@@ -197,7 +195,7 @@ def exp_by_roots(x: Scalar, x_low: Scalar | None = None) -> tuple[Scalar, Scalar
 def scaled_exp(x: Scalar, doublings: int = 0) -> Scalar:
     """2^doublings e^x, for x within EXP_RANGE or NaN."""
     t, u, n = exp_sum(x)
-    return scale(t + u, n + float(doublings) if doublings else n)
+    return scale_by_whole(t + u, n + float(doublings) if doublings else n)
 
 
 def exp2(x: Scalar) -> Scalar:
@@ -206,7 +204,7 @@ def exp2(x: Scalar) -> Scalar:
     if x.dtype is f32:
         n, _ = nearest_integer(x, 1.0)
         r = x - n
-        return scale(fma(r, polynomial(r, r * r, EXP2_F32), 1.0), n)
+        return scale_by_whole(fma(r, polynomial(r, r * r, EXP2_F32), 1.0), n)
     shifted = x + SIXTEENTHS[f64]
     n = shifted - SIXTEENTHS[f64]
     r = x - n  # exact

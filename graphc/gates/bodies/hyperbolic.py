@@ -19,7 +19,8 @@ from graphc.ir.scalar import (
     constant,
     fma,
     lookup,
-    scale,
+    rare,
+    scale_by_whole,
     select,
 )
 from graphc.ir.types import f32, f64
@@ -45,39 +46,50 @@ COSH = {
 SINH_MOST = {f64: 711.0, f32: 90.0}  # e^x / 2 overflows before
 TANH_X = {
     f64: (  # generate.py TANH_X_F64
-        0.0, 1.200001385232547, 2.539998566823025, 3.810000000000021, 5.0800000000001475,
-        6.349999999998137, 7.620000000008954, 8.890000000075402, 10.160000003787276,
-        11.430000099650949, 12.699998956744395, 13.970003941000853, 15.240045647618109,
-        16.511614251486396, 17.819094140504497, 18.714973875118524,
+        0.0, 1.200001385232547, 2.499999576874134, 3.7699999999998877, 5.039999999999343,
+        6.309999999999406, 7.5800000000198535, 8.84999999992138, 10.119999995013496,
+        11.390000053352168, 12.660000308397017, 13.929988403247842, 15.19998741926522,
+        16.470655690252443, 17.742018800591044, 18.714973875118524,
     ),
     f32: (  # generate.py TANH_X_F32
-        0.0, 0.4858642, 1.2010821, 1.7999983, 2.4000008, 3.0000088, 3.5999916, 4.1999736, 4.800098,
-        5.4003506, 6.0003986, 6.6007714, 7.19212, 7.76846, 8.317766, 8.66434,
+        0.0, 1.0953655, 2.4100327, 3.6150882, 4.8191643, 6.0227275, 7.2191772, 8.317766,
     ),
 }  # fmt: skip
 TANH_T = {
     f64: (  # generate.py TANH_T_F64
-        0.0, 0.8336550295352936, 0.9876370429992676, 0.9990193973643866, 0.9999226284569604,
-        0.9999938977675026, 0.9999995187375397, 0.999999962044554, 0.9999999970065906,
-        0.9999999997639206, 0.9999999999813812, 0.9999999999985316, 0.9999999999998842,
-        0.9999999999999909, 0.9999999999999993, 0.9999999999999999,
+        0.0, 0.8336550295352936, 0.9866142868995667, 0.9989377692233118, 0.9999161846780741,
+        0.9999933895321315, 0.999999478654611, 0.9999999588833562, 0.9999999967572782,
+        0.9999999997442582, 0.9999999999798306, 0.9999999999984093, 0.9999999999998745,
+        0.9999999999999901, 0.9999999999999992, 0.9999999999999999,
     ),
     f32: (  # generate.py TANH_T_F32
-        0.0, 0.45092773, 0.8339844, 0.94680583, 0.9836749, 0.99505484, 0.9985079, 0.99955034,
-        0.9998646, 0.99995923, 0.9999877, 0.9999963, 0.99999887, 0.99999964, 0.9999999, 0.99999994,
+        0.0, 0.7988281, 0.98399657, 0.99855226, 0.99986964, 0.99998826, 0.9999989, 0.9999999,
+    ),
+}  # fmt: skip
+TANH_S = {
+    f64: (  # generate.py TANH_S_F64
+        1.0, 0.3050192917305088, 0.026592248885659586, 0.0021233332191534795,
+        0.00016762361884364686, 1.3220892038793964e-05, 1.0426905061404265e-06,
+        8.223328582219144e-08, 6.485443505042581e-09, 5.114835221377732e-10, 4.033884337632921e-11,
+        3.1814550993633804e-12, 2.509104035653092e-13, 1.976196983832802e-14, 1.554312234474667e-15,
+        2.22044604925031e-16,
+    ),
+    f32: (  # generate.py TANH_S_F32
+        1.0, 0.36187363, 0.03175075, 0.0028933787, 0.00026069366, 2.3484443e-05, 2.1456647e-06,
+        2.3841854e-07,
     ),
 }  # fmt: skip
 COTH = {
-    f64: (  # generate.py COTH_F64: error 2^-56.2
-        0.33333333333333326, -0.022222222222214445, 0.0021164021161885894, -0.00021164020876383456,
-        2.1377777204446754e-05, -2.1643028468285047e-06, 2.1896936836501484e-07,
-        -2.1709797802850063e-08, 1.7534728402547993e-09,
+    f64: (  # generate.py COTH_F64: error 2^-60.9
+        0.33333333333333326, -0.022222222222215583, 0.0021164021162092, -0.0002116402089540536,
+        2.1377778208435893e-05, -2.1643060048550505e-06, 2.189752202737265e-07,
+        -2.171569028851772e-08, 1.7559580958339413e-09,
     ),
-    f32: (  # generate.py COTH_F32: error 2^-28.9
-        0.33333334, -0.022222148, 0.0021151167, -0.00020279523,
+    f32: (  # generate.py COTH_F32: error 2^-29.3
+        0.33333325, -0.022220615, 0.0021064857, -0.0001874318,
     ),
 }  # fmt: skip
-TANH_STEP = {f64: 1.27, f32: 0.6}  # of the points
+TANH_STEP = {f64: 1.27, f32: 1.205}  # of the points
 TANH_MOST = {f64: 19.0616, f32: 9.011}  # tanh rounds to 1 from there on
 LOG1P = {
     f64: (  # generate.py LOG1P_F64: error 2^-58.0
@@ -99,7 +111,7 @@ def sinh(x: Scalar) -> Scalar:
     lost = (1.0 - less) - w
     # 1 + w as less + 2w, since rounding it, too, would be felt.
     tail = fma(exact, less, fma(exact, w + w, fma(rest, more, fma(less, c, lost))))
-    return with_sign_of(scale(less + tail, -1.0 - m), x)
+    return with_sign_of(scale_by_whole(less + tail, -1.0 - m), x)
 
 
 def cosh(x: Scalar) -> Scalar:
@@ -108,7 +120,7 @@ def cosh(x: Scalar) -> Scalar:
     less, more = 1.0 - w, 1.0 + w
     lost = (1.0 - less) - w
     tail = fma(exact, less, fma(rest, less, fma(more, c, fma(exact, lost, w))))
-    return scale(tail + 1.0, -1.0 - m)
+    return scale_by_whole(tail + 1.0, -1.0 - m)
 
 
 def halves(a: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
@@ -128,7 +140,7 @@ def halves(a: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
     z = r * r
     rest = fma(z * r, horner(z, SINH[ty]), step)
     c = z * horner(z, COSH[ty])
-    root = scale(constant(a, 1.0), m)
+    root = scale_by_whole(constant(a, 1.0), m, (round(-SINH_MOST[ty] * LOG2_E), 0))
     return m, root * root, exact, rest, c
 
 
@@ -139,34 +151,62 @@ def with_sign_of(magnitude: Scalar, x: Scalar) -> Scalar:
 
 
 def tanh(x: Scalar) -> Scalar:
-    """tanh(X + d) = T + (1 - T^2) tanh(d) / (1 + T tanh(d)), T = tanh X; 16 points X.
+    """tanh(X + d) = T + S tanh(d) / (1 + T tanh(d)), T = tanh X and S = 1 - T^2; few points X.
 
     tanh d = d / (1 + k), k = d coth(d) - 1, so the fraction is d - d (k + T d) / (1 + k + T d): its
     leading term has no error, and that of the rest is small beside T, and for T = 0 beside d.
     """
-    ty = x.dtype
-    a = at_most(abs(x), TANH_MOST[ty])
+    t, slope, d, _, q = near_point(abs(x))
+    fraction = fma(-(d * q), 1.0 / (q + 1.0), d)
+    return with_sign_of(fma(slope, fraction, t), x)
+
+
+def near_point(a: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
+    """(T, S, d, k, k + T d) of a = X + d; NaN of NaN, and of TANH_MOST beyond it."""
+    ty = a.dtype
+    a = at_most(a, TANH_MOST[ty])
     index = bitcast(fma(a, 1.0 / TANH_STEP[ty], ROUNDER[ty]))
     t = lookup(index, TANH_T[ty])
     d = a - lookup(index, TANH_X[ty])  # exact
     z = d * d
-    q = fma(t, d, z * polynomial(z, z * z, COTH[ty]))
-    fraction = fma(-(d * q), 1.0 / (q + 1.0), d)
-    return with_sign_of(fma(fma(-t, t, 1.0), fraction, t), x)
+    k = z * polynomial(z, z * z, COTH[ty])
+    return t, lookup(index, TANH_S[ty]), d, k, fma(t, d, k)
+
+
+def tanh_partial(x: Scalar) -> Scalar:
+    """tanh'(X + d) = S (1 - tanh(d)^2) / (1 + T tanh(d))^2, out of what tanh itself is made of.
+
+    That is S ((1 + k)^2 - d^2) / (1 + k + T d)^2. For d < 0 the denominator is small: its square is
+    taken with what rounding the sum lost.
+    """
+    from graphc.gates.hyperbolic import tanh_partial_far
+
+    a = abs(x)
+    _, slope, d, k, q = near_point(a)
+    top = fma(slope, fma(k, k + 2.0, -(d * d)), slope)
+    bottom = q + 1.0
+    cross = bottom * (q - (bottom - 1.0))
+    near = top / fma(bottom, bottom, cross + cross)
+    return rare(a > TANH_MOST[x.dtype], tanh_partial_far, (x,), near)
 
 
 # -- out of e = exp(-|x|) --------------------------------------------------------------------------
 
 
 def small_exp(y: Scalar) -> tuple[Scalar, Scalar, Scalar, Scalar]:
-    """(e, p, p_low, n) with e^y = (p + p_low) 2^floor(n), y <= 0, and e = p 2^floor(n)."""
+    """(e, p, p_low, n) with e^y = (p + p_low) 2^n, y <= 0, and e = p 2^n."""
     t, u, n = exp_sum(at_least(y, LOGISTIC_LEAST[y.dtype]))
     p = t + u
-    return scale(p, n), p, (t - p) + u, n
+    return scale_down(p, n), p, (t - p) + u, n
+
+
+def scale_down(a: Scalar, n: Scalar) -> Scalar:
+    """a 2^n for the n of `small_exp`."""
+    return scale_by_whole(a, n, (round(LOGISTIC_LEAST[n.dtype] * LOG2_E), 0))
 
 
 def logistic(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """(q, q_low, n) with 1/(1 + e^-x) = (q + q_low) 2^floor(n)."""
+    """(q, q_low, n) with 1/(1 + e^-x) = (q + q_low) 2^n."""
     e, p, p_low, n = small_exp(-abs(x))
     # 1/(1 + e) above 0, e/(1 + e) below.
     below = x < 0.0
@@ -182,19 +222,19 @@ def logistic(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
 
 def sigmoid(x: Scalar) -> Scalar:
     q, q_low, n = logistic(x)
-    return scale(q + q_low, n)
+    return scale_down(q + q_low, n)
 
 
 def sigmoid_partial(x: Scalar) -> Scalar:
     """e / (1 + e)^2; the square as 1 + e (2 + e), which rounds less."""
     e, p, _, n = small_exp(-abs(x))
-    return scale(p / fma(e, e + 2.0, 1.0), n)
+    return scale_down(p / fma(e, e + 2.0, 1.0), n)
 
 
-def tanh_partial(x: Scalar) -> Scalar:
-    """4 e / (1 + e)^2 with e = exp(-2|x|), four times the above of 2x."""
-    e, p, _, n = small_exp(abs(x) * -2.0)
-    return scale(p / fma(e, e + 2.0, 1.0), n + 2.0)
+def tanh_partial_far(x: Scalar) -> Scalar:
+    """4 e^-2|x|: where tanh is 1, the rest of the series is nothing."""
+    _, p, _, n = small_exp(abs(x) * -2.0)
+    return scale_down(p * 4.0, n)
 
 
 def silu(x: Scalar) -> Scalar:
@@ -202,7 +242,7 @@ def silu(x: Scalar) -> Scalar:
     q, q_low, n = logistic(x)
     least = LOGISTIC_LEAST[x.dtype]
     factor = at_least(x, least)
-    return scale(fma(factor, q, at_most(factor, -least) * q_low), n)
+    return scale_by_whole(fma(factor, q, at_most(factor, -least) * q_low), n)
 
 
 def silu_partial(x: Scalar) -> Scalar:
@@ -214,7 +254,7 @@ def silu_partial(x: Scalar) -> Scalar:
     d = e + 1.0
     below = x < 0.0
     top = select(below, p * (d + factor), fma(factor, e, d))
-    return scale(top / fma(e, e + 2.0, 1.0), select(below, n, 0.0))
+    return scale_by_whole(top / fma(e, e + 2.0, 1.0), select(below, n, 0.0))
 
 
 def softplus(x: Scalar) -> Scalar:
@@ -225,7 +265,7 @@ def softplus(x: Scalar) -> Scalar:
     z = v * v
     # What remains of the division counts about -v; what the rounding of e lost, 1/(1 + e), which is
     # about 1 - 3/2 v.
-    e_low = scale(p_low, n)
+    e_low = p_low * scale_down(constant(x, 1.0), n)
     rest = fma(-v, d, e)
     low = fma(-v, fma(e_low, 1.5, rest), e_low)
     tail = fma(-v, e, fma(v * z, horner(z, LOG1P[x.dtype]), low))
