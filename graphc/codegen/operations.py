@@ -283,6 +283,13 @@ def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int
     values, types = list(args), list(graph.params)
     for ins in graph.code:
         operands = [values[a] for a in ins.args]
+        if ins.op == "lookup" and _in_rows(fn, ins.dtype, width):
+            _rows(
+                fn,
+                [i for i in graph.code if i.op == "lookup" and i.args == ins.args],
+                operands[0],
+                width,
+            )
         values.append(emit_instruction(fn, ins, operands, [types[a] for a in ins.args], width))
         types.append(ins.dtype)
     return values[graph.result]
@@ -469,6 +476,82 @@ def _lookup(fn: Function, ins: Instruction, args: Sequence[str], index: DType, w
         name = fn.module.intrinsic(f"llvm.x86.avx512.vpermi2var.{suffix}.512", ty, [ty, places, ty])
         text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}}, {ty} {tables[1]})"
     return _by_register(fn, args, [index], dtype, lanes, width, lambda a: fn.do(text.format(a[0])))
+
+
+QUAD = 4  # lanes of a register of 32 bytes
+
+
+def _in_rows(fn: Function, dtype: DType, width: int) -> bool:
+    """Are tables that are asked for by one index read row by row?"""
+    return dtype is f64 and width % QUAD == 0 and fn.module.avx2 and not fn.module.avx512
+
+
+def _rows(fn: Function, lookups: Sequence[Instruction], index: str, width: int) -> None:
+    """Tables side by side in memory: a lane reads two of its entries at once, and registers of two
+    rows each become two of one table."""
+    if len(lookups) < 2 or _key(lookups[0], [index], width) in fn.computed:
+        return
+    tables = [table_bits(i.attr) for i in lookups]
+    count = len(tables[0])
+    if any(len(t) != count for t in tables):
+        return
+    columns = [*tables, tables[0]] if len(tables) % 2 else tables
+    rows = [bits for row in zip(*columns, strict=True) for bits in row]
+    name = f"gc.rows.{_named(rows)}"
+    values = ", ".join(f"double {literal(bits, f64)}" for bits in rows)
+    text = f"@{name} = internal constant [{len(rows)} x double] [{values}], align 64"
+    fn.module.once(name, lambda: fn.module.globals.append(text))
+    wide = register(i64, width)
+    row = fn.do(f"and {wide} {index}, {splat(str(count - 1), 'i64', width)}")
+    place = fn.do(f"mul {wide} {row}, {splat(str(len(columns)), 'i64', width)}")
+    quads = [
+        _quad_of_rows(fn, name, place, start, len(columns), width)
+        for start in range(0, width, QUAD)
+    ]
+    for column, i in enumerate(lookups):
+        joined = _joined(fn, [quad[column] for quad in quads], width)
+        fn.computed[_key(i, [index], width)] = joined
+
+
+def _quad_of_rows(
+    fn: Function, name: str, place: str, start: int, columns: int, width: int
+) -> list[str]:
+    """What four lanes find in each column."""
+    pair, quad = register(f64, 2), register(f64, QUAD)
+    lanes = [
+        fn.do(f"extractelement {register(i64, width)} {place}, i64 {start + k}")
+        for k in range(QUAD)
+    ]
+    found = []
+    for column in range(0, columns, 2):
+        read = []
+        for lane in lanes:
+            first = fn.do(f"getelementptr double, ptr @{name}, i64 {lane}")
+            at = fn.do(f"getelementptr double, ptr {first}, i64 {column}")
+            read.append(fn.do(f"load {pair}, ptr {at}, align 16"))
+        both = [
+            fn.do(f"shufflevector {pair} {a}, {pair} {b}, <4 x i32> <i32 0, i32 1, i32 2, i32 3>")
+            for a, b in (read[0::2], read[1::2])
+        ]
+        for odd in (0, 1):
+            mask = ", ".join(f"i32 {k + odd}" for k in (0, 4, 2, 6))
+            found.append(
+                fn.do(f"shufflevector {quad} {both[0]}, {quad} {both[1]}, <4 x i32> <{mask}>")
+            )
+    return found
+
+
+def _joined(fn: Function, quads: Sequence[str], width: int) -> str:
+    """Registers of four lanes as one of more."""
+    parts, lanes = list(quads), QUAD
+    while lanes < width:
+        ty, every = register(f64, lanes), ", ".join(f"i32 {i}" for i in range(2 * lanes))
+        parts = [
+            fn.do(f"shufflevector {ty} {a}, {ty} {b}, <{2 * lanes} x i32> <{every}>")
+            for a, b in zip(parts[0::2], parts[1::2], strict=True)
+        ]
+        lanes *= 2
+    return parts[0]
 
 
 def _permuted(fn: Function, entries: Sequence[int], index: str, width: int) -> str:

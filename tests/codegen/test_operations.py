@@ -145,6 +145,22 @@ def test_lookup(dtype, sizes):
         np.testing.assert_array_equal(got, np.array(table, dtype.numpy)[index % size])
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_lookups_by_one_index(count):
+    index = np.random.default_rng(7).integers(-(2**31), 2**31, 256)
+    tables = [[1.5 * i - 3 * j for i in range(16)] for j in range(count)]
+    tables[-1] = tables[-1][: 16 if count < 4 else 8]  # of another size: not a column of the others
+
+    def body(i):
+        found = [s.lookup(i, table) for table in tables]
+        total = found[0]
+        for j, v in enumerate(found[1:], 1):
+            total = s.fma(v, 1000.0**j, total)
+        return total
+
+    same_everywhere(body, index)
+
+
 def test_text_of_a_lookup_parses_back():
     from graphc.lower.loops import Let, _parse_statement, let, statement_text
 
