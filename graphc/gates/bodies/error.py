@@ -44,6 +44,7 @@ ERF_LAST = {f64: 5.93, f32: 3.87}  # the tables end; in f64, erf rounds to 1 her
 ERF_ONE = 3.9192057  # in f32 it rounds to 1 beyond
 ERFCX: dict = {f64: tables.ERFCX_F64, f32: tables.ERFCX_F32}
 ERFCX_STEP = {f64: 1.09375, f32: 2.90625}
+ERFCX_BITS = {f64: 2, f32: 1}  # of a fraction, that cut an octave into intervals
 GAUSS_ZERO = {f64: 27.31, f32: 10.21}  # e^(-x^2) and erfc(x) have long rounded to 0
 NORMAL_ZERO = {f64: 38.6875, f32: 14.5625}  # x e^(-x^2/2), too; their squares are exact
 GAUSS_LEAST = {f64: -1080, f32: -153}  # what a Gaussian's power of 2 comes to at either
@@ -130,9 +131,9 @@ def erfcx_at(y: Scalar, ratio: tuple[float, float] | None = None) -> tuple[Scala
     """erfcx(y), or erfcx(ratio y), as a float and what its rounding lost; 0 <= y <= GAUSS_ZERO."""
     ty = y.dtype
     step = ERFCX_STEP[ty] * (ratio[0] if ratio else 1.0)
-    # u in [2, 32), which the exponent and the two bits after it cut into 16 intervals.
+    # u in [2, 32), which the exponent and the bits after it cut into 16 intervals, 8 in f32.
     u = fma(y, step, 2.0)
-    c, value, *rest = looked_up(lshr(bitcast(u), FRACTION_BITS[ty] - 2), ERFCX[ty])
+    c, value, *rest = looked_up(lshr(bitcast(u), FRACTION_BITS[ty] - ERFCX_BITS[ty]), ERFCX[ty])
     t = fma(y, ratio[1], fma(y, ratio[0], -c)) if ratio else y - c
     rise = piece(t, t * t, rest)
     total = fma(t, rise, value)
