@@ -31,7 +31,7 @@ from graphc.ir.scalar import (
     fma,
     lookup,
     lshr,
-    scale,
+    scale_by_whole,
     select,
 )
 from graphc.ir.types import f32, f64
@@ -44,8 +44,10 @@ ERF_LAST = {f64: 5.93, f32: 3.87}  # the tables end; in f64, erf rounds to 1 her
 ERF_ONE = 3.9192057  # in f32 it rounds to 1 beyond
 ERFCX: dict = {f64: tables.ERFCX_F64, f32: tables.ERFCX_F32}
 ERFCX_STEP = {f64: 1.09375, f32: 2.90625}
+ERFCX_BITS = {f64: 2, f32: 1}  # of a fraction, that cut an octave into intervals
 GAUSS_ZERO = {f64: 27.31, f32: 10.21}  # e^(-x^2) and erfc(x) have long rounded to 0
 NORMAL_ZERO = {f64: 38.6875, f32: 14.5625}  # x e^(-x^2/2), too; their squares are exact
+GAUSS_LEAST = {f64: -1080, f32: -153}  # what a Gaussian's power of 2 comes to at either
 SLOPE = {  # 2 / sqrt(pi)
     f64: (1.1283791670955126, 1.533545961316588e-17),  # generate.py SLOPE_F64
     f32: (1.1283792, -5.8635383e-08),  # generate.py SLOPE_F32
@@ -120,13 +122,18 @@ def exp_of_sum(x: Scalar, x_low: Scalar) -> tuple[Scalar, Scalar]:
     return exact + fma(rr, polynomial(r, rr, EXP[ty]), step), n
 
 
+def scale_gaussian(a: Scalar, n: Scalar) -> Scalar:
+    """a 2^n for the n of a Gaussian."""
+    return scale_by_whole(a, n, (GAUSS_LEAST[a.dtype], 0))
+
+
 def erfcx_at(y: Scalar, ratio: tuple[float, float] | None = None) -> tuple[Scalar, Scalar]:
     """erfcx(y), or erfcx(ratio y), as a float and what its rounding lost; 0 <= y <= GAUSS_ZERO."""
     ty = y.dtype
     step = ERFCX_STEP[ty] * (ratio[0] if ratio else 1.0)
-    # u in [2, 32), which the exponent and the two bits after it cut into 16 intervals.
+    # u in [2, 32), which the exponent and the bits after it cut into 16 intervals, 8 in f32.
     u = fma(y, step, 2.0)
-    c, value, *rest = looked_up(lshr(bitcast(u), FRACTION_BITS[ty] - 2), ERFCX[ty])
+    c, value, *rest = looked_up(lshr(bitcast(u), FRACTION_BITS[ty] - ERFCX_BITS[ty]), ERFCX[ty])
     t = fma(y, ratio[1], fma(y, ratio[0], -c)) if ratio else y - c
     rise = piece(t, t * t, rest)
     total = fma(t, rise, value)
@@ -157,14 +164,14 @@ def erf_partial(x: Scalar) -> Scalar:
     """2/sqrt(pi) e^(-x^2)"""
     s, n = gaussian(at_most(abs(x), GAUSS_ZERO[x.dtype]))
     slope, slope_low = SLOPE[x.dtype]
-    return scale(fma(s, slope, slope_low) + slope, n)
+    return scale_gaussian(fma(s, slope, slope_low) + slope, n)
 
 
 def erfc(x: Scalar) -> Scalar:
     y = at_most(abs(x), GAUSS_ZERO[x.dtype])
     value, low = erfcx_at(y)
     s, n = gaussian(y)
-    q = scale(value + fma(s, value, low), n)
+    q = scale_gaussian(value + fma(s, value, low), n)
     return select(x < 0.0, 2.0 - q, q)
 
 
@@ -175,7 +182,7 @@ def lower_tail(y: Scalar) -> Scalar:
     """ndtr(-y) for 0 <= y <= NORMAL_ZERO."""
     value, low = erfcx_at(y, SQRT_HALF[y.dtype])
     s, n = normal_gaussian(y)
-    return scale(value + fma(s, value, low), n - 1.0)
+    return scale_gaussian((value + fma(s, value, low)) * 0.5, n)
 
 
 def ndtr(x: Scalar) -> Scalar:
@@ -187,7 +194,7 @@ def ndtr_partial(x: Scalar) -> Scalar:
     """e^(-x^2/2) / sqrt(2 pi)"""
     s, n = normal_gaussian(at_most(abs(x), NORMAL_ZERO[x.dtype]))
     most, most_low = NORMAL[x.dtype]
-    return scale(fma(s, most, most_low) + most, n)
+    return scale_gaussian(fma(s, most, most_low) + most, n)
 
 
 # -- gelu ------------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ def gelu(x: Scalar) -> Scalar:
     s, n = normal_gaussian(y)
     product = y * value
     lost = fma(y, low, fma(y, value, -product))
-    g = scale(product + fma(s, product, lost), n - 1.0)
+    g = scale_gaussian((product + fma(s, product, lost)) * 0.5, n)
     return select(x < 0.0, -g, x - g)
 
 
@@ -213,7 +220,7 @@ def gelu_partial(x: Scalar) -> Scalar:
     value, _ = erfcx_at(y, SQRT_HALF[x.dtype])
     s, n = normal_gaussian(y)
     difference = fma(y, -NORMAL[x.dtype][0], value * 0.5)
-    r = scale(fma(s, difference, difference), n)
+    r = scale_gaussian(fma(s, difference, difference), n)
     return select(x < 0.0, r, 1.0 - r)
 
 
@@ -229,7 +236,8 @@ def log_ndtr(x: Scalar) -> Scalar:
     s, n = normal_gaussian(near)
     added = fma(s, value, low)
     p = value + added
-    q, q_low = scale(p, n - 1.0), scale((value - p) + added, n - 1.0)
+    q = scale_gaussian(p * 0.5, n)
+    q_low = ((value - p) + added) * scale_gaussian(constant(x, 0.5), n)
     # Below zero: q e^(y^2/2) is half of erfcx, or of its series where y is far.
     r = 1.0 / y
     z = r * r
@@ -242,7 +250,7 @@ def log_ndtr(x: Scalar) -> Scalar:
     # u_low / u by the c near 1/u, as log1p has it.
     k, c, rest, head = log_parts(u, LN)
     share = u_low * c
-    logarithm = log_of_parts(head, rest, LN, rest, scale(fma(share, -rest, share), -k))
+    logarithm = log_of_parts(head, rest, LN, rest, scale_by_whole(fma(share, -rest, share), -k))
     # Where y is far, its square is rounded, and the loss of NORMAL_ZERO's square is none.
     _, h_low = minus_half_square(near)
     below = (logarithm + h_low) + minus_half_square(y)[0]
@@ -256,9 +264,9 @@ def log_ndtr_partial(x: Scalar) -> Scalar:
     near = at_most(y, NORMAL_ZERO[ty])
     value, low = erfcx_at(near, SQRT_HALF[ty])
     s, n = normal_gaussian(near)
-    q = scale(value + fma(s, value, low), n - 1.0)
+    q = scale_gaussian((value + fma(s, value, low)) * 0.5, n)
     most, most_low = NORMAL[ty]
-    density = scale(fma(s, most, most_low) + most, n)
+    density = scale_gaussian(fma(s, most, most_low) + most, n)
     above = x > 0.0
     far = ~above & (y > NORMAL_ZERO[ty])
     # Far below zero the quotient is 1/y.

@@ -33,7 +33,7 @@ from graphc.ir.scalar import (
     lookup,
     lshr,
     mantissa,
-    scale,
+    scale_by_whole,
     select,
 )
 from graphc.ir.types import DType, f32, f64
@@ -104,5 +104,5 @@ def log1p(x: Scalar) -> Scalar:
     k, c, r, head = log_parts(u, LN)
     # 1/u = c 2^-k / (1 + r), and 1 - r is near enough to 1/(1 + r).
     share = error * c
-    result = log_of_parts(head, r, LN, r, scale(fma(share, -r, share), -k))
+    result = log_of_parts(head, r, LN, r, scale_by_whole(fma(share, -r, share), -k))
     return select(abs(x) < ALMOST_X[x.dtype], x, result)

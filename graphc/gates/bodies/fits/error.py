@@ -88,24 +88,26 @@ def erf_table(terms: int, dtype: str) -> tuple[Rows, float]:
 
 
 # -- erfcx -----------------------------------------------------------------------------------------
-# u = 2 + ERFCX_STEP * x from 2 to 32, cut in four where its exponent is 1, 2, 3 and 4.
+# u = 2 + ERFCX_STEP * x from 2 to 32, cut in four where its exponent is 1, 2, 3 and 4; in f32 in
+# two, as 8 entries are one permutation of a register.
 
 ERFCX_STEP = {"f64": 1.09375, "f32": 2.90625}
+ERFCX_PIECES = {"f64": 4, "f32": 2}
 
 
-def octaves(step: float, shift: float) -> list[tuple[mp.mpf, mp.mpf]]:
-    """The intervals of x in which u = shift + step x is from 2 on below 2 + 1/2, ... up to 32."""
+def octaves(step: float, shift: float, pieces: int = 4) -> list[tuple[mp.mpf, mp.mpf]]:
+    """The intervals of x in which u = shift + step x is from 2 on below 2 + 2/pieces, ... to 32."""
     made = []
-    for i in range(INTERVALS):
-        width = mp.mpf(2) ** (i // 4 - 1)
-        a = (4 + i % 4) * width - shift
+    for i in range(4 * pieces):
+        width = mp.mpf(2) ** (i // pieces + 1) / pieces
+        a = (pieces + i % pieces) * width - shift
         made.append((a / step, (a + width) / step))
     return made
 
 
 def erfcx_table(terms: int, dtype: str) -> tuple[Rows, float]:
     spacing = 2.0**-22 if dtype == "f64" else 2.0**-17
-    cuts = octaves(ERFCX_STEP[dtype], 2.0)
+    cuts = octaves(ERFCX_STEP[dtype], 2.0, ERFCX_PIECES[dtype])
     return rows(
         [piece(erfcx, lambda x: 1 / erfcx(x), terms, a, b, spacing, dtype) for a, b in cuts]
     )
@@ -162,7 +164,7 @@ TABLES: dict[str, Callable[[], tuple[list, float]]] = {
     "ERF_F64": lambda: erf_table(13, "f64"),
     "ERF_F32": lambda: erf_table(6, "f32"),
     "ERFCX_F64": lambda: erfcx_table(15, "f64"),
-    "ERFCX_F32": lambda: erfcx_table(7, "f32"),
+    "ERFCX_F32": lambda: erfcx_table(9, "f32"),
     "ERFINV_NEAR_F64": lambda: near_table(erfinv_rest, 13, "f64"),
     "ERFINV_NEAR_F32": lambda: near_table(erfinv_rest, 5, "f32"),
     "ERFINV_FAR_F64": lambda: far_table(erfinv_of_log, 15, "f64"),
