@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
 PARAMS = (("ptr", "args"), ("ptr", "frame"), ("i64", "worker"), ("i64", "first"), ("i64", "count"))
-START, COUNT = "_vector", "_lanes"  # symbols: a vector's first iteration, and how many lanes are in use
+START, COUNT = (
+    "_vector",
+    "_lanes",
+)  # symbols: a vector's first iteration, and how many lanes are in use
 
 
 class Pieces:
@@ -45,7 +48,9 @@ class Pieces:
         first = fn.do(f"add i64 {i}, {self.outer.symbols[start]}") if start else i
         worker = "%worker" if self.outer.part_of else "0"
         for name, frame in self.calls:
-            fn.do(f"call i32 @{name}(ptr %args, ptr {frame}, i64 {worker}, i64 {first}, i64 {count})")
+            fn.do(
+                f"call i32 @{name}(ptr %args, ptr {frame}, i64 {worker}, i64 {first}, i64 {count})"
+            )
         types = {n: ty for piece in self.cut.pieces for n, ty in piece.goes.items()}
         for name in dict.fromkeys(n for s in self.cut.adds for n in s.values):
             if name in types:

@@ -26,7 +26,6 @@ from graphc.lower.loops import (
     coefficient,
     without,
 )
-
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:

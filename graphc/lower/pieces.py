@@ -178,4 +178,14 @@ def read_by(s: Statement) -> Sequence[str]:
     return ()
 
 
-__all__ = ["EXAMPLE", "Cut", "Piece", "cut_up", "in_pieces", "invariant", "is_long", "made_by", "read_by"]
+__all__ = [
+    "EXAMPLE",
+    "Cut",
+    "Piece",
+    "cut_up",
+    "in_pieces",
+    "invariant",
+    "is_long",
+    "made_by",
+    "read_by",
+]

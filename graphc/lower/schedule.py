@@ -14,7 +14,6 @@ from graphc.lower.loops import (
     Add,
     Contract,
     For,
-    Kernel,
     Let,
     Load,
     Program,
@@ -26,6 +25,7 @@ from graphc.lower.loops import (
     without,
 )
 from graphc.lower.parallel import shared_out
+from graphc.lower.sweep import in_sweeps
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
 BLOCK_ROWS = 64
@@ -36,7 +36,8 @@ def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     kernels = tuple(replace(k, body=with_modes(k.body)) for k in program.kernels)
     program = replace(program, kernels=kernels)
     program = program if "blocks" in skip else in_blocks(program)
-    return program if "parallel" in skip else shared_out(program)
+    program = program if "parallel" in skip else shared_out(program)
+    return program if {"sweep", "parallel"} & skip else in_sweeps(program)
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
@@ -98,7 +99,7 @@ def in_blocks(program: Program) -> Program:
         for s in body:
             if isinstance(s, For) and s.mode == "blocks":
                 wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
-        kernels.append(Kernel(kernel.name, body, kernel.note))
+        kernels.append(replace(kernel, body=body))
     buffers = tuple(
         replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape)))
         if b.name in wider

@@ -256,12 +256,12 @@ class Fold:
         return values[self.graph.result]
 
 
-def renumbered(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Values numbered in the order in which they are made."""
+def renumbered(body: tuple[Statement, ...], after: int = 0) -> tuple[Statement, ...]:
+    """Values numbered in the order in which they are made, from `after` on."""
     names: dict[str, str] = {}
 
     def new(name: str) -> str:
-        return names.setdefault(name, f"%{len(names) + 1}")
+        return names.setdefault(name, f"%{len(names) + after + 1}")
 
     def done(s: Statement) -> Any:
         match s:
