@@ -18,7 +18,7 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.blocks import defined, used
 from graphc.codegen.llvm import MEMORY, Function, Module, overload, register, vector
 from graphc.codegen.slots import ARENA, POOL
-from graphc.codegen.state import FIRST, Known
+from graphc.codegen.state import BEGIN, FIRST, OWNER, Known
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, bool_
 from graphc.lower.loops import Acc, For, Index, Statement, walk
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
 COUNT = "_count_of_part"  # the symbol of how many iterations a part has
-# Of a sweep's panel: the thread whose memory its buffers are in, and its first row.
-OWNER, BEGIN = "_owner", "_begin"
 
 # The words of a pool's structure: see `runtime.workers`.
 RUN, THREADS, PORTION, FOLD = 0, 1, 2, 3

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 from graphc.codegen.gemm import BYTES_PER_NS, emit_contract
 from graphc.codegen.parallel import (
     ARGS,
-    BEGIN,
     BEGIN_WORD,
     COUNT,
     EXTENT,
     FOLD,
-    OWNER,
     OWNER_WORD,
     PORTION,
     RESULTS,
@@ -34,7 +32,7 @@ from graphc.codegen.parallel import (
 )
 from graphc.codegen.product import nobody, put
 from graphc.codegen.slots import POOL
-from graphc.codegen.state import FIRST
+from graphc.codegen.state import BEGIN, FIRST, OWNER
 from graphc.ir.types import Dim, Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import PANEL_ROWS, Contract, For, Statement

@@ -18,9 +18,9 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.operations import emit_instruction
-from graphc.codegen.parallel import BEGIN, OWNER, ParallelLoop
+from graphc.codegen.parallel import ParallelLoop
 from graphc.codegen.slots import ARENA
-from graphc.codegen.state import FIRST, Known, Sum
+from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
 from graphc.codegen.sweep import Sweep
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction

@@ -76,12 +76,22 @@ def kept(x: graphc.f64["n", 9], w: graphc.f64[9, 12]):
     return z, x.T @ z
 
 
+@graphc.graph
+def long_body(x: graphc.f64["n", 9], w: graphc.f64[9, 12]):
+    """A loop whose body is written in pieces."""
+    z = x @ w
+    for i in range(400):
+        z = z * (0.99 + 1e-5 * i) + 0.01
+    return x.T @ z
+
+
 MODELS = {
     "clusters": (clusters, ("centres",), {}),
     "network": (network, ("w", "v"), {}),
     "mixture": (mixture, ("mean", "root"), {}),
     "long_rows": (long_rows, ("mean", "root"), {}),
     "long_narrow": (long_narrow, (), {}),
+    "long_body": (long_body, (), {}),
     "flat": (flat, (), {}),
     "extremes": (extremes, (), {"max"}),
     "integers": (integers, (), {}),
