@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphc.codegen.llvm import register
-from graphc.codegen.state import FIRST, Known
+from graphc.codegen.state import BEGIN, FIRST, OWNER, Known
 from graphc.ir.types import Dim, DType, TensorType, i64
 from graphc.lower.loops import Buffer, For, Iota, Load, Statement, Store
 from graphc.lower.pieces import Piece, cut_up, made_by, read_by
@@ -131,8 +131,7 @@ def _symbols(piece: Piece, outer: KernelWriter) -> list[str]:
     sizes = [s.index if isinstance(s, (Load, Store)) else s.value
              for s in piece.statements if isinstance(s, (Load, Store, Iota))]  # fmt: skip
     names = dict.fromkeys(name for s in sizes if isinstance(s, Dim) for name in s.symbols())
-    if FIRST in outer.symbols:
-        names[FIRST] = None
+    names.update(dict.fromkeys((FIRST, OWNER, BEGIN)))
     return [n for n in names if n in outer.symbols]
 
 

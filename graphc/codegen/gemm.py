@@ -7,14 +7,15 @@ element belongs to one region, or to two that give it the same bits, so threads 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphc.codegen.depths import Depths, SharedDepth
 from graphc.codegen.llvm import Function, Module
 from graphc.codegen.panels import Panels
 from graphc.codegen.parallel import parallel, portion
-from graphc.codegen.product import EXTENTS, FIELDS, PART, POINTERS, ContextWriter, Kind
+from graphc.codegen.product import FIELDS, KNOWN, PART, POINTERS, ContextWriter, Kind, nobody, put
 from graphc.codegen.region import Region
-from graphc.codegen.slots import HEADER_SLOTS
 from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract
@@ -29,17 +30,28 @@ FEW = 1 << 15  # products of numbers that are never shared
 LETTER = ("size", "c", "a", "b")  # of an outer letter: its extent, and its stride in each operand
 
 
-def emit_contract(writer: KernelWriter, s: Contract) -> None:
-    """A product of two matrices, or one for each point of the outer letters."""
-    p, fn = matrices(s), writer.fn
-    kind = Kind.of(writer.module, p)
+def emit_contract(
+    writer: KernelWriter,
+    s: Contract,
+    args: str = "%args",
+    alone: bool = False,
+    carry: str = "",
+) -> None:
+    """A product of two matrices, or one for each point of the outer letters. What is part of a
+    sweep is `alone`: its k is not shared out. If `carry` is not 0, the sums go on from the result.
+    """
+    p, fn, program = replace(matrices(s), alone=alone), writer.fn, writer.program
+    kind = replace(Kind.of(writer.module, p), carried=bool(carry))
     extents = (p.rows, p.columns, p.depth, *p.result_strides, *p.left_strides, *p.right_strides)
     values: list[tuple[str, str]] = [
         *(("ptr", writer.address(o.buffer, o.index)) for o in (p.result, p.left, p.right)),
-        ("ptr", writer.pointer(panel_name(s)) if p.panel_elements() != 0 else "null"),
-        ("ptr", writer.pointer(work_name(s)) if p.work_elements() != 0 else "null"),
-        ("ptr", "%args"),
-        *(("i64", writer.size(x)) for x in (*extents, writer.program.private)),
+        *(
+            ("ptr", writer.pointer(name) if program.has(name) else "null")
+            for name in (panel_name(s), work_name(s))
+        ),
+        ("ptr", args),
+        *(("i64", writer.size(x)) for x in (*extents, program.private, program.arena or 0)),
+        ("i64", carry or "0"),
     ]
     fields: tuple[str, ...] = FIELDS
     if p.outer:
@@ -47,22 +59,18 @@ def emit_contract(writer: KernelWriter, s: Contract) -> None:
         letters = [writer.size(x) for letter in p.outer for x in _letter(p, *letter)]
         values += [("i64", x) for x in letters]
     context = fn.alloca("i64", len(fields))
-    given = (*POINTERS, *EXTENTS, "private", *fields[len(FIELDS) + 1 :])
+    given = (*KNOWN, *fields[len(FIELDS) + 1 :])
     for field, (ty, value) in zip(given, values, strict=True):
-        _put(fn, context, fields.index(field), ty, value)
+        put(fn, context, fields.index(field), ty, value)
     if not p.outer:
         fn.say(f"call void @{product(writer.module, kind)}(ptr {context})")
         return
     count = writer.size(size_product(size for _, size in p.outer))
     cost = writer.size(size_product((p.rows, p.columns, p.depth, *(size for _, size in p.outer))))
     share = fn.do(
-        f"call i64 @{portion(fn.module)}(ptr %args, i64 {count}, i64 {_nanoseconds(fn, kind, cost)})"
+        f"call i64 @{portion(fn.module)}(ptr {args}, i64 {count}, i64 {_nanoseconds(fn, kind, cost)})"
     )
-    _share_out(fn, _outer(writer.module, kind, len(p.outer)), context, count, share)
-
-
-def _put(fn: Function, context: str, place: int, ty: str, value: str) -> None:
-    fn.say(f"store {ty} {value}, ptr {fn.do(f'getelementptr i64, ptr {context}, i64 {place}')}")
+    _share_out(fn, _outer(writer.module, kind, len(p.outer)), context, count, share, args)
 
 
 def _nanoseconds(fn: Function, kind: Kind, products: str) -> str:
@@ -81,18 +89,15 @@ def _outer_fields(letters: int) -> tuple[str, ...]:
     return (*FIELDS, "products", *(f"{what} {i}" for i in range(letters) for what in LETTER))
 
 
-def _share_out(fn: Function, part: str, context: str, count: str, share: str) -> None:
+def _share_out(fn: Function, part: str, context: str, count: str, share: str, args: str) -> None:
     """Several threads, which then make whole products alone; or one part, which may share each product."""
     one = fn.do(f"icmp sge i64 {share}, {count}")
-    alone = fn.alloca("i64", HEADER_SLOTS)
-    for slot in range(HEADER_SLOTS):
-        _put(fn, alone, slot, "i64", "0")
-    args = fn.do(f"select i1 {one}, ptr %args, ptr {alone}")
-    _put(fn, context, FIELDS.index("args"), "ptr", args)
-    _put(fn, context, len(FIELDS), "i64", share)
+    mine = fn.do(f"select i1 {one}, ptr {args}, ptr {nobody(fn)}")
+    put(fn, context, FIELDS.index("args"), "ptr", mine)
+    put(fn, context, len(FIELDS), "i64", share)
     together = fn.do(f"add i64 {count}, {fn.do(f'sub i64 {share}, 1')}")
     parts = fn.do(f"sdiv i64 {together}, {share}")
-    fn.do(f"call i32 @{parallel(fn.module)}(ptr %args, ptr @{part}, ptr {context}, i64 {parts})")
+    fn.do(f"call i32 @{parallel(fn.module)}(ptr {args}, ptr @{part}, ptr {context}, i64 {parts})")
 
 
 def _outer(module: Module, kind: Kind, letters: int) -> str:
@@ -112,11 +117,11 @@ class _Outer(ContextWriter):
         own = fn.alloca("i64", len(FIELDS))
         private = self.get("private")[0]
         mine = fn.do(f"mul i64 %worker, {private}")
-        for field in (*POINTERS, *EXTENTS, "private"):
+        for field in KNOWN:
             (value,) = self.get(field)
             if field in ("panels", "work"):
                 value = fn.do(f"getelementptr i8, ptr {value}, i64 {mine}")
-            _put(fn, own, FIELDS.index(field), "ptr" if field in POINTERS else "i64", value)
+            put(fn, own, FIELDS.index(field), "ptr" if field in POINTERS else "i64", value)
         starts = self.get("c", "a", "b")
         letters = [self._letter(i) for i in range(self.letters)]
         count, share = fn.do("add i64 0, 1"), self._at("products")
@@ -133,7 +138,7 @@ class _Outer(ContextWriter):
                     for place, stride in zip(places, strides, strict=True)
                 ]
             for place, pointer in enumerate(places):
-                _put(fn, own, place, "ptr", pointer)
+                put(fn, own, place, "ptr", pointer)
             fn.say(f"call void @{one}(ptr {own})")
             return []
 
@@ -161,7 +166,12 @@ def product(module: Module, kind: Kind) -> str:
         Region(module, kind).write()
         _Driver(module, kind).write()
 
-    return module.once(kind.name, make)
+    def make_shared() -> None:
+        alone = product(module, replace(kind, splits_depth=False))
+        Depths(module, kind).write(alone)
+        SharedDepth(module, kind).write(alone, BYTES_PER_NS)
+
+    return module.once(kind.name, make_shared if kind.splits_depth else make)
 
 
 class _Driver(ContextWriter):
@@ -236,7 +246,7 @@ class _Driver(ContextWriter):
         for field, ty, value in zip(
             ("first", "step", "jump"), ("ptr", "i64", "i64"), chosen, strict=True
         ):
-            _put(fn, "%context", FIELDS.index(field), ty, value)
+            put(fn, "%context", FIELDS.index(field), ty, value)
 
     def _one_thread(self) -> None:
         """Regions as large as can be, without a division: what is small has no time for one."""
@@ -268,7 +278,7 @@ class _Driver(ContextWriter):
         level = self.fn.do(f"mul i64 {across}, {ROWS * self.across}")
         for field, value in (("rows", rows), ("across", across), ("below", below), ("regions", regions),
                              ("level", level)):  # fmt: skip
-            _put(self.fn, "%context", FIELDS.index(field), "i64", value)
+            put(self.fn, "%context", FIELDS.index(field), "i64", value)
 
     def _even(self, total: str, most: str) -> str:
         """`total` in as few pieces of at most `most` as can be, all of about one size."""
@@ -280,12 +290,12 @@ class _Driver(ContextWriter):
 
     def _parts(self, field: str, name: str, count: str, share: str) -> None:
         fn = self.fn
-        _put(fn, "%context", FIELDS.index(field), "i64", share)
+        put(fn, "%context", FIELDS.index(field), "i64", share)
         run, part = parallel(fn.module), f"{self.kind.name}.{name}"
         parts = self.ceiling(count, share)
         fn.do(f"call i32 @{run}(ptr {self.args}, ptr @{part}, ptr %context, i64 {parts})")
 
     def _part(self, field: str, name: str, count: str) -> None:
         """All of it, at once and alone."""
-        _put(self.fn, "%context", FIELDS.index(field), "i64", count)
+        put(self.fn, "%context", FIELDS.index(field), "i64", count)
         self.fn.do(f"call i32 @{self.kind.name}.{name}(ptr %context, i64 0, i64 0)")

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import MEMORY, Function, Module, overload, register, vector
 from graphc.codegen.slots import ARENA, POOL
-from graphc.codegen.state import FIRST, Known
+from graphc.codegen.state import BEGIN, FIRST, OWNER, Known
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim, DType, bool_
 from graphc.lower.loops import Acc, For, Index, Statement, walk
 from graphc.lower.names import defined, used
 from graphc.lower.parallel import MOST_PARTS, cost, unit
-from graphc.lower.plan import ALIGNMENT, partial_elements, partials_of
+from graphc.lower.partials import ALIGNMENT, partial_elements, partials_of
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -34,7 +34,7 @@ COUNT = "_count_of_part"  # the symbol of how many iterations a part has
 RUN, THREADS, PORTION, FOLD = 0, 1, 2, 3
 
 # The context of a loop's parts, in 64-bit words; values that the loop reads follow, then reports of wrong indices.
-ARGS, TOTAL, EXTENT, SINGLE, RESULTS, WRONG, VALUES = range(7)
+ARGS, TOTAL, EXTENT, SINGLE, RESULTS, WRONG, OWNER_WORD, BEGIN_WORD, VALUES = range(9)
 
 
 def parallel(module: Module) -> str:
@@ -89,7 +89,7 @@ def portion(module: Module) -> str:
         alone, asked = fn.label("alone"), fn.label("asked")
         fn.branch(fn.do(f"icmp eq ptr {pool}, null"), alone, asked)
         fn.open_block(asked)
-        ask = _of_pool(fn, pool, PORTION)
+        ask = of_pool(fn, pool, PORTION)
         fn.say(f"ret i64 {fn.do(f'call i64 {ask}(ptr {pool}, i64 %units, i64 %cost)')}")
         fn.open_block(alone)
         largest = fn.module.intrinsic("llvm.smax.i64", "i64", ("i64", "i64"))
@@ -99,9 +99,17 @@ def portion(module: Module) -> str:
     return module.once("gc.portion", make)
 
 
-def _of_pool(fn: Function, pool: str, word: int, ty: str = "ptr") -> str:
+def of_pool(fn: Function, pool: str, word: int, ty: str = "ptr") -> str:
     """What a pool's structure holds: see `runtime.workers`."""
     return fn.do(f"load {ty}, ptr {fn.do(f'getelementptr i64, ptr {pool}, i64 {word}')}")
+
+
+def place_of_partials(fn: Function, args: str, pool: str, arena: str, private: str) -> str:
+    """Where parts leave their results: in the arena, behind what each thread has of its own."""
+    first = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr {args}, i64 {ARENA}')}")
+    others = fn.do(f"sub i64 {of_pool(fn, pool, THREADS, 'i64')}, 1")
+    behind = fn.do(f"add i64 {fn.do(f'mul i64 {others}, {private}')}, {arena}")
+    return fn.do(f"getelementptr i8, ptr {first}, i64 {behind}")
 
 
 def both(module: Module, monoid: str, dtype: DType) -> str:
@@ -122,7 +130,7 @@ def both(module: Module, monoid: str, dtype: DType) -> str:
             if width > 1:
                 left = fn.spread_type(fn.do(f"sub i64 %n, {j}"), "i64", width)
                 mask = fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
-            a, b = (_load(fn, at(base, j), dtype, width, mask) for base in ("%a", "%b"))
+            a, b = (load_elements(fn, at(base, j), dtype, width, mask) for base in ("%a", "%b"))
             _store(
                 fn, at("%out", j), accs.combine(fn, monoid, dtype, a, b, width), dtype, width, mask
             )
@@ -135,7 +143,7 @@ def both(module: Module, monoid: str, dtype: DType) -> str:
     return module.once(name, make)
 
 
-def _load(fn: Function, address: str, dtype: DType, width: int, mask: str = "") -> str:
+def load_elements(fn: Function, address: str, dtype: DType, width: int, mask: str = "") -> str:
     """Of bools, one."""
     if dtype is bool_:
         return fn.do(f"icmp ne i8 {fn.do(f'load i8, ptr {address}')}, 0")
@@ -170,6 +178,8 @@ class ParallelLoop:
         self.unit = unit(loop)
         self.places, self.stride = partials_of(loop)
         self.handed = self._handed()
+        self.name = ""  # of the function for parts
+        self.panels = {b.name for b in writer.program.buffers if b.panel}
         self.can_fail = any(isinstance(s, Index) for s, _ in walk(loop.body))
 
     def _handed(self) -> list[str]:
@@ -182,7 +192,7 @@ class ParallelLoop:
         """One call of the part where one thread does it all; else calls of it, and what they give added up."""
         fn, writer = self.fn, self.writer
         n = writer.size(self.loop.size)
-        part, context = self._part(), self._context()
+        part, context = self.part(), self._context()
         ask, many, one, after = (fn.label(x) for x in ("ask", "many", "one", "shared"))
         pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
         fn.branch(fn.do(f"icmp eq ptr {pool}, null"), one, ask)
@@ -192,7 +202,7 @@ class ParallelLoop:
         )
         work = fn.do(f"mul i64 {n}, {writer.size(cost(self.loop))}")
         nanoseconds = fn.do(f"udiv i64 {work}, 1000")
-        portion = _of_pool(fn, pool, PORTION)
+        portion = of_pool(fn, pool, PORTION)
         taken = fn.do(f"call i64 {portion}(ptr {pool}, i64 {units}, i64 {nanoseconds})")
         fn.branch(fn.do(f"icmp ult i64 {taken}, {units}"), many, one)
 
@@ -210,7 +220,7 @@ class ParallelLoop:
         parts = fn.do(f"add i64 {whole}, {rest}")
         results = self._place_for_many(pool)
         self._put(context, ("i64", n), ("i64", extent), ("i1", "false"), ("ptr", results))
-        run = _of_pool(fn, pool, RUN)
+        run = of_pool(fn, pool, RUN)
         failed = fn.do(f"call i32 {run}(ptr {pool}, ptr @{part}, ptr {context}, i64 {parts})")
         self._fold(pool, results, whole, rest)
         fn.jump(after)
@@ -226,7 +236,7 @@ class ParallelLoop:
         for acc in self.loop.accs:
             if not acc.into:
                 width = int(str(partial_elements(acc)))
-                total = _load(fn, self._place(writer, found, acc), acc.dtype, width)
+                total = load_elements(fn, self._place(writer, found, acc), acc.dtype, width)
                 writer.closed(acc, total, width, n)
 
     def _place_for_one(self) -> str:
@@ -240,15 +250,13 @@ class ParallelLoop:
         return -(-int(str(size)) // ALIGNMENT) * ALIGNMENT
 
     def _place_for_many(self, pool: str) -> str:
-        """Where parts leave their sums: in the arena, behind what each thread has of its own."""
+        """Where parts leave their sums."""
         if not self.loop.accs:
             return "null"
-        fn, program = self.fn, self.writer.program
-        arena, private = self.writer.size(program.arena or 0), self.writer.size(program.private)
-        first = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {ARENA}')}")
-        others = fn.do(f"sub i64 {_of_pool(fn, pool, THREADS, 'i64')}, 1")
-        behind = fn.do(f"add i64 {fn.do(f'mul i64 {others}, {private}')}, {arena}")
-        return fn.do(f"getelementptr i8, ptr {first}, i64 {behind}")
+        program, size = self.writer.program, self.writer.size
+        return place_of_partials(
+            self.fn, "%args", pool, size(program.arena or 0), size(program.private)
+        )
 
     def _context(self) -> str:
         """The structure that parts read, with what does not depend on their number."""
@@ -257,6 +265,9 @@ class ParallelLoop:
         context = fn.alloca("i64", words)
         self._put_word(context, ARGS, "ptr", "%args")
         self._put_word(context, WRONG, "i64", "0")
+        if self.panels:  # the rows are few, and all threads share the first one's memory
+            self._put_word(context, OWNER_WORD, "i64", "0")
+            self._put_word(context, BEGIN_WORD, "i64", "0")
         for i, name in enumerate(self.handed):
             known = self.writer.known[name]
             self._put_word(context, VALUES + i, register(known.dtype, 1), known.register)
@@ -291,7 +302,7 @@ class ParallelLoop:
         if not self.loop.accs:
             return
         fn, writer = self.fn, self.writer
-        fold, stride = _of_pool(fn, pool, FOLD), writer.size(self.stride)
+        fold, stride = of_pool(fn, pool, FOLD), writer.size(self.stride)
         for acc in self.loop.accs:
             source = self._place(writer, results, acc)
             out = writer.address(acc.into, acc.index) if acc.into else source
@@ -309,8 +320,13 @@ class ParallelLoop:
 
     # -- the part -----------------------------------------------------------------------------------------------------
 
-    def _part(self) -> str:
+    def part(self) -> str:
         """The function that runs some of the iterations."""
+        if not self.name:
+            self.name = self._part()
+        return self.name
+
+    def _part(self) -> str:
         name = f"{self.writer.fn.name}.part{self.writer.parts}"
         self.writer.parts += 1
         part = self.writer.for_part(name)
@@ -337,6 +353,11 @@ class ParallelLoop:
         left = fn.do(f"sub i64 {n}, {first}")
         short = fn.do(f"icmp slt i64 {left}, {extent}")
         part.symbols[COUNT] = fn.do(f"select i1 {short}, i64 {left}, i64 {extent}")
+        if self.panels:
+            part.symbols[OWNER], part.symbols[BEGIN] = (
+                word(OWNER_WORD, "i64"),
+                word(BEGIN_WORD, "i64"),
+            )
         for i, name in enumerate(self.handed):
             dtype = self.writer.known[name].dtype
             part.known[name] = Known(word(VALUES + i, register(dtype, 1)), dtype, 1)

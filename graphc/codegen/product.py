@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.codegen.llvm import MEMORY, Function, Module, register, vector
+from graphc.codegen.slots import HEADER_SLOTS
 from graphc.codegen.tile import SMALL, Shape, shape_of
 from graphc.ir.types import DType
 from graphc.lower.matrix import Matrices
@@ -14,9 +15,11 @@ POINTERS = ("c", "a", "b", "panels", "work", "args")
 EXTENTS = ("M", "N", "K", "cm", "cn", "am", "ak", "bk", "bn")
 # and how the work is cut: panels that a part copies; rows and panels of a region, regions below each other, all of them,
 # and those that a part makes; where panels begin, from one of their rows to the next and from one to the next; from one
-# level of blocks to the next; bytes from one thread's own memory to the next one's.
+# level of blocks to the next; bytes from one thread's own memory to the next one's, and of the arena; do
+# sums go on from what the result holds; how much of k a part of it takes.
 CUT = ("copies", "rows", "across", "below", "regions", "share", "first", "step", "jump", "level")
-FIELDS = (*POINTERS, *EXTENTS, "private", *CUT)
+FIELDS = (*POINTERS, *EXTENTS, "private", "arena", "carry", "extent", *CUT)
+KNOWN = (*POINTERS, *EXTENTS, "private", "arena", "carry")  # by the caller
 PART = (("ptr", "context"), ("i64", "index"), ("i64", "worker"))
 
 
@@ -34,6 +37,8 @@ class Kind:
     narrow: bool  # columns may be less than a vector
     vectors: tuple[int, ...]  # of the tiles that can occur
     small: tuple[bool, ...]  # are there large ones of two vectors, small ones?
+    splits_depth: bool = False
+    carried: bool = False  # sums may go on from what the result holds: for one block of k
 
     @staticmethod
     def of(module: Module, p: Matrices) -> Kind:
@@ -51,7 +56,7 @@ class Kind:
         narrow = not isinstance(p.columns, int) or p.columns < lanes
         return Kind(
             p.dtype, shape, p.left_kind, p.right_kind, p.packs_left, p.packs_right, p.result_strides[1] == 1,
-            narrow, vectors, small,
+            narrow, vectors, small, p.splits_depth,
         )  # fmt: skip
 
     @property
@@ -61,8 +66,26 @@ class Kind:
         )
         parts = (self.dtype.name, self.left, self.packs_left, self.right, self.packs_right, tiles)
         return (
-            "gc.product." + ".".join(parts) + ".apart" * (not self.beside) + ".narrow" * self.narrow
+            "gc.product."
+            + ".".join(parts)
+            + ".apart" * (not self.beside)
+            + ".narrow" * self.narrow
+            + ".depths" * self.splits_depth
+            + ".carried" * self.carried
         )
+
+
+def put(fn: Function, context: str, place: int, ty: str, value: str) -> None:
+    """A word of a context."""
+    fn.say(f"store {ty} {value}, ptr {fn.do(f'getelementptr i64, ptr {context}, i64 {place}')}")
+
+
+def nobody(fn: Function) -> str:
+    """The arguments of a kernel that has no threads: for products that are parts of one's work."""
+    alone = fn.alloca("i64", HEADER_SLOTS)
+    for slot in range(HEADER_SLOTS):
+        put(fn, alone, slot, "i64", "0")
+    return alone
 
 
 class ContextWriter:
@@ -98,6 +121,9 @@ class ContextWriter:
 
     def smaller(self, a: str, b: str) -> str:
         return self.fn.do(f"select i1 {self.fn.do(f'icmp slt i64 {a}, {b}')}, i64 {a}, i64 {b}")
+
+    def larger(self, a: str, b: str) -> str:
+        return self.fn.do(f"select i1 {self.fn.do(f'icmp sgt i64 {a}, {b}')}, i64 {a}, i64 {b}")
 
     def either(self, condition: str, ty: str, yes: str, no: str) -> str:
         return self.fn.do(f"select i1 {condition}, {ty} {yes}, {ty} {no}")

@@ -20,14 +20,14 @@ class Region(ContextWriter):
         self.packed = kind.packs_left != "never"
         self.stack = (
             ""
-            if kind.beside and not kind.narrow
+            if kind.beside and not kind.narrow and not kind.carried
             else self.fn.alloca(self.wide, 2 * kind.shape.rows)
         )
 
     def write(self) -> None:
         fn = self.fn
         names = ("c", "a", "work", "M", "N", "K", "cm", "cn", "am", "ak", "private", "rows", "across", "below",
-                 "regions", "share", "first", "step", "jump", "level")  # fmt: skip
+                 "regions", "share", "first", "step", "jump", "level", "carry")  # fmt: skip
         self.f = f = dict(zip(names, self.get(*names), strict=True))
         own = fn.do(f"mul i64 %worker, {f['private']}")
         f["work"] = fn.do(f"getelementptr i8, ptr {f['work']}, i64 {own}")
@@ -176,7 +176,10 @@ class Region(ContextWriter):
     def _panel(self, p: str, _: object) -> list[str]:
         fn, f = self.fn, self.f
         j = fn.do(f"mul i64 {p}, {self.across}")
+        start = j
         two, j, self.second = self.columns_of(j, f["N"])
+        # Columns that the panel before has made: sums that go on must not be added to twice.
+        self.made = fn.do(f"sub i64 {start}, {j}") if self.kind.carried else "0"
         b, row = self.at(f["first"], (p, f["jump"])), (self.k, f["step"])
         if self.kind.packs_right == "never":
             b = self.at(f["first"], (j, "1"))
@@ -196,18 +199,21 @@ class Region(ContextWriter):
         made: dict[int, tuple[str, str]] = {}
         for vectors in self.kind.vectors:
             large, small = (
-                "@" + tile(self.fn.module, self.dtype, self.shape, vectors, small)
+                "@" + self._made(vectors, small)
                 if vectors == 2 and small in self.kind.small
                 else ""
                 for small in (False, True)
             )
             if vectors == 1:
-                large = small = "@" + tile(self.fn.module, self.dtype, self.shape, 1, False)
+                large = small = "@" + self._made(1, False)
             made[vectors] = large or small, small or large
         if len(made) == 1:
             return made[self.kind.vectors[0]]
         large, small = (self.either(two, "ptr", made[2][i], made[1][i]) for i in (0, 1))
         return large, small
+
+    def _made(self, vectors: int, small: bool) -> str:
+        return tile(self.fn.module, self.dtype, self.shape, vectors, small, self.kind.carried)
 
     def _tile(self, i: str, large: str, small: str) -> list[str]:
         fn, f = self.fn, self.f
@@ -228,9 +234,16 @@ class Region(ContextWriter):
             row = self.either(direct, "i64", row, str(self.across))
         to = self.either(self.last, "ptr", target, waiting)
         row = self.either(self.last, "i64", row, str(self.across))
+        carry, going = "", ""
+        if self.kind.carried:
+            going = fn.do(f"icmp ne i64 {f['carry']}, 0")
+            carry = f", i1 {going}"
+        if self.kind.carried and self.stack:
+            with fn.when(fn.do(f"and i1 {going}, {fn.do(f'xor i1 {direct}, true')}")):
+                self._copy(result, rows, back=True)
         fn.say(
             f"call void {callee}(ptr {a}, i64 {am}, i64 {ak}, ptr {self.b}, i64 {f['step']}, i64 {self.second}, "
-            f"i64 {self.depth}, ptr {levels}, i64 {f['level']}, i64 {self.mask}, ptr {to}, i64 {row}, i64 {rows})"
+            f"i64 {self.depth}, ptr {levels}, i64 {f['level']}, i64 {self.mask}, ptr {to}, i64 {row}, i64 {rows}{carry})"
         )
         if self.stack:
             apart = fn.do(f"xor i1 {direct}, true")
@@ -240,21 +253,26 @@ class Region(ContextWriter):
 
     def _direct(self) -> str:
         """Does a tile write to the result itself? Not if columns lie apart, or fill no vector."""
-        return (
-            self.fn.do(f"icmp sge i64 {self.f['N']}, {self.lanes}") if self.kind.beside else "false"
-        )
+        if not self.kind.beside:
+            return "false"
+        full = self.fn.do(f"icmp sge i64 {self.f['N']}, {self.lanes}")
+        if not self.kind.carried:
+            return full
+        return self.fn.do(f"and i1 {full}, {self.fn.do(f'icmp eq i64 {self.made}, 0')}")
 
-    def _copy(self, result: str, rows: str) -> None:
+    def _copy(self, result: str, rows: str, back: bool = False) -> None:
+        """From the stack to the result, or what is to go on there."""
         fn = self.fn
         columns = self.smaller(fn.do(f"add i64 {self.second}, {self.lanes}"), self.f["N"])
 
         def row(r: str, _: object) -> list[str]:
             def element(j: str, _: object) -> list[str]:
                 source = self.at(self.stack, (r, str(self.across)), (j, "1"))
-                self.move(source, self.at(result, (r, self.f["cm"]), (j, self.f["cn"])))
+                place = self.at(result, (r, self.f["cm"]), (j, self.f["cn"]))
+                self.move(*((place, source) if back else (source, place)))
                 return []
 
-            fn.loop("0", columns, 1, [], element)
+            fn.loop(self.made, columns, 1, [], element)
             return []
 
         fn.loop("0", rows, 1, [], row)

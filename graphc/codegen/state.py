@@ -8,6 +8,8 @@ from graphc.ir.types import DType
 from graphc.lower.loops import Acc
 
 FIRST = "_first"  # the symbol of a part's first iteration
+# Symbols of a sweep's panel: the thread whose memory its buffers are in, and its first row.
+OWNER, BEGIN = "_owner", "_begin"
 
 
 @dataclass

@@ -37,7 +37,9 @@ def shape_of(module: Module, dtype: DType) -> Shape:
     return Shape(6, 32 // dtype.itemsize)
 
 
-def tile(module: Module, dtype: DType, shape: Shape, vectors: int, small: bool) -> str:
+def tile(
+    module: Module, dtype: DType, shape: Shape, vectors: int, small: bool, carried: bool = False
+) -> str:
     """@gc.tile(a, am, ak, b, bk, second, K, levels, stride, mask, to, row, rows).
 
     a has a row each `am` and a column each `ak` elements; b has a row each `bk`, and its second vector starts at
@@ -45,12 +47,14 @@ def tile(module: Module, dtype: DType, shape: Shape, vectors: int, small: bool) 
 
     Of two vectors there is a small tile, for up to 4 rows, and one for more. Where `rows` are less than the tile has,
     the last one takes the place of those that are missing, and is written more than once.
+
+    One that may be `carried` has a further argument: if it is true, sums go on from what `to` holds.
     """
     most = SMALL if small else shape.rows
     least = SMALL + 1 if vectors == 2 and not small else 1
-    name = f"gc.tile.{dtype.name}.{most}x{vectors}x{shape.lanes}"
+    name = f"gc.tile.{dtype.name}.{most}x{vectors}x{shape.lanes}" + ".carried" * carried
     return module.once(
-        name, lambda: _Tile(module, name, dtype, least, most, vectors, shape.lanes).write()
+        name, lambda: _Tile(module, name, dtype, least, most, vectors, shape.lanes, carried).write()
     )
 
 
@@ -64,8 +68,11 @@ class _Tile:
         most: int,
         vectors: int,
         lanes: int,
+        carried: bool,
     ) -> None:
-        self.fn = Function(module, name, "void", PARAMS)
+        params = (*PARAMS, ("i1", "carry")) if carried else PARAMS
+        self.fn = Function(module, name, "void", params)
+        self.carried = carried
         self.dtype, self.least, self.rows = dtype, least, most
         self.vectors, self.lanes = vectors, lanes
         self.one, self.wide = MEMORY[dtype.name], register(dtype, lanes)
@@ -87,7 +94,11 @@ class _Tile:
         fn = self.fn
         rows = self._lines("%a", "%am")
         nothing = "0x8000000000000000" if self.dtype.is_float else "0"
-        start = [(self.wide, splat(nothing, self.one, self.lanes))] * (self.rows * self.vectors)
+        none = splat(nothing, self.one, self.lanes)
+        start = [(self.wide, none)] * (self.rows * self.vectors)
+        if self.carried:
+            places = [at for to in self._lines("%to", "%row") for at in self._vectors(to)]
+            start = [(self.wide, self._carried(at, none)) for at in places]
 
         def step(_: str, carried: list[str]) -> list[str]:
             offset, b, *sums = carried
@@ -108,6 +119,10 @@ class _Tile:
 
         _, _, *sums = fn.loop("0", "%K", 1, [("i64", "0"), ("ptr", "%b"), *start], step)
         return sums
+
+    def _carried(self, at: str, none: str) -> str:
+        before = self.fn.do(f"load {self.wide}, ptr {at}, align {self.dtype.itemsize}")
+        return self.fn.do(f"select i1 %carry, {self.wide} {before}, {self.wide} {none}")
 
     def _levels(self, sums: list[str]) -> list[str]:
         """While a level of the mask is left: what waits there is added in front."""

@@ -20,10 +20,11 @@ from graphc.codegen.llvm import (
 from graphc.codegen.operations import emit_instruction
 from graphc.codegen.parallel import ParallelLoop
 from graphc.codegen.slots import ARENA
-from graphc.codegen.state import FIRST, Known, Sum
+from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
+from graphc.codegen.sweep import Sweep
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction
-from graphc.ir.types import DType, Size, bool_, i64
+from graphc.ir.types import DType, Size, bool_, i64, product
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -115,7 +116,10 @@ class KernelWriter:
     def write(self) -> None:
         self.fn.effort = _effort(self.kernel)
         self.begin()
-        self.body(self.kernel.body)
+        if self.kernel.sweep is None:
+            self.body(self.kernel.body)
+        else:
+            Sweep(self).write()
         self.end()
 
     def begin(self) -> None:
@@ -156,10 +160,15 @@ class KernelWriter:
                 f"freeze i64 {offset}"
             )  # a plain number to LLVM's analysis of loops, else slow
         if b.private and FIRST in self.symbols:
+            owner = self.symbols[OWNER] if b.panel else "%worker"
             mine = self.fn.do(
-                f"mul i64 %worker, {self.fn.size(self.program.private, self.symbols)}"
+                f"mul i64 {owner}, {self.fn.size(self.program.private, self.symbols)}"
             )
             offset = self.fn.do(f"add i64 {offset}, {mine}")
+            if b.panel and self.symbols[BEGIN] != "0":  # rows of the panel alone
+                row = product(b.type.shape[1:]) * b.type.dtype.itemsize
+                above = self.fn.do(f"mul i64 {self.symbols[BEGIN]}, {row}")
+                offset = self.fn.do(f"sub i64 {offset}, {above}")
         return self.fn.do(f"getelementptr i8, ptr {self.pointers['arena']}, i64 {offset}")
 
     def size(self, size: Size) -> str:

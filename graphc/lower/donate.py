@@ -110,7 +110,9 @@ class _Touch:
     """A statement that reads or writes a buffer."""
 
     kernel: int
-    top: int  # of the statement in the kernel's body that it stands in
+    top: (
+        int  # of the statement in the kernel's body that it stands in; of a sweep, all run in turns
+    )
     position: int  # in the order of the text
     statement: Statement
     outer: tuple[For, ...]
@@ -180,4 +182,4 @@ def _statements(program: Program) -> Iterator[_Touch]:
         for top, statement in enumerate(kernel.body):
             for s, outer in walk((statement,)):
                 position += 1
-                yield _Touch(k, top, position, s, outer)
+                yield _Touch(k, 0 if kernel.sweep is not None else top, position, s, outer)

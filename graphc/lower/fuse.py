@@ -282,7 +282,9 @@ class _Storage:
 
     def _fresh(self, name: str) -> str:
         """A buffer's name that no input has, nor a private buffer that plan adds to it."""
-        while any(name + suffix in self.buffers for suffix in ("", ".tree", ".panel", ".work")):
+        while any(
+            name + suffix in self.buffers for suffix in ("", ".tree", ".panel", ".work", ".levels")
+        ):
             name += "_"
         return name
 

@@ -116,8 +116,8 @@ def _input(b: Buffer, x: np.ndarray, sizes: Mapping[str, int]) -> Array:
 
 
 def _writable(b: Buffer, arena: Array, sizes: Mapping[str, int]) -> Array:
-    count = evaluate(b.bytes(), sizes)
-    if b.offset is None:
+    count = evaluate(b.type.bytes_expr(), sizes)
+    if b.offset is None or b.panel:  # here, all rows of a sweep are computed at once
         return np.full(count, POISON, np.uint8).view(b.type.dtype.numpy)
     start = evaluate(b.offset, sizes)
     if start + count > arena.size:
@@ -329,7 +329,7 @@ def _sequential(program: Program, kernel: Kernel) -> set[int]:
     found: set[int] = set()
     for s, outer in walk(kernel.body):
         names = [a.into for a in s.accs] if isinstance(s, For) else [getattr(s, "buffer", "")]
-        scopes = (program.buffer(name).scope for name in names if name)
+        scopes = (b.scope for b in map(program.buffer, filter(None, names)) if not b.panel)
         for deepest in map(VARIABLES.index, filter(None, scopes)):
             found.update(id(f) for f in outer if VARIABLES.index(f.var) <= deepest)
     return found

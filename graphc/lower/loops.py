@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from graphc.errors import FormatError
@@ -52,6 +52,8 @@ from graphc.ir.types import (
     split_top,
 )
 
+PANEL = "panel"  # begins the scope of a temp that lives while a sweep is at one panel of rows
+PANEL_ROWS = 256  # of a panel at most: whole leaves of every order
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
 
 
@@ -63,13 +65,20 @@ class Buffer:
     role: str  # "input", "output", "constant", "temp"
     type: TensorType
     data: bytes = b""  # of a constant
-    scope: str = ""  # of a temp: the loop variable whose iterations each have their own, if any
+    scope: str = ""  # of a temp: the loop variable whose iterations each have their own, or "panel"
     offset: Size | None = None  # of a temp, in bytes, set by plan
     donor: str = ""  # of an output: the input whose memory it takes, set by donate
     private: bool = False  # of a temp: every thread has its own, set by plan
 
+    @property
+    def panel(self) -> int:
+        """The rows that it has memory for, as its scope says, if it lives in panels of a sweep."""
+        return int(self.scope.removeprefix(PANEL)) if self.scope.startswith(PANEL) else 0
+
     def bytes(self) -> Size:
-        return self.type.bytes_expr()
+        if not self.panel:
+            return self.type.bytes_expr()
+        return replace(self.type, shape=(self.panel, *self.type.shape[1:])).bytes_expr()
 
 
 @dataclass(frozen=True)
@@ -204,11 +213,17 @@ Statement = Let | Iota | Load | Store | Index | Add | Scatter | Fill | Contract 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A run of statements that becomes one native function."""
+    """A run of statements that becomes one native function.
+
+    `sweep` is a schedule and changes no value: that many rows go through all statements, `panel`
+    of them at once.
+    """
 
     name: str
     body: tuple[Statement, ...]
     note: str = ""  # the gates in it, for people
+    sweep: Size | None = None
+    panel: int = PANEL_ROWS
 
 
 @dataclass(frozen=True)
@@ -226,6 +241,9 @@ class Program:
         if not self._by_name:
             self._by_name.update({b.name: b for b in self.buffers})
         return self._by_name[name]
+
+    def has(self, name: str) -> bool:
+        return any(b.name == name for b in self.buffers)
 
     def of_role(self, role: str) -> tuple[Buffer, ...]:
         return tuple(b for b in self.buffers if b.role == role)
@@ -280,7 +298,8 @@ def print_program(program: Program) -> str:
         lines.append(f"arena {program.arena}{'' if alone else threads}")
     lines.extend(_buffer_text(b) for b in program.buffers if b.role != "input")
     for kernel in program.kernels:
-        lines.append(f"kernel {kernel.name}" + (f"   {kernel.note}" if kernel.note else ""))
+        sweep = "" if kernel.sweep is None else f" sweep {kernel.sweep} by {kernel.panel}"
+        lines.append(f"kernel {kernel.name}{sweep}" + (f"   {kernel.note}" if kernel.note else ""))
         _print_body(kernel.body, 1, lines)
     return "\n".join(lines)
 
@@ -388,7 +407,12 @@ def parse_program(text: str) -> Program:
         elif line.startswith("kernel "):
             name, _, note = line[7:].partition("   ")
             body, position = _parse_body(lines, position + 1, 1)
-            kernels.append(Kernel(name, body, note))
+            name, _, sweep = name.partition(" sweep ")
+            rows, _, panel = sweep.partition(" by ")
+            made = Kernel(name, body, note)
+            if sweep:
+                made = replace(made, sweep=parse_size(rows), panel=int(panel))
+            kernels.append(made)
             continue
         else:
             raise FormatError(f"line {position + 1}: {line!r} is not a part of a program")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from graphc.gates.contraction import BLOCK
 from graphc.ir.types import DType, Size, align_up, size_bits, size_floordiv, size_max, size_min
 from graphc.lower.loops import Contract, Operand
+from graphc.lower.parallel import MOST_PARTS
 
 ROWS = 48  # of the result that are made together: whole tiles of 6 and of 8 rows
 COLUMN_BYTES = 2048  # of a row of the result that are made together: whole tiles
@@ -31,6 +32,8 @@ SHORT = 256  # bytes of a row of the result up to which the left operand is read
 NEAR = 4096  # if k does not run along its memory, but takes no more than these bytes a step
 # Elements between packed tiles, and panels: else their starts would fall into one set of the cache.
 TILE_GAP = 16
+SPLIT_BLOCKS = 4  # blocks of k from which threads may share k,
+SPLIT_BYTES = 128 * 1024  # if the result has at most these bytes: each part of k has one of its own
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Matrices:
     right_strides: tuple[Size, Size]  # of k and n
     outer: tuple[tuple[str, Size], ...]  # letters around, with their sizes
     dtype: DType
+    alone: bool = False  # no threads share it: part of what one thread does
 
     @property
     def left_kind(self) -> str:
@@ -98,13 +102,41 @@ class Matrices:
         itemsize = self.dtype.itemsize
         return columns * itemsize <= SHORT and abs(step) * itemsize <= NEAR
 
+    @property
+    def splits_depth(self) -> bool:
+        """May threads share k: has it many blocks, and the result, in one piece, few columns? Its
+        rows are told at the call.
+        """
+        columns, depth, rows = self.columns, self.depth, self.rows
+        if (
+            self.alone
+            or self.outer
+            or not isinstance(columns, int)
+            or self.result_strides != (columns, 1)
+        ):
+            return False
+        if isinstance(depth, int) and depth <= BLOCK * (SPLIT_BLOCKS - 1):
+            return False
+        bytes_ = columns * self.dtype.itemsize
+        return bytes_ * (rows if isinstance(rows, int) else 1) <= SPLIT_BYTES
+
+    def partial_bytes(self) -> Size:
+        """Of the result of a part of k."""
+        if not self.splits_depth:
+            return 0
+        elements = self.rows * self.columns
+        return size_min(align_up(elements * self.dtype.itemsize, VECTOR), SPLIT_BYTES)
+
     def panel_elements(self) -> Size:
-        """Of the right operand's copy, in whole panels of any width that a processor may have."""
+        """Of the right operand's copy, in whole panels of any width that a processor may have. Each
+        part of k has its own panels.
+        """
         if self.packs_right == "never":
             return 0
         widest, narrowest = 2 * VECTOR // self.dtype.itemsize, VECTOR // self.dtype.itemsize
         panels = size_floordiv(self.columns + (narrowest - 1), narrowest)
-        return align_up(self.columns, widest) * self.depth + panels * TILE_GAP
+        gaps = panels * (TILE_GAP * (MOST_PARTS if self.splits_depth else 1))
+        return align_up(self.columns, widest) * self.depth + gaps
 
     def work_elements(self) -> Size:
         """Of each thread's own memory: packed tiles of the left operand, and what blocks of k gave

@@ -29,7 +29,7 @@ from typing import Protocol
 
 from graphc.errors import VerifyError
 from graphc.gates.contraction import BLOCK
-from graphc.gates.reduction import LEAF, VECTOR_BYTES
+from graphc.gates.reduction import LEAF
 from graphc.ir.types import (
     Dim,
     DType,
@@ -39,6 +39,7 @@ from graphc.ir.types import (
     at_least,
     bool_,
     evaluate,
+    f64,
     product,
     size_bits,
     size_floordiv,
@@ -60,11 +61,17 @@ from graphc.lower.loops import (
     coefficient,
     walk,
 )
-from graphc.lower.matrix import matrices
+from graphc.lower.matrix import Matrices, matrices
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
+from graphc.lower.partials import (
+    ALIGNMENT,
+    largest_partials,
+    levels_of_sweep,
+    partials_of_sweep,
+)
 from graphc.lower.pieces import cut_up, in_pieces, made_by
+from graphc.lower.sweep import of_panel
 
-ALIGNMENT = 64
 NEAR = 256 * 1024  # bytes that are still in cache when they are read again
 LEAVES = {"rows": LEAF, "chain": BLOCK}  # iterations folded in sequence before the tree begins
 EXAMPLE = """program f(X: f64[7,3])
@@ -88,12 +95,12 @@ kernel k1
 def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     """Working buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
     program = replace(program, buffers=(*program.buffers, *_working(program)))
-    lives, mine = lifetimes(program), private_names(program)
+    lives, mine = spans(program), private_names(program)
     placed: dict[str, Buffer] = {}
     ends: list[Size] = [0]
     for private in (False, True):
         temps = [b for b in program.of_role("temp") if (b.name in mine) == private]
-        slot_of, slots = _assign(temps, lives, len(program.kernels), "reuse" not in skip)
+        slot_of, slots = _assign(temps, lives, "reuse" not in skip)
         starts, end = _layout(slots)
         for b in temps:
             offset = ends[-1] + starts[slot_of[b.name]]
@@ -128,6 +135,12 @@ def pieces_name(kernel: Kernel, loop: For) -> str:
     return f"{kernel.name}.{first[1:]}.pieces"
 
 
+def levels_name(kernel: Kernel) -> str:
+    """Sums of a sweep's panels that wait for others."""
+    _, writes = traffic(kernel)
+    return f"{next(iter(writes))}.levels"
+
+
 def tree_stride(size: Size) -> Size:
     """From one level of a tree to the next, in elements: whole vectors, so that a masked one stays
     in its level."""
@@ -147,18 +160,31 @@ def _working(program: Program) -> list[Buffer]:
     for kernel in program.kernels:
         for s, _ in walk(kernel.body):
             if isinstance(s, Contract):
-                roles = matrices(s)
+                roles = matrices_of(kernel, s)
                 needed = {panel_name: roles.panel_elements(), work_name: roles.work_elements()}
                 for name, elements in needed.items():
                     if elements != 0:
                         _add_buffer(made, name(s), s.dtype, (elements,))
             elif isinstance(s, For):
+                size = s.size if kernel.sweep is None else kernel.panel
                 for acc in filter(_has_tree, s.accs):
-                    shape = (tree_levels(s.size, acc.order), tree_stride(acc.size))
+                    shape = (tree_levels(size, acc.order), tree_stride(acc.size))
                     _add_buffer(made, tree_name(acc), acc.dtype, shape)
                 if in_pieces(s):
                     _add_buffer(made, pieces_name(kernel, s), bool_, (cut_up(s).bytes,))
+        if kernel.sweep is not None and (row := partials_of_sweep(kernel)[1]) != 0:
+            shape = (levels_of_sweep(kernel), size_floordiv(row, f64.itemsize))
+            _add_buffer(made, levels_name(kernel), f64, shape)
     return [b for b in made.values() if b.name not in known]
+
+
+def matrices_of(kernel: Kernel, s: Contract) -> Matrices:
+    """A product of a kernel as one of matrices; of a sweep, that of one panel, which is no work for
+    several threads.
+    """
+    if kernel.sweep is None:
+        return matrices(s)
+    return replace(matrices(of_panel(s, kernel.sweep, 0, kernel.panel)), alone=True)
 
 
 def _has_tree(acc: Acc) -> bool:
@@ -170,11 +196,15 @@ def private_names(program: Program) -> set[str]:
     part of a matrix product, works with.
     """
     found: set[str] = set()
+    found.update(b.name for b in program.of_role("temp") if b.panel)
     for kernel in program.kernels:
+        if kernel.sweep is not None:
+            found.add(levels_name(kernel))
         for s, _ in walk(kernel.body):
             if isinstance(s, Contract):
                 found.add(work_name(s))
-                if matrices(s).outer:  # each thread makes whole products
+                # each thread makes whole products
+                if kernel.sweep is not None or matrices(s).outer:
                     found.add(panel_name(s))
     for kernel, loop in _parallel(program):
         for s, _ in walk((loop,)):
@@ -203,34 +233,6 @@ def _written(s: Statement) -> list[str]:
     return []
 
 
-def partial_elements(acc: Acc) -> Size:
-    """What a part of a loop gives a sum: its lanes, which are added up at the very end, an array,
-    or one number.
-    """
-    if acc.into:
-        return acc.size
-    return VECTOR_BYTES // max(acc.dtype.itemsize, 4) if acc.order == "lanes" else 1
-
-
-def partials_of(loop: For) -> tuple[dict[str, Size], Size]:
-    """Where a part of a parallel loop leaves the result of each accumulator, in bytes, and how many
-    bytes these are; those of known size come first.
-    """
-    places: dict[str, Size] = {}
-    end: Size = 0
-    for acc in sorted(loop.accs, key=lambda acc: bool(acc.into)):
-        places[acc.name] = end
-        end = end + align_up(partial_elements(acc) * acc.dtype.itemsize, ALIGNMENT)
-    return places, end
-
-
-def largest_partials(program: Program) -> Size:
-    largest: Size = 0
-    for size in dict.fromkeys(partials_of(loop)[1] for _, loop in _parallel(program)):
-        largest = size if largest == 0 else size_max(largest, size)
-    return largest
-
-
 def _add_buffer(made: dict[str, Buffer], name: str, dtype: DType, shape: tuple[Size, ...]) -> None:
     made[name] = Buffer(name, "temp", TensorType(dtype, shape))
 
@@ -248,6 +250,28 @@ def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
     return lives
 
 
+Moment = tuple[int, int]  # a kernel, and a statement of it where that is a sweep
+NEVER: tuple[Moment, Moment] = (0, 0), (0, 0)
+
+
+def spans(program: Program) -> dict[str, tuple[Moment, Moment]]:
+    """For each buffer that is touched the first and the last moment. What a thread has for itself
+    lives from statement to statement of a sweep; all else there, as long as panels come.
+    """
+    found: dict[str, tuple[Moment, Moment]] = {}
+    mine = private_names(program)
+    for i, kernel in enumerate(program.kernels):
+        last = len(kernel.body) - 1 if kernel.sweep is not None else 0
+        steps = [kernel] if last == 0 else [replace(kernel, body=(s,)) for s in kernel.body]
+        whole = {levels_name(kernel)} if kernel.sweep is not None else set()
+        for j, step in enumerate(steps):
+            for name in dict.fromkeys((*_touched(replace(step, sweep=None)), *whole)):
+                passing = name in mine and name not in whole
+                begin, end = ((i, j), (i, j)) if passing else ((i, 0), (i, last))
+                found[name] = (found.get(name, (begin, end))[0], end)
+    return found
+
+
 def _touched(kernel: Kernel) -> dict[str, None]:
     reads, writes = traffic(kernel)
     names = reads | writes
@@ -258,6 +282,8 @@ def _touched(kernel: Kernel) -> dict[str, None]:
             names.update((tree_name(a), None) for a in s.accs if _has_tree(a))
             if in_pieces(s):
                 names[pieces_name(kernel, s)] = None
+    if kernel.sweep is not None:
+        names[levels_name(kernel)] = None
     return names
 
 
@@ -302,15 +328,17 @@ class _Free:
 
 
 def _assign(
-    temps: Iterable[Buffer], lives: Mapping[str, tuple[int, int]], kernels: int, reuse: bool
+    temps: Iterable[Buffer], lives: Mapping[str, tuple[Moment, Moment]], reuse: bool
 ) -> tuple[dict[str, int], list[Size]]:
     """A slot for each temp, and the size of each slot."""
-    born: list[list[Buffer]] = [[] for _ in range(kernels + 1)]
-    dying: list[list[Buffer]] = [[] for _ in range(kernels + 1)]
+    moments = sorted({NEVER[0], *(m for both in lives.values() for m in both)})
+    number = {moment: i for i, moment in enumerate(moments)}
+    born: list[list[Buffer]] = [[] for _ in moments]
+    dying: list[list[Buffer]] = [[] for _ in moments]
     for b in temps:
-        first, last = lives.get(b.name, (0, 0))
-        born[first].append(b)
-        dying[last].append(b)
+        first, last = lives.get(b.name, NEVER)
+        born[number[first]].append(b)
+        dying[number[last]].append(b)
     slot_of: dict[str, int] = {}
     slots: list[Size] = []
     free = _Free()
@@ -374,7 +402,7 @@ def verify_plan(program: Program) -> None:
         if b.offset is None or program.arena is None:
             raise VerifyError(f"plan: the temp {b.name} has no offset")
         slots.setdefault(b.offset, []).append(b)
-    lives = lifetimes(program)
+    lives = spans(program)
     for sharing in slots.values():
         _check_times(sharing, lives)
     _check_room(slots, program.arena)
@@ -382,10 +410,10 @@ def verify_plan(program: Program) -> None:
     verify_donations(program)
 
 
-def _check_times(sharing: list[Buffer], lives: Mapping[str, tuple[int, int]]) -> None:
-    ordered = sorted(sharing, key=lambda b: lives.get(b.name, (0, 0)))
+def _check_times(sharing: list[Buffer], lives: Mapping[str, tuple[Moment, Moment]]) -> None:
+    ordered = sorted(sharing, key=lambda b: lives.get(b.name, NEVER))
     for a, b in zip(ordered, ordered[1:], strict=False):
-        if lives.get(b.name, (0, 0))[0] <= lives.get(a.name, (0, 0))[1]:
+        if lives.get(b.name, NEVER)[0] <= lives.get(a.name, NEVER)[1]:
             raise VerifyError(
                 f"plan: {a.name} and {b.name} are live at once, both at offset {a.offset}"
             )
@@ -431,6 +459,9 @@ def passes_over(program: Program, name: str) -> int:
     """
     total = 0
     for kernel in program.kernels:
+        if kernel.sweep is not None:
+            total += _passes_of_sweep(kernel, program.buffer(name))
+            continue
         straight = 0
         for s in kernel.body:
             if isinstance(s, For):
@@ -441,6 +472,15 @@ def passes_over(program: Program, name: str) -> int:
                 straight = 1
         total += straight
     return total
+
+
+def _passes_of_sweep(kernel: Kernel, buffer: Buffer) -> int:
+    """All statements read a panel's rows while they are near."""
+    assert kernel.sweep is not None
+    if buffer.name not in traffic(kernel)[0]:
+        return 0
+    own = buffer.type.shape[:1] == (kernel.sweep,)
+    return 1 if own or _near(buffer.bytes()) else 2  # 2: more than once
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from graphc.lower.loops import (
     Add,
     Contract,
     For,
-    Kernel,
     Let,
     Load,
     Program,
@@ -29,6 +28,7 @@ from graphc.lower.loops import (
 )
 from graphc.lower.parallel import shared_out
 from graphc.lower.straight import renumbered
+from graphc.lower.sweep import in_sweeps
 from graphc.lower.unroll import without_idle_scratch
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
@@ -40,7 +40,8 @@ def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     kernels = tuple(replace(k, body=with_modes(k.body)) for k in program.kernels)
     program = replace(program, kernels=kernels)
     program = program if "blocks" in skip else in_blocks(program)
-    return program if "parallel" in skip else shared_out(program)
+    program = program if "parallel" in skip else shared_out(program)
+    return program if {"sweep", "parallel"} & skip else in_sweeps(program)
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
@@ -105,7 +106,7 @@ def in_blocks(program: Program) -> Program:
                 wider |= {n for n in _buffers(s) if program.buffer(n).scope == s.var}
         if any(map(operator.is_not, body, kernel.body)):
             body = list(renumbered(tuple(body)))
-        kernels.append(Kernel(kernel.name, tuple(body), kernel.note))
+        kernels.append(replace(kernel, body=tuple(body)))
     buffers = tuple(
         replace(b, type=TensorType(b.type.dtype, (BLOCK_ROWS, *b.type.shape)))
         if b.name in wider

@@ -239,12 +239,13 @@ class Fold:
         return values[self.graph.result]
 
 
-def renumbered(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Values numbered in the order in which they are made; statements that have their numbers stay."""
+def renumbered(body: tuple[Statement, ...], after: int = 0) -> tuple[Statement, ...]:
+    """Values numbered in the order in which they are made, from `after` on; statements that have
+    their numbers stay."""
     names: dict[str, str] = {}
 
     def new(name: str) -> str:
-        return names.setdefault(name, f"%{len(names) + 1}")
+        return names.setdefault(name, f"%{len(names) + after + 1}")
 
     def pairs(at: tuple[tuple[str, Size], ...]) -> tuple[tuple[str, Size], ...]:
         return tuple([(new(value), stride) for value, stride in at]) if at else at

@@ -119,6 +119,10 @@ def _amount(size: int) -> str:
 
 def _shape_of(kernel: Kernel) -> str:
     loops = [s for s in kernel.body if isinstance(s, For)]
+    if kernel.sweep is not None:
+        products = sum(isinstance(s, Contract) for s in kernel.body)
+        what = f"{_count(len(loops), 'loop')} and {_count(products, 'product')}"
+        return f"one sweep over {kernel.sweep} rows: {what}"
     if any(isinstance(s, Contract) for s in kernel.body):
         return "one call"
     if not loops:
@@ -286,13 +290,14 @@ def _places(compiled: Compiled, graph: Graph, program: Program) -> dict[str, str
     from graphc.lower.fuse import _groups
 
     groups = _groups(tasks_of(graph), 0, "fuse" not in compiled.options.skip)
-    if len(groups) != len(program.kernels):
+    made = {f"k{i}": group for i, group in enumerate(groups)}
+    parts = {k.name: k.name.split("_") for k in program.kernels}  # of a sweep: see `lower.sweep`
+    if sorted(made) != sorted(name for names in parts.values() for name in names):
         return {}
-    lines = (
-        (k.name, _lines_text(graph, (t.node for t in g.tasks)))
-        for k, g in zip(program.kernels, groups, strict=True)
-    )
-    return dict(lines)
+    return {
+        kernel: _lines_text(graph, (t.node for name in names for t in made[name].tasks))
+        for kernel, names in parts.items()
+    }
 
 
 def _lines_text(graph: Graph, nodes: Iterable[Node]) -> str:

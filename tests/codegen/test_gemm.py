@@ -143,6 +143,22 @@ def test_sizes_known_before(spec, isa, shape, three):
     check(three(kernel), spec, a, b, c)
 
 
+@pytest.mark.parametrize("spec, isa, dtype", EACH + INTEGERS[:2], indirect=["isa"])
+@pytest.mark.parametrize("rows", [16, "m"])
+def test_threads_share_k(spec, isa, dtype, rows, three):
+    """Few columns, many blocks of k: a part is a subtree of the blocks; the last is shorter."""
+    if spec.endswith("ki") and rows == "m":
+        pytest.skip("columns are known only at the call")
+    for n, blocks in ((20, (769, 1024, 1025, 3330)), (3, (5 * 256, 2049))):
+        sizes = {"i": rows, "k": n, "j": "k"}
+        shapes = [tuple(sizes[c] for c in o) for o in spec.split("->")[0].split(",")]
+        kernel = three(compiled(spec, shapes, dtype, isa))
+        assert kernel.program.partials != 0
+        for k in blocks:
+            for m in (16,) if rows == 16 else (1, 16, 1000):  # 1000: too many numbers to share k
+                check(kernel, spec, *reference(m, n, k, dtype))
+
+
 @pytest.mark.parametrize("isa", ISAS, indirect=True)
 @pytest.mark.parametrize(
     "spec",

@@ -11,7 +11,8 @@ from graphc.lower import parallel
 from graphc.lower.fuse import fuse
 from graphc.lower.loops import For, parse_program, walk
 from graphc.lower.parallel import cost, is_independent, shared_out, unit
-from graphc.lower.plan import arena_for, partials_of, plan, verify_plan
+from graphc.lower.partials import partials_of
+from graphc.lower.plan import arena_for, plan, verify_plan
 from tests.lower.graphs import GRAPHS, graph
 
 

@@ -106,20 +106,30 @@ def test_a_tree_has_a_level_for_every_bit_of_its_leaves(size, order, leaf):
     assert evaluate(tree_levels(n, order), {"n": 0}) == tree_levels(0, order) == 1
 
 
-def test_private_buffers():
-    planned = plan(fuse(graph("network", 1000, 10)))
-    working = {
+def working(planned):
+    return {
         b.name: (b.type, b.private)
         for b in planned.of_role("temp")
-        if b.name.endswith((".panel", ".work"))
+        if b.name.endswith((".panel", ".work", ".levels"))
     }
+
+
+def test_private_buffers():
     columns = 16  # of the widest panel; each has a gap of 16 numbers behind it
     level = 48 * columns
-    assert working == {
+    apart = plan(fuse(graph("network", 1000, 10), frozenset({"sweep"})))
+    assert working(apart) == {
         "t0.panel": (f64[10 * columns + 16], False),
-        "grad_W.out.panel": (f64[1000 * columns + 16], False),
+        "grad_W.out.panel": (f64[1000 * columns + 64 * 16], False),  # up to 64 parts of k
         "grad_W.out.work": (f64[2 * level], True),  # four blocks of k: two wait at most
         "gram.out.panel": (f64[10 * 1008 + 125 * 16], False),
+    }
+    swept = plan(fuse(graph("network", 1000, 10)))  # of a panel of 256 rows
+    assert working(swept) == {
+        "t0.panel": (f64[10 * columns + 16], True),
+        "grad_W.out.panel": (f64[256 * columns + 16], True),
+        "gram.out.panel": (f64[10 * 1008 + 125 * 16], False),
+        "t0.levels": (f64[3, 40], True),  # of 4 panels two wait at most, while one is made
     }
     planned = plan(fuse(graph("float32", 1000, 10)))
     trees = {b.name: b.type for b in planned.of_role("temp") if b.name.endswith(".tree")}
