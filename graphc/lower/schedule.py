@@ -16,6 +16,7 @@ from graphc.lower.loops import (
     Add,
     Contract,
     For,
+    Kernel,
     Let,
     Load,
     Program,
