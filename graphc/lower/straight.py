@@ -256,7 +256,7 @@ class Fold:
 
 
 def renumbered(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Values numbered in the order in which they are made; statements that have their numbers stay."""
+    """Values numbered in the order in which they are made; statements with their numbers stay."""
     names: dict[str, str] = {}
 
     def new(name: str) -> str:
