@@ -131,7 +131,7 @@ def cut_up(loop: For, size: int = PIECE) -> Cut:
 
 
 def _vector_bytes(loop: For) -> int:
-    """Of a value in as many lanes as the loop has: 16 of 8 bytes where sums of 4 ask for it."""
+    """Of a value in each of the loop's lanes: 16 of 8 bytes where sums of 4 bytes ask for it."""
     small = any(a.order == "lanes" and a.dtype.itemsize <= 4 for a in loop.accs)
     wide = any(ty.itemsize == 8 for s in loop.body for _, ty in made_by(s))
     return 128 if small and wide else 64
