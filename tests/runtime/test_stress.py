@@ -301,7 +301,7 @@ os.wait()
 
 
 @needs_fork
-@counts(40, 500)
+@counts(30, 500)
 def test_ends_of_the_process(count):
     """Exit code 0, and nothing on the standard error, whatever is alive or under way."""
     text = FORKING.replace("PARTS", repr(PARTS)).replace("COUNT", str(count))
