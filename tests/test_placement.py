@@ -87,4 +87,4 @@ def test_a_last_bit_is_seen():
 def test_the_report_counts_and_names(capsys):
     assert main(2_000, full=False, only="tanh_partial") == 0
     text = capsys.readouterr().out
-    assert "1 gates in f64 and f32" in text and text.rstrip().endswith("compared, 0 differ")
+    assert "2 gates in f64 and f32" in text and text.rstrip().endswith("compared, 0 differ")

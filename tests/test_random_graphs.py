@@ -28,7 +28,7 @@ from tests.random_graphs import (
 )
 
 CHUNKS = 20
-QUICK = 8  # chunks that every run takes; the others are long
+QUICK = 4  # chunks that every run takes; the others are long
 GROWN = 8  # in a chunk
 SKIPPED = ((), ("rules",), (), ("fold",), ("fuse",), (), ("reuse",))
 RESTARTS = ("trace", "simplify", "fuse", "plan")

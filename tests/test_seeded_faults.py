@@ -428,33 +428,29 @@ def a_matrix_product_forgets_where_its_operand_starts(patch):
 # -- memory ----------------------------------------------------------------------------------------
 
 
+def _ending_early(lives):
+    """Each buffer's life without its last kernel."""
+    return {
+        name: (first, max(first, (last[0] - 1, last[1]))) for name, (first, last) in lives.items()
+    }
+
+
 @fault("plan")
 def a_slot_passes_on_while_its_value_is_still_read(patch):
-    right = plan.lifetimes
-
-    def early(program):
-        return {
-            name: (first, max(first, last - 1)) for name, (first, last) in right(program).items()
-        }
-
-    patch(plan, "lifetimes", early)
+    right = plan.spans
+    patch(plan, "spans", lambda program: _ending_early(right(program)))
     patch(random_checks, "verify_plan", lambda program: None)
 
 
 @fault("plan")
 def the_slot_that_passes_on_early_is_seen_before_anything_runs(patch):
-    right, calls = plan.lifetimes, []
+    right = plan.spans
 
     def early(program):
-        calls.append(program)
         lives = right(program)
-        return (
-            lives
-            if program.arena is not None
-            else {n: (a, max(a, b - 1)) for n, (a, b) in lives.items()}
-        )
+        return lives if program.arena is not None else _ending_early(lives)
 
-    patch(plan, "lifetimes", early)
+    patch(plan, "spans", early)
     patch(random_checks, "run_program", lambda program, args, sizes: [])
 
 
@@ -625,7 +621,8 @@ def problem_apart(fault):
     """The same in a process of its own: broken machine code may write where it should not."""
     reader, writer_end = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+        for kind in (DeprecationWarning, RuntimeWarning):  # of forks beside threads
+            warnings.simplefilter("ignore", kind)
         child = os.fork()
     if child == 0:
         try:
