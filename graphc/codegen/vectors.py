@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 UNROLLED = 64  # statements up to which a short loop is written out
 LONG = 100  # instructions from which on a body is written once, under a mask that is nearly always full
+# Of a longer body a processor looks ahead to the next iteration too late: two vectors then take turns, statement by
+# statement. Beyond the second number that is not worth what it takes to compile. With registers of 32 bytes, a vector is
+# two as it is.
+PAIRED = (150, 500)
 
 
 class VectorLoop:
@@ -67,7 +71,10 @@ class VectorLoop:
         self.spare: dict[
             int, str
         ] = {}  # where the stores of a partial vector go, in a body written once
-        self.partial = ""  # is this vector partial?
+        self.vectors = 1  # that an iteration of a body written once takes
+        self.place = 0  # of the one among them that is written
+        self.partial = ""  # is the last of them partial?
+        self.chosen: dict[int, str] = {}  # statement position -> the first one's place, or its spare
         self.pieces: Pieces | None = None  # of a body too long for one function
 
     def _width(self) -> int:
@@ -176,12 +183,12 @@ class VectorLoop:
                     pass
                 case _:
                     return False
-        return not loaded & stored and self._instructions() >= LONG
+        return not loaded & stored and sum(self._instructions()) >= LONG
 
-    def _instructions(self) -> int:
-        """Of the body, those of the gates that it calls included."""
+    def _instructions(self) -> tuple[int, int]:
+        """Of the body: those of the gates that it calls, and its own."""
         types = {name: known.dtype for name, known in self.kernel.known.items()}
-        total = 0
+        gates, own = 0, 0
         for s in self.loop.body:
             if isinstance(s, (Let, Load)):
                 types[s.name] = s.dtype
@@ -189,27 +196,42 @@ class VectorLoop:
                 types[s.name] = i64
             if isinstance(s, Let) and s.op == "call":
                 dtypes = tuple(types[a] for a in s.args)
-                total += len(registry()[str(s.attr)].body_graph(dtypes).code)
+                gates += len(registry()[str(s.attr)].body_graph(dtypes).code)
             else:
-                total += 1
-        return total
+                own += 1
+        return gates, own
+
+    def _in_pairs(self) -> bool:
+        """Is it worth writing two vectors into an iteration?"""
+        n, added = self.loop.size, [s.acc for s in self.loop.body if isinstance(s, Add)]
+        gates, own = self._instructions()
+        return (
+            self.fn.module.avx512
+            and PAIRED[0] <= gates + own <= PAIRED[1]
+            and 2 * gates <= self.fn.module.inline_left
+            and len(set(added)) == len(added)
+            and not (isinstance(n, int) and n <= self.width)
+        )
 
     def _once(
         self, n: str, values: list[str], levels: list[str], single: bool
     ) -> tuple[list[str], list[str]]:
         """All vectors. A partial one at the end is loaded and stored by way of the stack."""
-        fn, width, step = self.fn, self.width, self._step()
-        whole = str(int(n) // width * width) if n.isdigit() else fn.do(f"and i64 {n}, {-width}")
+        fn, step = self.fn, self._step()
+        self.vectors = 2 if self._in_pairs() else 1
+        taken = self.width * self.vectors
+        whole = str(int(n) // taken * taken) if n.isdigit() else fn.do(f"and i64 {n}, {-taken}")
         partial = "" if whole == n else fn.do(f"icmp slt i64 {whole}, {n}")
         if partial:
             self._load_spare(n, whole, partial)
 
-        def one(i: str, before: list[str]) -> list[str]:
-            if whole == n:
-                return self._iteration(i, before, "")
-            self.partial = fn.do(f"icmp eq i64 {i}, {whole}")
-            after = self._iteration(i, before, "")
-            return self._only_lanes_in_use(before, after, n, i) if after else after
+        def some(i: str, before: list[str]) -> list[str]:
+            if partial:
+                self.partial = fn.do(f"icmp eq i64 {i}, {whole}")
+            after = self._vectors(i, before)
+            if partial and before:
+                return self._only_lanes_in_use(before, after, n, i)
+            return after[-1]
 
         def leaf(i: str, before: list[str]) -> list[str]:
             carried = self._carried([*self.others, *self.lanes], [*before, *self._identities()])
@@ -217,7 +239,7 @@ class VectorLoop:
             if not single:
                 full = fn.do(f"add i64 {i}, {step}")
                 end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {full}, {n}')}, i64 {full}, i64 {n}")
-            after = fn.loop(i, end, width, carried, one)
+            after = fn.loop(i, end, taken, carried, some)
             leaves[:] = after[len(before) :]
             if not single:
                 self._push(leaves, levels, i, step)
@@ -226,13 +248,36 @@ class VectorLoop:
         leaves: list[str] = []
         carried = self._carried(self.others, values)
         if not self.lanes:
-            values = fn.loop("0", n, width, carried, one)
+            values = fn.loop("0", n, taken, carried, some)
         elif single:
             values = leaf("0", values)
         else:
             values = fn.loop("0", n, step, carried, leaf)
         self._store_spare(n, whole, partial)
         return values, leaves
+
+    def _vectors(self, i: str, before: Sequence[str]) -> list[list[str]]:
+        """An iteration of a body written once: the accumulators after each of its vectors.
+
+        Two of them take turns, statement by statement.
+        """
+        kernel, names = self.kernel, [a.name for a in (*self.others, *self.lanes)]
+        outside, state = kernel.known, dict(zip(names, before, strict=True))
+        starts = [i, *(self.fn.do(f"add i64 {i}, {at}") for at in self._further())]
+        known = [dict(outside) for _ in starts]
+        after: list[dict[str, str]] = [{} for _ in starts]
+        for position, s in enumerate(self.loop.body):
+            for self.place, start in enumerate(starts):
+                kernel.known = known[self.place]
+                self._statement(position, s, start, "", state)
+                if isinstance(s, Add):
+                    after[self.place][s.acc] = state[s.acc]
+        kernel.known, self.place = outside, 0
+        return [[found.get(a, value) for a, value in zip(names, before)] for found in after]
+
+    def _further(self) -> list[int]:
+        """How far behind the first vector of an iteration the others are."""
+        return [k * self.width for k in range(1, self.vectors)]
 
     def write_vector(self, count: str) -> None:
         """One vector, of which so many lanes are in use."""
@@ -243,27 +288,28 @@ class VectorLoop:
         self._store_spare(count, "0", self.partial)
 
     def _only_lanes_in_use(
-        self, before: Sequence[str], after: Sequence[str], n: str, i: str
+        self, before: Sequence[str], after: Sequence[Sequence[str]], n: str, i: str
     ) -> list[str]:
-        """Accumulators after a vector: of a partial one, as they were in the other lanes.
+        """Accumulators after some vectors: where these are partial, other lanes stay as they were.
 
         A branch, as a blend in every iteration would wait for the end of the body.
         """
-        fn, width, chosen = self.fn, self.width, []
-        accumulators = (*self.others, *self.lanes)
+        fn, width, accumulators = self.fn, self.width, (*self.others, *self.lanes)
         came, full = fn.block, fn.label("full")
         part = fn.label("part")
         fn.branch(self.partial, part, full)
         fn.open_block(part)
-        mask = self._mask(n, i)
-        for acc, old, new in zip(accumulators, before, after, strict=True):
-            ty = register(acc.dtype, width)
-            chosen.append(fn.do(f"select <{width} x i1> {mask}, {ty} {new}, {ty} {old}"))
+        chosen = list(before)
+        for at, values in zip((0, *self._further()), after, strict=True):
+            mask = self._mask(n, fn.do(f"add i64 {i}, {at}") if at else i)
+            for k, acc in enumerate(accumulators):
+                ty = register(acc.dtype, width)
+                chosen[k] = fn.do(f"select <{width} x i1> {mask}, {ty} {values[k]}, {ty} {chosen[k]}")
         fn.jump(full)
         fn.open_block(full)
         return [
             fn.phi(register(acc.dtype, width), (new, came), (kept, part))[0]
-            for acc, new, kept in zip(accumulators, after, chosen, strict=True)
+            for acc, new, kept in zip(accumulators, after[-1], chosen, strict=True)
         ]
 
     def _mask(self, n: str, i: str) -> str:
@@ -274,37 +320,53 @@ class VectorLoop:
         return fn.do(f"icmp slt <{width} x i64> {fn.iota(width)}, {left}")
 
     def _load_spare(self, n: str, whole: str, partial: str) -> None:
-        """What a partial vector loads goes to the stack, with zeros in the lanes that are not in use."""
+        """What partial vectors load goes to the stack, with zeros in the lanes that are not in use."""
         for position, s in enumerate(self.loop.body):
             if isinstance(s, (Load, Store)) and s.buffer in self.kernel.local:
                 continue  # whole vectors on their own
             if isinstance(s, Store) or (isinstance(s, Load) and self.steps[position] == "1"):
-                self.spare[position] = self.fn.alloca(self._memory_type(position), self.width)
+                count = self.width * self.vectors
+                self.spare[position] = self.fn.alloca(self._memory_type(position), count)
         if not self.spare:
             return
         with self.fn.when(partial):
-            mask = self._mask(n, whole)
-            for position, place in self.spare.items():
-                s = self.loop.body[position]
-                if isinstance(s, Load):
-                    value = self.load(self._addresses(position, (), whole), s.dtype, mask)
-                    self.store(place, Known(value, s.dtype, self.width), "")
+            for start, at, mask in self._parts(n, whole):
+                for position, place in self.spare.items():
+                    s = self.loop.body[position]
+                    if isinstance(s, Load):
+                        value = self.load(self._addresses(position, (), start), s.dtype, mask)
+                        value_ = Known(value, s.dtype, self.width)
+                        self.store(self._behind(position, place, at), value_, "")
 
     def _store_spare(self, n: str, whole: str, partial: str) -> None:
-        """What a partial vector has stored goes from the stack to its place."""
+        """What partial vectors have stored goes from the stack to its place."""
         stores = {p: s for p in self.spare if isinstance(s := self.loop.body[p], Store)}
         if not stores:
             return
         with self.fn.when(partial):
-            mask = self._mask(n, whole)
-            for position, s in stores.items():
-                dtype = self.kernel.buffer(s.buffer).type.dtype
-                value = Known(self.load(self.spare[position], dtype, ""), dtype, self.width)
-                self.store(self._addresses(position, (), whole), value, mask)
+            for start, at, mask in self._parts(n, whole):
+                for position, s in stores.items():
+                    dtype = self.kernel.buffer(s.buffer).type.dtype
+                    spare = self._behind(position, self.spare[position], at)
+                    value = Known(self.load(spare, dtype, ""), dtype, self.width)
+                    self.store(self._addresses(position, (), start), value, mask)
 
-    def _or_spare(self, position: int, address: str) -> str:
+    def _parts(self, n: str, whole: str) -> Iterator[tuple[str, int, str]]:
+        """The vectors behind the whole ones: where each begins, in the loop and here, and its mask."""
+        for at in (0, *self._further()):
+            start = self.fn.do(f"add i64 {whole}, {at}") if at else whole
+            yield start, at, self._mask(n, start)
+
+    def _behind(self, position: int, address: str, at: int) -> str:
+        ty = self._memory_type(position)
+        return self.fn.do(f"getelementptr {ty}, ptr {address}, i64 {at}") if at else address
+
+    def _or_spare(self, position: int, i: str) -> str:
         """Where a vector lies: a partial one on the stack."""
-        return self.fn.do(f"select i1 {self.partial}, ptr {self.spare[position]}, ptr {address}")
+        if not self.place:
+            spare, address = self.spare[position], self._addresses(position, (), i)
+            self.chosen[position] = self.fn.do(f"select i1 {self.partial}, ptr {spare}, ptr {address}")
+        return self._behind(position, self.chosen[position], self.place * self.width)
 
     # -- short loops ----------------------------------------------------------------------------------------------
 
@@ -547,7 +609,7 @@ class VectorLoop:
                 elif position in self.strided:
                     kernel.known[s.name] = Known(self._column(position, i, mask), s.dtype, width)
                 elif position in self.spare:
-                    place = self._or_spare(position, self._addresses(position, (), i))
+                    place = self._or_spare(position, i)
                     kernel.known[s.name] = Known(self.load(place, s.dtype, ""), s.dtype, width)
                 elif self.steps[position] != "0" or s.at:
                     address = self._addresses(position, s.at, i)
@@ -563,7 +625,7 @@ class VectorLoop:
                 if position == max(self.strided[position].positions):
                     self._store_rows(self.strided[position], i, mask)
             case Store() if position in self.spare:
-                place = self._or_spare(position, self._addresses(position, (), i))
+                place = self._or_spare(position, i)
                 self.store(place, kernel.known[s.value], "")
             case Store():
                 self.store(self._addresses(position, (), i), kernel.known[s.value], mask)

@@ -45,7 +45,7 @@ _ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 Shapes = tuple[tuple[int, ...], ...]
 LAYOUTS = 256  # shapes whose layouts are remembered
 LONG = 1 << 15  # scalar operations from which on a call lets other Python threads run
-VERY_LONG = 1 << 27  # and from which on it is made so that Ctrl-C ends it: tens of milliseconds
+VERY_LONG = 1 << 30  # and from which on it is made so that Ctrl-C ends it: tens of milliseconds
 
 
 @dataclass(frozen=True)
