@@ -6,9 +6,14 @@ Invariant: all of it runs with the GIL held, `through` apart. A block is in use 
 
 The pool is a list of free blocks, the oldest first: at most `POOL_ENTRIES`, of at most `LIMIT` bytes together; the oldest
 ones make room for new ones. A kernel's arenas are a count, and as many addresses.
+
+On Linux, blocks from `HUGE` on begin at a multiple of it, and the system is asked for pages of that size: on a virtual
+machine, to look up the address of a small page takes longer than to read it.
 """
 
 from __future__ import annotations
+
+import sys
 
 from graphc.codegen.layout import ARRAY, CONTIGUOUS_ALIGNED, WRITEABLE, words
 from graphc.codegen.native import Surroundings, module
@@ -19,11 +24,15 @@ LARGE = 1 << 16  # bytes from which on outputs come from the pool
 ARENA_ENTRIES = 4
 ARENA_KEPT = 1 << 20  # bytes up to which a kernel keeps an arena itself; larger ones go to the pool
 NO_ARENA = 64  # where there is nothing to keep
+HUGE = 1 << 21  # bytes of a large page, on most machines
+HEAD = 1 << 12  # bytes before a block of such pages
+_READ_WRITE, _PRIVATE_ANONYMOUS, _MADV_HUGEPAGE = 3, 0x22, 14  # as Linux has them
 
 FUNCTIONS = {
     "Py_IncRef": "void", "Py_DecRef": "void", "PyErr_NoMemory": "i64", "PyCapsule_New": "i64",
     "PyCapsule_GetPointer": "i64", "PyMem_RawMalloc": "i64", "PyMem_RawFree": "void", "PyArray_NewFromDescr": "i64",
     "PyArray_SetBaseObject": "i32", "PY_ndarray": "object",
+    **({"mmap": "i64", "munmap": "i32", "madvise": "i32"} if sys.platform == "linux" else {}),
 }  # fmt: skip
 EXPORTS = (
     "pool_state",
@@ -35,16 +44,7 @@ EXPORTS = (
     "through",
 )
 
-TEXT = """
-def size_class(bytes):
-    "What a block for so many bytes has: at most an eighth more, so that blocks serve similar requests."
-    if bytes < LARGE:
-        return (bytes + 63) & -64
-    step = LARGE >> 3
-    while step * 16 <= bytes:
-        step = step * 2
-    return (bytes + step - 1) & (0 - step)
-
+ALLOCATED = """
 def block_new(bytes):
     "A block, aligned to 64 bytes; its size and its memory's start stand before it."
     memory = C_PyMem_RawMalloc(bytes + 128)
@@ -57,6 +57,43 @@ def block_new(bytes):
 
 def block_free(data):
     C_PyMem_RawFree(load(data - 8))
+"""
+
+MAPPED = """
+def block_new(bytes):
+    "A block, aligned to 64 bytes or to a large page; its size and its memory's start stand before it."
+    if bytes < HUGE:
+        memory = C_PyMem_RawMalloc(bytes + 128)
+        if memory == 0:
+            return 0
+        data = (memory + 127) & -64
+    else:
+        memory = C_mmap(0, bytes + HUGE + HEAD, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0)
+        if memory == -1:
+            return 0
+        data = (memory + HEAD + HUGE - 1) & (0 - HUGE)
+        C_madvise(data, bytes, MADV_HUGEPAGE)
+    store(data - 8, memory)
+    store(data - 16, bytes)
+    return data
+
+def block_free(data):
+    bytes = load(data - 16)
+    if bytes < HUGE:
+        C_PyMem_RawFree(load(data - 8))
+    else:
+        C_munmap(load(data - 8), bytes + HUGE + HEAD)
+"""
+
+TEXT = """
+def size_class(bytes):
+    "What a block for so many bytes has: at most an eighth more, so that blocks serve similar requests."
+    if bytes < LARGE:
+        return (bytes + 63) & -64
+    step = LARGE >> 3
+    while step * 16 <= bytes:
+        step = step * 2
+    return (bytes + step - 1) & (0 - step)
 
 def pool_state():
     return POOL
@@ -186,6 +223,9 @@ def text() -> str:
     numbers = {
         **ARRAY, **words(POOL), "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "WRITEABLE": WRITEABLE, "LARGE": LARGE,
         "POOL_ENTRIES": POOL_ENTRIES, "ARENA_ENTRIES": ARENA_ENTRIES, "ARENA_KEPT": ARENA_KEPT, "NO_ARENA": NO_ARENA,
+        "HUGE": HUGE, "HEAD": HEAD, "READ_WRITE": _READ_WRITE, "PRIVATE_ANONYMOUS": _PRIVATE_ANONYMOUS,
+        "MADV_HUGEPAGE": _MADV_HUGEPAGE,
     }  # fmt: skip
     globals_ = {"POOL": len(POOL), "POOL_FREE": POOL_ENTRIES + 1}
-    return module(TEXT, EXPORTS, Surroundings(numbers, FUNCTIONS, globals_))
+    blocks = MAPPED if sys.platform == "linux" else ALLOCATED
+    return module(blocks + TEXT, EXPORTS, Surroundings(numbers, FUNCTIONS, globals_))

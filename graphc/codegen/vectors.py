@@ -74,7 +74,9 @@ class VectorLoop:
         self.vectors = 1  # that an iteration of a body written once takes
         self.place = 0  # of the one among them that is written
         self.partial = ""  # is the last of them partial?
-        self.chosen: dict[int, str] = {}  # statement position -> the first one's place, or its spare
+        self.chosen: dict[
+            int, str
+        ] = {}  # statement position -> the first one's place, or its spare
         self.pieces: Pieces | None = None  # of a body too long for one function
 
     def _width(self) -> int:
@@ -304,7 +306,9 @@ class VectorLoop:
             mask = self._mask(n, fn.do(f"add i64 {i}, {at}") if at else i)
             for k, acc in enumerate(accumulators):
                 ty = register(acc.dtype, width)
-                chosen[k] = fn.do(f"select <{width} x i1> {mask}, {ty} {values[k]}, {ty} {chosen[k]}")
+                chosen[k] = fn.do(
+                    f"select <{width} x i1> {mask}, {ty} {values[k]}, {ty} {chosen[k]}"
+                )
         fn.jump(full)
         fn.open_block(full)
         return [
@@ -365,7 +369,9 @@ class VectorLoop:
         """Where a vector lies: a partial one on the stack."""
         if not self.place:
             spare, address = self.spare[position], self._addresses(position, (), i)
-            self.chosen[position] = self.fn.do(f"select i1 {self.partial}, ptr {spare}, ptr {address}")
+            self.chosen[position] = self.fn.do(
+                f"select i1 {self.partial}, ptr {spare}, ptr {address}"
+            )
         return self._behind(position, self.chosen[position], self.place * self.width)
 
     # -- short loops ----------------------------------------------------------------------------------------------

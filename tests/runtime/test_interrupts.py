@@ -70,6 +70,12 @@ def test_short_calls_are_left_alone(monkeypatch):
     k(np.ones(100))
 
 
+def test_calls_of_milliseconds_are_left_alone():
+    """Another thread took as long as the call."""
+    k = graphc.compile(pairwise)
+    assert not k.kernel.layout(((2000,),)).is_very_long
+
+
 def test_errors_come_back():
     def fail():
         raise graphc.ShapeError("no")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.codegen.memory import ARENA_ENTRIES, ARENA_KEPT, LARGE, POOL_ENTRIES
+from graphc.codegen.memory import ARENA_ENTRIES, ARENA_KEPT, HUGE, LARGE, POOL_ENTRIES
 from graphc.runtime import pool
 from graphc.runtime.objects import native
 
@@ -133,6 +134,30 @@ def test_sizes_are_rounded_by_an_eighth_at_most():
         held = pool.usage().held
         assert 8 * size <= held <= 8 * size * 1.125 + LARGE // 8
         pool.clear()
+
+
+def mapped():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[0]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for large pages")
+@pytest.mark.parametrize("size", [HUGE - 8, HUGE, HUGE + 8, 3 * HUGE, 10_000_000])
+def test_large_blocks_begin_at_large_pages_and_go_back_to_the_system(size):
+    pool.empty((size // 8,), F64)  # what is made once
+    pool.clear()
+    before = mapped()
+    made = [pool.empty((size // 8,), F64) for _ in range(5)]
+    for i, a in enumerate(made):
+        a[...] = i
+    assert all((a == i).all() for i, a in enumerate(made))
+    assert len({address(a) for a in made}) == 5
+    assert all(address(a) % (HUGE if size >= HUGE else 64) == 0 for a in made)
+    assert mapped() - before >= 5 * size or size < HUGE  # small ones come from the C library
+    del a, made
+    assert pool.usage().blocks == 5
+    pool.clear()
+    assert mapped() - before < size
 
 
 def test_more_than_there_is():
