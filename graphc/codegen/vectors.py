@@ -34,10 +34,9 @@ if TYPE_CHECKING:
 
 UNROLLED = 64  # statements up to which a short loop is written out
 LONG = 100  # instructions from which on a body is written once, under a mask that is nearly always full
-# Of a longer body a processor looks ahead to the next iteration too late: two vectors then take turns, statement by
-# statement. Beyond the second number that is not worth what it takes to compile. With registers of 32 bytes, a vector is
-# two as it is.
-PAIRED = (150, 500)
+# Where a body is longer than a processor looks ahead, two vectors take turns, statement by statement, up to where that is
+# not worth what it takes to compile. In registers of 32 bytes, a vector is two as it is.
+PAIRED = (250, 500)
 
 
 class VectorLoop:
