@@ -19,6 +19,7 @@ fork waits for the end of what another thread compiles, for a while at least.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -30,7 +31,8 @@ from typing import Any, Generic, TypeVar, overload
 T = TypeVar("T")
 
 LOCK = threading.RLock()
-PATIENCE = 60.0  # seconds that a fork waits
+PATIENCE = 60.0  # seconds that a fork waits,
+LONGER = 0.002  # and that Ctrl-C does after an object's end
 
 
 class once(Generic[T]):  # noqa: N801  a decorator
@@ -62,10 +64,12 @@ class once(Generic[T]):  # noqa: N801  a decorator
 class whole:  # noqa: N801  a context
     """What Ctrl-C does waits until the end of the block.
 
-    An object of llvmlite that is interrupted while it gives its memory back may do so again.
+    An object of llvmlite that is interrupted while it gives its memory back may do so again. At the
+    end of an object, whose exceptions are lost, it waits a little `longer`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longer: bool = False) -> None:
+        self._longer = longer
         self._handler: Callable[..., Any] | None = None
         self._waiting: list[tuple[Any, ...]] = []
 
@@ -83,7 +87,10 @@ class whole:  # noqa: N801  a context
     def __exit__(self, *failure: object) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
-            if self._waiting:
+            if self._waiting and self._longer:
+                with suppress(RuntimeError):  # the process is ending
+                    threading.Timer(LONGER, _thread.interrupt_main).start()
+            elif self._waiting:
                 self._handler(*self._waiting[0])
 
 

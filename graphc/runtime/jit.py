@@ -38,8 +38,8 @@ class Library:
 
     def __del__(self, whole: Any = whole, is_ending: Any = sys.is_finalizing) -> None:
         if not is_ending():
-            with whole():
-                del self._tracker
+            with whole(longer=True):
+                self._tracker = None
 
 
 class Jit:
@@ -54,13 +54,22 @@ class Jit:
         return cls.link_objects(images(text), exports)
 
     @classmethod
-    def link_objects(cls, images: Sequence[bytes], exports: tuple[str, ...]) -> Library:
+    def instance(cls) -> Any:
+        """The LLJIT that the next library goes to."""
         import llvmlite.binding as llvm
 
         with LOCK, whole():
             if cls._instance is None or cls._linked >= _LIBRARIES_PER_INSTANCE:
                 cls._instance = llvm.create_lljit_compiler(host_machine())
                 cls._linked = 0
+            return cls._instance
+
+    @classmethod
+    def link_objects(cls, images: Sequence[bytes], exports: tuple[str, ...]) -> Library:
+        import llvmlite.binding as llvm
+
+        with LOCK, whole():
+            instance = cls.instance()
             cls._linked += 1
             cls._count += 1
             builder = llvm.JITLibraryBuilder()
@@ -68,7 +77,7 @@ class Jit:
                 builder = builder.add_object_img(image)
             for symbol in exports:
                 builder = builder.export_symbol(symbol)
-            return Library(builder.link(cls._instance, f"gc_{cls._count}"), sum(map(len, images)))
+            return Library(builder.link(instance, f"gc_{cls._count}"), sum(map(len, images)))
 
 
 @cache
