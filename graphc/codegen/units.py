@@ -68,4 +68,4 @@ def units(text: str) -> list[str]:
 
 def _lines(text: str, start: str) -> list[str]:
     """What follows such a start of a line, up to its end."""
-    return [part[: part.index("\n")] for part in f"\n{text}".split(f"\n{start}")[1:]]
+    return [part.partition("\n")[0] for part in f"\n{text}".split(f"\n{start}")[1:]]
