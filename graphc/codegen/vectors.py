@@ -337,9 +337,9 @@ class VectorLoop:
                 for position, place in self.spare.items():
                     s = self.loop.body[position]
                     if isinstance(s, Load):
-                        value = self.load(self._addresses(position, (), start), s.dtype, mask)
-                        value_ = Known(value, s.dtype, self.width)
-                        self.store(self._behind(position, place, at), value_, "")
+                        loaded = self.load(self._addresses(position, (), start), s.dtype, mask)
+                        value = Known(loaded, s.dtype, self.width)
+                        self.store(self._behind(position, place, at), value, "")
 
     def _store_spare(self, n: str, whole: str, partial: str) -> None:
         """What partial vectors have stored goes from the stack to its place."""

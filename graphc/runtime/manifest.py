@@ -70,7 +70,7 @@ class Manifest:
     arena: Size = 0  # bytes of temporaries,
     private: Size = 0  # of these, what each further thread has of its own,
     partials: Size = 0  # and what each part of a loop that threads share gives its sums
-    work: Size = 0  # scalar operations, roughly
+    work: Size = 0  # scalar operations in lanes, roughly
     donors: tuple[tuple[int, int], ...] = ()
     choices: tuple[Choice, ...] = ()
 
@@ -123,8 +123,9 @@ def _what(node: Node) -> str:
 
 
 def _work(program: Program) -> Size:
-    """How often statements run."""
+    """How often statements run; what is computed for one element at a time counts as in lanes."""
     from graphc.lower.loops import Contract, walk
+    from graphc.lower.parallel import ALONE
 
     counts: dict[Size, int] = {}
     for kernel in program.kernels:
@@ -132,7 +133,10 @@ def _work(program: Program) -> Size:
             times = product(f.size for f in outer)
             if isinstance(s, Contract):
                 times = product(n for _, n in s.sizes)
-            counts[times] = counts.get(times, 0) + _OPERATIONS.get(getattr(s, "op", ""), 1)
+            count = _OPERATIONS.get(getattr(s, "op", ""), 1)
+            if outer and all(f.mode == "rows" for f in outer):
+                count *= ALONE
+            counts[times] = counts.get(times, 0) + count
     return sum((times * count for times, count in counts.items()), start=0)
 
 
