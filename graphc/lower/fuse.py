@@ -38,6 +38,7 @@ from graphc.errors import CompileError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, product
 from graphc.lower.loops import Buffer, Kernel, Program
+from graphc.lower.order import as_needed
 from graphc.lower.tasks import Access, Task, reads_of, tasks_of
 
 SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
@@ -145,6 +146,8 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
     ordered = sorted(members.items(), key=lambda m: (m[0][0], m[0][1], m[1][0].serial))
     groups = []
     for (_, _, kind), group in ordered:
+        if kind[0] == "scalar" and len(group) > SCALARS_PER_KERNEL:
+            group = as_needed(group)
         chunk = SCALARS_PER_KERNEL if kind[0] == "scalar" and depth == 0 else len(group)
         for i in range(0, len(group), chunk):
             part = group[i : i + chunk]
