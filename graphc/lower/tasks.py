@@ -60,8 +60,9 @@ class Task:
     @property
     def reduced(self) -> int | None:
         """The domain position that disappears."""
-        missing = set(range(len(self.domain))) - set(self.out_axes)
-        return missing.pop() if self.kind in ("reduce", "fma") else None
+        if self.kind not in ("reduce", "fma"):
+            return None
+        return (set(range(len(self.domain))) - set(self.out_axes)).pop()
 
     def tasks_read(self) -> list[tuple[Task, Access]]:
         return [(a.base, a) for a in self.reads if isinstance(a.base, Task)]
