@@ -148,7 +148,8 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
     groups = []
     for (_, _, kind), group in ordered:
         if kind[0] == "scalar" and len(group) > SCALARS_PER_KERNEL:
-            group = as_needed(group)
+            among = set(group)
+            group = as_needed({t: [m for m, *_ in reads[t] if m in among] for t in group})
         chunk = SCALARS_PER_KERNEL if kind[0] == "scalar" and depth == 0 else len(group)
         for i in range(0, len(group), chunk):
             part = group[i : i + chunk]

@@ -1,6 +1,6 @@
 """The order of many scalar gates: each where it is needed, so that few values live at once.
 
-In:   tasks of one iteration, operands before readers.
+In:   tasks of one iteration, operands before readers, and for each those of them that it reads.
 Out:  the same tasks, operands still before readers.
 Invariant: tasks and what they read decide, so one graph always has one order; no value changes.
 
@@ -17,38 +17,36 @@ is the last to read some value as soon as it can run: the gradient of a term fol
 >>> terms = [x * float(i) for i in (2, 3)]
 >>> squares = [t * t for t in terms]
 >>> tasks = tasks_of(b.graph("f", {"y": squares[0] + squares[1]}))
->>> [t.serial for t in tasks], [t.serial for t in as_needed(tasks)]
+>>> reads = {t: [made for made, _ in t.tasks_read()] for t in tasks}
+>>> [t.serial for t in tasks], [t.serial for t in as_needed(reads)]
 ([0, 1, 2, 3, 4], [0, 2, 1, 3, 4])
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphc.lower.tasks import Task
 
 
-def as_needed(tasks: Sequence[Task]) -> list[Task]:
+def as_needed(reads: Mapping[Task, Sequence[Task]]) -> list[Task]:
     """Depth first from the tasks that no other reads, in the order of these."""
-    return _Order(tasks).run()
+    return _Order(reads).run()
 
 
 class _Order:
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.tasks = tasks
-        self.operands: dict[Task, list[Task]] = {t: [] for t in tasks}
-        self.readers: dict[Task, list[Task]] = {t: [] for t in tasks}
-        for t in tasks:
-            for made in dict.fromkeys(made for made, _ in t.tasks_read()):
-                if made in self.readers:
-                    self.operands[t].append(made)
-                    self.readers[made].append(t)
+    def __init__(self, reads: Mapping[Task, Sequence[Task]]) -> None:
+        self.operands = {t: tuple(dict.fromkeys(made)) for t, made in reads.items()}
+        self.readers: dict[Task, list[Task]] = {t: [] for t in reads}
+        for t, operands in self.operands.items():
+            for made in operands:
+                self.readers[made].append(t)
         self.missing = {t: len(made) for t, made in self.operands.items()}  # operands to come
         self.unread = {t: len(found) for t, found in self.readers.items()}  # readers to come
         self.order: dict[Task, None] = {}
 
     def run(self) -> list[Task]:
-        for end in self.tasks:
+        for end in self.operands:
             pending = [] if self.readers[end] else [end]
             while pending:
                 task = pending[-1]
@@ -71,7 +69,7 @@ class _Order:
                 pending.extend(self._placed(task))
 
     def _frees(self, task: Task) -> bool:
-        return not self.readers[task] or any(self.unread[t] == 1 for t in self.operands[task])
+        return not self.readers[task] or 1 in [self.unread[t] for t in self.operands[task]]
 
     def _placed(self, task: Task) -> list[Task]:
         """The tasks that may now be ready, or the last to read some value."""

@@ -23,7 +23,7 @@ on to another only afterwards; slots begin at multiples of 64 bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -53,6 +53,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Kernel,
+    Let,
     Load,
     Program,
     Scatter,
@@ -95,7 +96,8 @@ kernel k1
 def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     """Working buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
     program = replace(program, buffers=(*program.buffers, *_working(program)))
-    lives, mine = spans(program), private_names(program)
+    mine = private_names(program)
+    lives = spans(program, mine)
     placed: dict[str, Buffer] = {}
     ends: list[Size] = [0]
     for private in (False, True):
@@ -208,6 +210,8 @@ def private_names(program: Program) -> set[str]:
                     found.add(panel_name(s))
     for kernel, loop in _parallel(program):
         for s, _ in walk((loop,)):
+            if isinstance(s, Let):  # most of them
+                continue
             if in_pieces(s):
                 found.add(pieces_name(kernel, s))
             if isinstance(s, Contract):
@@ -254,12 +258,14 @@ Moment = tuple[int, int]  # a kernel, and a statement of it where that is a swee
 NEVER: tuple[Moment, Moment] = (0, 0), (0, 0)
 
 
-def spans(program: Program) -> dict[str, tuple[Moment, Moment]]:
+def spans(
+    program: Program, mine: Collection[str] | None = None
+) -> dict[str, tuple[Moment, Moment]]:
     """For each buffer that is touched the first and the last moment. What a thread has for itself
     lives from statement to statement of a sweep; all else there, as long as panels come.
     """
     found: dict[str, tuple[Moment, Moment]] = {}
-    mine = private_names(program)
+    mine = private_names(program) if mine is None else mine
     for i, kernel in enumerate(program.kernels):
         last = len(kernel.body) - 1 if kernel.sweep is not None else 0
         steps = [kernel] if last == 0 else [replace(kernel, body=(s,)) for s in kernel.body]
@@ -292,6 +298,8 @@ def traffic(kernel: Kernel) -> tuple[dict[str, None], dict[str, None]]:
     reads: dict[str, None] = {}
     writes: dict[str, None] = {}
     for s, _ in walk(kernel.body):
+        if isinstance(s, Let):  # most of them
+            continue
         match s:
             case Load():
                 reads[s.buffer] = None
