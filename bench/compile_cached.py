@@ -7,8 +7,8 @@
 The workload is value and gradient of ten gates: of a declared graph (`graphc.compile`), or of plain
 NumPy code (`graphc.value_and_grad`), whose derivative is part of the trace. A child prints one line
 of JSON, in seconds: `numpy` and `graphc` for the imports (of graphc with all modules that a trace
-and a call load later on), `llvm` for llvmlite and its first target machine, `first` from the
-function to its result (trace, key, reading, linking and the call), and `hits` and `misses`. The
+and a call load later on), `llvm` for llvmlite, its first target machine and its JIT, `first` from
+the function to its result (trace, key, reading, linking and the call), and `hits` and `misses`. The
 parent adds `process`, from the start of the process to its end.
 """
 
@@ -44,9 +44,9 @@ def child(way: str) -> Times:
         import graphc.transforms.adjoint  # noqa: F401
     registry()
     imported = clock()
-    from graphc.runtime.jit import host_machine
+    from graphc.runtime.jit import Jit
 
-    host_machine()
+    Jit.instance()
     started = clock()
 
     def loss(x: graphc.f64["n", 3], w: graphc.f64[3], b: graphc.f64):
@@ -70,7 +70,8 @@ def child(way: str) -> Times:
 
 def started(way: str, folder: str) -> Times:
     """What a child took, whose cache is in this folder; "off" for none."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(BLAS_VARIABLES)}
+    left_out = (*BLAS_VARIABLES, "PYTHONDONTWRITEBYTECODE")  # an installed package has its bytecode
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
     began = time.perf_counter()
     printed = subprocess.run(
         [sys.executable, "-m", "bench.compile_cached", "--child", way],

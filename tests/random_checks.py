@@ -82,7 +82,7 @@ def library(text, quick):
     if not quick:
         return jit.Jit.link(text, (ENTRY,))
     jit.host_machine()  # brings LLVM up
-    return jit.Jit.link_object(jit.object_image(text, quick_machine()), (ENTRY,))
+    return jit.Jit.link_objects((jit.object_image(text, quick_machine()),), (ENTRY,))
 
 
 def problem(

@@ -48,6 +48,9 @@ def splat(text: str, ty: str, width: int) -> str:
 
 INLINED = 1000  # instructions of long bodies that a module has written in place
 
+# Marks in a module's text: before each routine, and before what all of its functions refer to.
+ROUTINE, TAIL = "; routine", "; declarations"
+
 # How much work LLVM puts into a function: `usual` for loops; `long` for long straight lines, where a processor's own
 # model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing the
 # best instructions takes longer than they ever save.
@@ -63,6 +66,7 @@ class Module:
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
         self.x86 = target.x86
         self.functions: list[str] = []
+        self.routines: list[str] = []
         self.globals: list[str] = []
         self.declared: dict[str, str] = {}
         self.made: set[str] = set()
@@ -73,10 +77,14 @@ class Module:
         return name
 
     def once(self, name: str, make: Callable[[], None]) -> str:
-        """A function that is added the first time it is asked for."""
+        """A routine that is added the first time it is asked for: code that its name says all of."""
         if name not in self.made:
             self.made.add(name)
+            outside, self.functions = self.functions, []
             make()
+            if self.functions:
+                self.routines.append("\n".join((ROUTINE, *self.functions)))
+            self.functions = outside
         return name
 
     def text(self) -> str:
@@ -84,7 +92,8 @@ class Module:
         tuned = ' "tune-cpu"="x86-64-v3"' if self.x86 else ""
         attributes = (always, always + tuned, f"{always} noinline optnone")
         groups = [f"attributes #{i} = {{ {text} }}" for i, text in enumerate(attributes)]
-        return "\n".join([*self.globals, *self.functions, *self.declared.values(), *groups, ""])
+        code = [*self.globals, *self.functions, *self.routines]
+        return "\n".join([*code, TAIL, *self.declared.values(), *groups, ""])
 
 
 class Function:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import SignatureError
-from graphc.ir.types import DType, TensorType
+from graphc.ir.types import DType, TensorType, is_name
 
 DEPTH = 64
 _STATIC = (str, bytes, type(None), type, type(Ellipsis), enum.Enum, np.dtype, DType)
@@ -200,8 +200,9 @@ def as_names(names: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     made = []
     for name in names:
-        name = re.sub(r"[^A-Za-z0-9_.]", "_", name)
-        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        if not is_name(name):
+            name = re.sub(r"[^A-Za-z0-9_.]", "_", name)
+            name = name if is_name(name) else f"_{name}"
         count, unique = 2, name
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1

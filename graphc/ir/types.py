@@ -101,6 +101,14 @@ Atom = str | SizeCall  # a named size, or a function of sizes
 Monomial = tuple[Atom, ...]
 
 
+def is_name(text: str) -> bool:
+    """Is this a name in the IR: letters, digits, underscores and dots, neither digit nor dot first?
+
+    Without a regular expression, which a new process is slow to make.
+    """
+    return text.isascii() and text[:1] != "." and text.replace(".", "_").isidentifier()
+
+
 class Dim:
     """A size known only at the call.
 
@@ -129,12 +137,7 @@ class Dim:
     @staticmethod
     @lru_cache(maxsize=REMEMBERED)
     def symbol(name: str) -> Dim:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or name in (
-            "floordiv",
-            "max",
-            "min",
-            "bits",
-        ):
+        if not is_name(name) or name in ("floordiv", "max", "min", "bits"):
             raise ShapeError(
                 f"{name!r} is not a name for a size: use letters, digits and underscores"
             )
@@ -376,7 +379,7 @@ def as_size(value: object) -> Size:
     if isinstance(value, Dim):
         return value
     if isinstance(value, str):
-        if re.search(r"(?<![A-Za-z0-9_.])_", value):
+        if "_" in value and re.search(r"(?<![A-Za-z0-9_.])_", value):
             raise ShapeError(f"{value!r}: names of sizes do not begin with _")
         return parse_size(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:

@@ -1,7 +1,7 @@
 """The cache on disk: machine code of earlier processes, found by what it was made from.
 
 In:   a traced graph and options, or the name of routines that serve the whole process.
-Out:  a manifest and an object, as they were when this installation of graphc made them on a
+Out:  a manifest and objects, as they were when this installation of graphc made them on a
       processor like this one; or None, and nothing is an error.
 Invariant: with and without the cache results have the same bits and errors the same text. Nothing
 is read or written in another user's name, nor in a folder where others may write.
@@ -21,6 +21,7 @@ import ctypes
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,13 +93,13 @@ def _key(*parts: bytes) -> bytes:
 # -- what is kept ----------------------------------------------------------------------------------
 
 
-def load_kernel(key: bytes) -> tuple[Manifest, bytes] | None:
-    """The manifest and the object that were kept under a key."""
+def load_kernel(key: bytes) -> tuple[Manifest, tuple[bytes, ...]] | None:
+    """The manifest and the objects that were kept under a key."""
     disk = _disk()
     entry = disk.load(key)
     if entry is not None:
         try:
-            found = parse_manifest(entry.text), entry.data
+            found = parse_manifest(entry.text), _apart(entry.data)
         except FormatError:
             disk.refuse(key)
         else:
@@ -108,7 +109,7 @@ def load_kernel(key: bytes) -> tuple[Manifest, bytes] | None:
     return None
 
 
-def keep_kernel(key: bytes, manifest: Manifest, image: bytes) -> None:
+def keep_kernel(key: bytes, manifest: Manifest, images: Sequence[bytes]) -> None:
     """Keep a kernel, if its manifest's text says all of it."""
     text = str(manifest)
     try:
@@ -116,7 +117,25 @@ def keep_kernel(key: bytes, manifest: Manifest, image: bytes) -> None:
             return
     except FormatError:
         return
-    _disk().keep(key, text, image)
+    _disk().keep(key, text, _together(images))
+
+
+def _together(images: Sequence[bytes]) -> bytes:
+    """Objects in one piece: each behind its length."""
+    return b"".join(part for i in images for part in (len(i).to_bytes(8, "little"), i))
+
+
+def _apart(data: bytes) -> tuple[bytes, ...]:
+    images, at = [], 0
+    while at < len(data):
+        start = at + 8
+        at = start + int.from_bytes(data[at:start], "little")
+        if at > len(data):
+            raise FormatError("an object is not all there")
+        images.append(data[start:at])
+    if not images:
+        raise FormatError("there is no object")
+    return tuple(images)
 
 
 def load_routines(key: bytes) -> bytes | None:

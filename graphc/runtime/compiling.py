@@ -1,6 +1,7 @@
-"""One thread compiles at a time, and a process forks between compilations.
+"""One thread compiles at a time, a process forks between compilations, and Ctrl-C waits for LLVM.
 
-In:   `LOCK`, held by whoever compiles; `once`, for what is compiled when it is first asked for.
+In:   `LOCK`, held by whoever compiles; `once`, for what is compiled when it is first asked for;
+      `whole`, for what Ctrl-C must not end in the middle.
 Out:  each thing compiled once, however many threads ask for it.
 Invariant: a forked child finds no lock held by a thread that it does not have, and LLVM in order: a
 fork waits for the end of what another thread compiles, for a while at least.
@@ -18,16 +19,20 @@ fork waits for the end of what another thread compiles, for a while at least.
 
 from __future__ import annotations
 
+import _thread
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 
 LOCK = threading.RLock()
-PATIENCE = 60.0  # seconds that a fork waits
+PATIENCE = 60.0  # seconds that a fork waits,
+LONGER = 0.002  # and that Ctrl-C does after an object's end
 
 
 class once(Generic[T]):  # noqa: N801  a decorator
@@ -54,6 +59,39 @@ class once(Generic[T]):  # noqa: N801  a decorator
                 if self._name not in known:
                     known[self._name] = self._function(instance)
         return known[self._name]
+
+
+class whole:  # noqa: N801  a context
+    """What Ctrl-C does waits until the end of the block.
+
+    An object of llvmlite that is interrupted while it gives its memory back may do so again. At the
+    end of an object, whose exceptions are lost, it waits a little `longer`.
+    """
+
+    def __init__(self, longer: bool = False) -> None:
+        self._longer = longer
+        self._handler: Callable[..., Any] | None = None
+        self._waiting: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other runs handlers
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                with suppress(ValueError):  # not in the main interpreter: it has no handlers
+                    signal.signal(signal.SIGINT, self._wait)
+                    self._handler = handler
+
+    def _wait(self, *arguments: Any) -> None:
+        self._waiting.append(arguments)
+
+    def __exit__(self, *failure: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            if self._waiting and self._longer:
+                with suppress(RuntimeError):  # the process is ending
+                    threading.Timer(LONGER, _thread.interrupt_main).start()
+            elif self._waiting:
+                self._handler(*self._waiting[0])
 
 
 def _llvm_lock() -> Any:

@@ -3,7 +3,7 @@
 In:   the text of an LLVM module and the names it exports.
 Out:  a `Library` with the addresses of those names, alive as long as the `Library` is.
 Invariant: one context per compilation, one lock around LLVM, and nothing of LLVM runs after the
-interpreter starts to shut down.
+interpreter starts to shut down. Ctrl-C waits for LLVM's end.
 
 >>> text = "define double @half(double %x) { %y = fmul double %x, 5.0e-1\\n ret double %y }"
 >>> library = Jit.link(text, ("half",))
@@ -14,11 +14,15 @@ interpreter starts to shut down.
 
 from __future__ import annotations
 
-from functools import cache
+import sys
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any
 
-from graphc.runtime.compiling import LOCK
+from graphc.codegen.units import units
+from graphc.runtime.compiling import LOCK, whole
 
+_ROUTINES = 256  # whose objects a process keeps: some 5 kB each
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
 
 
@@ -32,6 +36,11 @@ class Library:
     def address(self, symbol: str) -> int:
         return self._tracker[symbol]
 
+    def __del__(self, whole: Any = whole, is_ending: Any = sys.is_finalizing) -> None:
+        if not is_ending():
+            with whole(longer=True):
+                self._tracker = None
+
 
 class Jit:
     """The process's LLJIT, replaced every few dozen libraries."""
@@ -42,24 +51,33 @@ class Jit:
 
     @classmethod
     def link(cls, text: str, exports: tuple[str, ...]) -> Library:
-        image = object_image(text)
-        with LOCK:
-            return cls.link_object(image, exports)
+        return cls.link_objects(images(text), exports)
 
     @classmethod
-    def link_object(cls, image: bytes, exports: tuple[str, ...]) -> Library:
+    def instance(cls) -> Any:
+        """The LLJIT that the next library goes to."""
         import llvmlite.binding as llvm
 
-        with LOCK:
+        with LOCK, whole():
             if cls._instance is None or cls._linked >= _LIBRARIES_PER_INSTANCE:
                 cls._instance = llvm.create_lljit_compiler(host_machine())
                 cls._linked = 0
+            return cls._instance
+
+    @classmethod
+    def link_objects(cls, images: Sequence[bytes], exports: tuple[str, ...]) -> Library:
+        import llvmlite.binding as llvm
+
+        with LOCK, whole():
+            instance = cls.instance()
             cls._linked += 1
             cls._count += 1
-            builder = llvm.JITLibraryBuilder().add_object_img(image)
+            builder = llvm.JITLibraryBuilder()
+            for image in images:
+                builder = builder.add_object_img(image)
             for symbol in exports:
                 builder = builder.export_symbol(symbol)
-            return Library(builder.link(cls._instance, f"gc_{cls._count}"), len(image))
+            return Library(builder.link(instance, f"gc_{cls._count}"), sum(map(len, images)))
 
 
 @cache
@@ -73,7 +91,7 @@ def host_machine() -> Any:
 def machine(cpu: str, features: str, jit: bool, pic: bool = True, opt: int = 2) -> Any:
     import llvmlite.binding as llvm
 
-    with LOCK:
+    with LOCK, whole():
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(llvm.get_process_triple())
@@ -97,9 +115,20 @@ def _parse(text: str, target_machine: Any) -> Any:
     return module
 
 
+def images(text: str) -> tuple[bytes, ...]:
+    """The objects of a module: of its own code, and of routines, which a process compiles once."""
+    own, *routines = units(text)
+    return (object_image(own), *map(_routine, routines))
+
+
+@lru_cache(maxsize=_ROUTINES)
+def _routine(text: str) -> bytes:
+    return object_image(text)
+
+
 def object_image(text: str, target_machine: Any = None) -> bytes:
     """The relocatable object of a module."""
-    with LOCK:
+    with LOCK, whole():
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
 
@@ -108,7 +137,7 @@ def routines_image(text: str, quick: bool = False) -> bytes:
     """The object of code whose variables live in memory, as from codegen/native.py: passes move
     them. `quick` makes slower code in a tenth of the time.
     """
-    with LOCK:
+    with LOCK, whole():
         return _routines_image(text, quick)
 
 
@@ -131,6 +160,6 @@ def _routines_image(text: str, quick: bool) -> bytes:
 
 def assembly(text: str, target_machine: Any = None) -> str:
     """The assembly of a module."""
-    with LOCK:
+    with LOCK, whole():
         target_machine = target_machine or host_machine()
         return target_machine.emit_assembly(_parse(text, target_machine))

@@ -31,7 +31,7 @@ from graphc.ir.types import evaluate, named_sizes
 from graphc.pipeline import Observer, Options, is_verified, run_stages
 from graphc.runtime import cache, interrupts, threads
 from graphc.runtime.compiling import once
-from graphc.runtime.jit import Jit, Library, object_image
+from graphc.runtime.jit import Jit, Library, images
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
 from graphc.runtime.objects import native_soon as native
 from graphc.runtime.pool import Arenas, empty
@@ -230,16 +230,16 @@ def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Ke
     found = cache.load_kernel(key)
     if found is not None:
         try:
-            library = Jit.link_object(found[1], (ENTRY,))
+            library = Jit.link_objects(found[1], (ENTRY,))
         except RuntimeError:  # LLVM does not take it
             cache.refuse_kernel(key)
         else:
             return _kernel(found[0], library, start, options)
     seen: dict[str, Any] = {}
-    image = object_image(run_stages(start(), options, seen.__setitem__, last="emit"))
+    objects = images(run_stages(start(), options, seen.__setitem__, last="emit"))
     manifest = manifest_of(seen["simplify"], seen["plan"])
-    kernel = _kernel(manifest, Jit.link_object(image, (ENTRY,)), start, options)
-    cache.keep_kernel(key, manifest, image)
+    kernel = _kernel(manifest, Jit.link_objects(objects, (ENTRY,)), start, options)
+    cache.keep_kernel(key, manifest, objects)
     return kernel
 
 

@@ -21,11 +21,11 @@ def linked(
     image = None if key is None else cache.load_routines(key)
     if key is not None and image is not None:
         try:
-            return Jit.link_object(image, exports)
+            return Jit.link_objects((image,), exports)
         except RuntimeError:  # LLVM does not take it
             cache.refuse_routines(key)
     made = routines_image(text(), quick) if passes else object_image(text())
-    library = Jit.link_object(made, exports)
+    library = Jit.link_objects((made,), exports)
     if key is not None:
         cache.keep_routines(key, name, made)
     return library

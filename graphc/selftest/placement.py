@@ -402,7 +402,7 @@ def compile_for(graph: Graph, isa: str) -> Kernel:
     text = run_stages(graph, Options(isa=isa), seen.__setitem__, last="emit")
     target = of(isa)
     image = object_image(text, machine(target.cpu, target.features, jit=True))
-    return Kernel.of(seen["simplify"], seen["plan"], Jit.link_object(image, (ENTRY,)))
+    return Kernel.of(seen["simplify"], seen["plan"], Jit.link_objects((image,), (ENTRY,)))
 
 
 def check_instruction_sets(case: Case, tally: Tally, alone: bool = True) -> None:

@@ -40,7 +40,7 @@ def compiled(graph, width, isa):
     fn.say("ret void")
     fn.close()
     made = machine(here.cpu, here.features, jit=True)
-    library = Jit.link_object(object_image(module.text(), made), ("run",))
+    library = Jit.link_objects((object_image(module.text(), made),), ("run",))
 
     def run(*arrays):
         out = np.empty(arrays[0].shape, graph.dtype.numpy)

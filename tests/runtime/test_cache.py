@@ -161,7 +161,7 @@ def test_the_same_bits(case, disk, monkeypatch):
 
     for module in (kernel, compiled):
         monkeypatch.setattr(module, "run_stages", no_stages)
-    monkeypatch.setattr(kernel, "object_image", no_stages)
+    monkeypatch.setattr(kernel, "images", no_stages)
     found = bare(CASES[case]())
     assert counts() == (2 * hits + misses, misses)
     for results in (missed, found):
@@ -283,7 +283,9 @@ FORGED = {
     "a pickle": {"text": "cos\nsystem\n(S'touch touched'\ntR."},
     "no code": {"data": b""},
     "other code": {"data": b"import os; os.mkdir('touched')"},
-    "half of the code": {"data": b"\x7fELF\x02\x01\x01" + bytes(57)},
+    "half of the code": {"data": bytes([64, *bytes(7)]) + b"\x7fELF\x02\x01\x01" + bytes(57)},
+    "a wrong length": {"data": bytes([65, *bytes(7)]) + b"\x7fELF\x02\x01\x01" + bytes(57)},
+    "half of a length": {"data": bytes([64, 0, 0])},
     "another processor's": {"needs": "avx2,fma,magic"},
 }
 
@@ -561,7 +563,7 @@ from tests.models import EVERY
 for declared, wrt in EVERY.values():
     k = graphc.compile(declared, wrt)
     options = k._gradient_options() if wrt else k.options
-    image = jit.object_image(run_stages(k.traced.graph, options, last="emit"))
+    image = b"".join(jit.images(run_stages(k.traced.graph, options, last="emit")))
     print(cache.kernel_key(k.traced.graph, options).hex(), hashlib.sha256(image).hexdigest())
 """
 

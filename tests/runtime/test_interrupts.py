@@ -87,3 +87,52 @@ def test_errors_come_back():
         assert not interrupts.wanted()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# -- while LLVM works ------------------------------------------------------------------------------
+
+
+def test_interrupts_wait_for_the_end_of_a_block():
+    """Even one after the other, and in a block within a block; then the handler is back."""
+    from graphc.runtime.compiling import whole
+
+    handler = signal.getsignal(signal.SIGINT)
+    reached = []
+    with pytest.raises(KeyboardInterrupt):
+        with whole():
+            with whole():
+                signal.raise_signal(signal.SIGINT)
+                reached.append("inner")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("outer")
+        reached.append("after")
+    assert reached == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_a_failure_in_a_block_is_the_failure():
+    from graphc.runtime.compiling import whole
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError), whole():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_code_that_is_given_back_is_not_interrupted(capsys):
+    """llvmlite frees an object twice where Ctrl-C comes between freeing it and saying so; and what
+    is raised at the end of an object is lost."""
+    from graphc.runtime.jit import Library
+
+    class Tracker:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+            closed.append(True)
+
+    closed = []
+    library = Library(Tracker(), 0)
+    with pytest.raises(KeyboardInterrupt):
+        del library
+        assert closed == [True]
+        time.sleep(10.0)
+    assert capsys.readouterr().err == ""
