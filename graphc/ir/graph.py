@@ -271,14 +271,14 @@ class Builder:
         return self._new(key, ty, origins or self.at)
 
     def inline(self, graph: Graph, operands: Sequence[Value]) -> dict[Node, Value]:
-        """A graph's nodes over operands in place of its inputs: {node of the graph: value here}."""
+        """A graph's outputs over operands in place of its inputs: {node of the graph: value}."""
         mapping = {n: v.node for n, v in zip(graph.inputs, operands, strict=True)}
+        origins = graph.origins
         for node in graph.nodes:
             if node not in mapping:
-                mapping[node] = self.copy(
-                    node, tuple([mapping[a] for a in node.args]), graph.origins.get(node)
-                )
-        return {n: Value(self, m) for n, m in mapping.items()}
+                args = tuple([mapping[a] for a in node.args])
+                mapping[node] = self.copy(node, args, origins.get(node))
+        return {n: Value(self, mapping[n]) for _, n in graph.outputs}
 
     def substitute(self, values: Sequence[Value], replaced: Mapping[Node, Value]) -> list[Value]:
         """The same values with nodes, such as the inputs of a nested trace, replaced by others."""

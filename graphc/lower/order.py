@@ -6,8 +6,9 @@ Invariant: tasks and what they read decide, so one graph always has one order; n
 
 A run of gates longer than a native function should be is cut, and what lives across a cut goes
 through memory. In the order in which gates were declared, a thousand terms of a sum are all begun
-before one is finished. Here a gate comes when a result that is being made needs it, and a gate that
-is the last to read some value as soon as it can run: the gradient of a term follows the term.
+before one is finished. Here a gate comes when a result that is being made needs it, and as soon as
+it can run if it is the last to read some value, or the last but one and both can run: the gradient
+of a term follows the term.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -69,7 +70,16 @@ class _Order:
                 pending.extend(self._placed(task))
 
     def _frees(self, task: Task) -> bool:
-        return not self.readers[task] or 1 in [self.unread[t] for t in self.operands[task]]
+        """Is no other reader of some operand left, or none but one that can run as well?"""
+        if not self.readers[task]:
+            return True
+        for made in self.operands[task]:
+            left = self.unread[made]
+            if left == 1:
+                return True
+            if left == 2 and all(not self.missing[t] for t in self.readers[made]):
+                return True
+        return False
 
     def _placed(self, task: Task) -> list[Task]:
         """The tasks that may now be ready, or the last to read some value."""
@@ -79,7 +89,7 @@ class _Order:
             found.append(reader)
         for made in self.operands[task]:
             self.unread[made] -= 1
-            if self.unread[made] == 1:
+            if self.unread[made] in (1, 2):
                 found.extend(t for t in self.readers[made] if t not in self.order)
         return found[::-1]
 

@@ -158,11 +158,37 @@ class Rule:
         return tuple(tests)
 
     @cached_property
+    def _twice(self) -> tuple[tuple[int, int], ...]:
+        """Operands that are one variable."""
+        first: dict[str, int] = {}
+        names = [(i, a.name) for i, a in enumerate(self.pattern.args) if isinstance(a, Pattern)]
+        pairs = [(first.setdefault(name, i), i) for i, name in names if name]
+        return tuple(pair for pair in pairs if pair[0] != pair[1])
+
+    def may_fit(self, args: tuple[Node, ...]) -> bool:
+        """What the operands of a node tell at once; few rules are left."""
+        if self.rewrite is not None:
+            for a in args:
+                if a.op == self.among:
+                    return True
+            return False
+        for i, op, number in self._quick:
+            a = args[i]
+            if a.op != op or (number is not None and a["data"] != number.data(a.type.dtype)):
+                return False
+        for i, j in self._twice:
+            if args[i] is not args[j]:
+                return False
+        return True
+
+    @cached_property
     def _calls(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return _parameters(self.where), _parameters(self.rhs)
 
     def apply(self, builder: Builder, node: Node) -> Value | None:
         """What the rule puts in the node's place; None where it does not fit."""
+        if not self.may_fit(node.args):
+            return None
         if self.rewrite is not None:
             return self._family(self.rewrite, builder, node)
         env = self._bound(builder, node)
@@ -173,21 +199,11 @@ class Rule:
             return self.rhs(**{k: env[k] for k in self._calls[1]})
 
     def _family(self, rewrite: Rewrite, builder: Builder, node: Node) -> Value | None:
-        for a in node.args:
-            if a.op == self.among:
-                break
-        else:
-            return None
         with builder.made_by(f"rule {self.name}", builder.origins.get(node)):
             return rewrite(Value(builder, node), [Value(builder, a) for a in node.args])
 
     def _bound(self, builder: Builder, node: Node) -> dict[str, Any] | None:
         """The variables as values, where the rule fits."""
-        args = node.args
-        for i, op, number in self._quick:
-            a = args[i]
-            if a.op != op or (number is not None and a["data"] != number.data(a.type.dtype)):
-                return None
         found = _match(self.pattern, node)
         if found is None:
             return None
