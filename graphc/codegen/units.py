@@ -32,36 +32,40 @@ import re
 from graphc.codegen.llvm import ROUTINE, TAIL
 
 _NAME = re.compile(r"@([\w.$]+)")
-_HEAD = re.compile(r"^define (?:internal )?(.*)@([\w.$]+)\((.*)\)(?: #\d+)? \{$", re.MULTILINE)
-_GLOBAL = re.compile(r"^@([\w.$]+) = .*$", re.MULTILINE)
+_HEAD = re.compile(r"(?:internal )?(.*)@([\w.$]+)\((.*)\)(?: #\d+)? \{")  # behind `define`
 _PARAMETER = re.compile(r" %\w+(?=,|$)")
 
 
 def units(text: str) -> list[str]:
     """The module's own text, then those of its routines; a text without marks is one unit."""
     body, mark, tail = text.partition(f"{TAIL}\n")
-    if not mark:
-        return [text]
     own, *routines = body.split(f"{ROUTINE}\n")
-    shared, ends = {}, []
+    if not mark or not routines:
+        return [text]
+    declared, ends = {}, []  # for all units: by name, and lines that each of them ends with
     for line in tail.splitlines():
-        declared = _NAME.search(line) if line.startswith("declare ") else None
-        if declared:
-            shared[declared[1]] = line
+        if line.startswith("declare "):
+            declared[_NAME.findall(line)[0]] = line
         else:
             ends.append(line)
-    if not routines:
-        return [text]
-    tables = {m[1]: m[0] for m in _GLOBAL.finditer(own)}
-    made = [_HEAD.findall(unit) for unit in (own, *routines)]
-    for result, name, params in (head for heads in made for head in heads):
-        shared[name] = f"declare {result}@{name}({_PARAMETER.sub('', params)})"
+    defined: list[set[str]] = []
+    for unit in (own, *routines):
+        heads = [_HEAD.match(line) for line in _lines(unit, "define ")]
+        defined.append({head[2] for head in heads if head})
+        for head in heads:
+            assert head, unit
+            declared[head[2]] = f"declare {head[1]}@{head[2]}({_PARAMETER.sub('', head[3])})"
+    tables = {line[: line.index(" ")]: f"@{line}" for line in _lines(own, "@")}
     whole = []
-    for unit, heads in zip((own, *routines), made, strict=True):
-        here = {name for _, name, _ in heads}
+    for unit, here in zip((own, *routines), defined, strict=True):
         asked = [n for n in dict.fromkeys(_NAME.findall(unit)) if n not in here]
         above = [] if unit is own else [tables[n] for n in asked if n in tables]
-        below = [shared[n] for n in asked if n in shared]
+        below = [declared[n] for n in asked if n in declared]
         seen = unit if unit is own else unit.replace("define internal ", "define ")
         whole.append("\n".join([*above, seen.rstrip("\n"), *below, *ends]))
     return whole
+
+
+def _lines(text: str, start: str) -> list[str]:
+    """What follows such a start of a line, up to its end."""
+    return [part.partition("\n")[0] for part in f"\n{text}".split(f"\n{start}")[1:]]

@@ -18,7 +18,7 @@ import numpy as np
 from graphc.dsl import power as powers
 from graphc.dsl.apply import Record, apply_gate, lifted, operate, undefined
 from graphc.dsl.public import public
-from graphc.dsl.tensor import Tensor
+from graphc.dsl.tensor import Tensor, inverse
 from graphc.gates import elementwise as gates
 from graphc.gates import (
     error,
@@ -153,7 +153,7 @@ def reciprocal(x: Any) -> Any:
     x = lifted(x)
     if not x.value.dtype.is_float:
         raise undefined(x.recorder, "reciprocal", x.value.dtype, [x.value])
-    return apply_gate(gates.reciprocal, (x,), {})
+    return apply_gate(gates.reciprocal, (x,), {}) if x.weak else inverse(x)
 
 
 @public("x", "y")

@@ -226,9 +226,8 @@ class Tensor:
         return _operate("div", self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        # 1 / x, whose derivative needs no second division
         if type(other) in (int, float) and other == 1 and self.value.dtype.is_float:
-            return _operate("reciprocal", self)
+            return inverse(self)
         return _operate("div", other, self)
 
     def __floordiv__(self, other: Any) -> Tensor:
@@ -380,6 +379,17 @@ def _operate(name: str, *args: Any) -> Any:
     record = registry()[name]
     assert isinstance(record, apply.Record)
     return apply.operate(record, *args)
+
+
+def inverse(x: Tensor) -> Tensor:
+    """1 / x of a float: a gate whose derivative needs no second division.
+
+    1 / sqrt(x) is a gate of its own, which rounds once and needs no division at all.
+    """
+    node = x.value.node
+    if node.op != "sqrt":
+        return _operate("reciprocal", x)
+    return _operate("rsqrt", Tensor(Value(x.recorder, node.args[0]), x.weak))
 
 
 def _compare(name: str, *args: Any) -> Any:

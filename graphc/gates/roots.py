@@ -23,6 +23,11 @@ rsqrt = gate(
     "rsqrt", "1 / sqrt(x).", body=root_bodies.rsqrt, sym="1/sqrt(x)",
     partials=lambda out, x: ((-0.5 * out) * (out * out),), domain=(0.1, 9.0), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
+rsqrt_special = gate(
+    "rsqrt_special", "1 / sqrt(x) of numbers that are not normal, too; `rsqrt` branches here.",
+    body=root_bodies.rsqrt_special, sym="1/sqrt(x)",
+    partials=lambda out, x: ((-0.5 * out) * (out * out),), domain=(0.1, 9.0), edges=(0.0,), ulp=1.0,
+)  # fmt: skip
 
 
 def _cbrt_slope(out: Value, x: Value) -> Value:

@@ -44,8 +44,8 @@ _ENTRY_TYPE = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
 Shapes = tuple[tuple[int, ...], ...]
 LAYOUTS = 256  # shapes whose layouts are remembered
-LONG = 1 << 15  # scalar operations from which on a call lets other Python threads run
-VERY_LONG = 1 << 27  # and from which on it is made so that Ctrl-C ends it: tens of milliseconds
+LONG = 1 << 15  # scalar operations in lanes, from which on a call lets other Python threads run,
+VERY_LONG = 1 << 29  # and from which on another thread makes it, so that Ctrl-C ends it: some 30 ms
 
 
 @dataclass(frozen=True)

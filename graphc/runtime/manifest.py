@@ -71,7 +71,7 @@ class Manifest:
     arena: Size = 0  # bytes of temporaries,
     private: Size = 0  # of these, what each further thread has of its own,
     partials: Size = 0  # and what each part of a loop that threads share gives its sums
-    work: Size = 0  # scalar operations, roughly
+    work: Size = 0  # scalar operations in lanes, roughly
     donors: tuple[tuple[int, int], ...] = ()
     choices: tuple[Choice, ...] = ()
 
@@ -124,18 +124,22 @@ def _what(node: Node) -> str:
 
 
 def _work(program: Program) -> Size:
-    """How often statements run."""
+    """How often statements run; what is computed for one element at a time counts as in lanes."""
     from graphc.lower.loops import Contract, For, walk
+    from graphc.lower.parallel import ALONE
 
     counts: dict[Size, int] = {}
     loops: tuple[For, ...] = ()
     rows: Size = 1  # iterations of these loops
+    weight = 1
     for kernel in program.kernels:
         for s, outer in walk(kernel.body):
             if outer is not loops:
                 loops, rows = outer, product(f.size for f in outer)
+                weight = ALONE if outer and all(f.mode == "rows" for f in outer) else 1
             times = product(n for _, n in s.sizes) if isinstance(s, Contract) else rows
-            counts[times] = counts.get(times, 0) + _OPERATIONS.get(getattr(s, "op", ""), 1)
+            count = _OPERATIONS.get(getattr(s, "op", ""), 1) * weight
+            counts[times] = counts.get(times, 0) + count
     return sum((times * count for times, count in counts.items()), start=0)
 
 

@@ -194,6 +194,9 @@ _enter("cbrt", lambda m, x: m.cbrt(x), lambda m, x: 1 / (3 * m.cbrt(x) ** 2),
 _enter("rsqrt", lambda m, x: 1 / m.sqrt(x), lambda m, x: -0.5 / (x * m.sqrt(x)), live=(0, 10),
        breaks=(1.0, 2.0, 4.0), at="inf -inf 0 nan nan", spare=lambda x: (x == 0) & (1 / x < 0),
        why="x is -0")  # fmt: skip
+_enter("rsqrt_special", EXACT["rsqrt"].value, *EXACT["rsqrt"].partials, live=(0, 10),
+       breaks=(1.0, 2.0, 4.0), at="inf -inf 0 nan nan", spare=lambda x: (x == 0) & (1 / x < 0),
+       why="x is -0")  # fmt: skip
 _enter("hypot", lambda m, x, y: m.hypot(x, y),
        lambda m, x, y: x / m.where((x == 0) & (y == 0), _one(m, x), m.hypot(x, y)),
        lambda m, x, y: y / m.where((x == 0) & (y == 0), _one(m, x), m.hypot(x, y)),

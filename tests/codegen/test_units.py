@@ -1,11 +1,12 @@
 """A module in units: linked together they are the module, and equal routines are equal texts."""
 
+import ctypes
 import re
 
 import numpy as np
 import pytest
 
-from graphc.codegen.llvm import ROUTINE
+from graphc.codegen.llvm import ROUTINE, TAIL
 from graphc.codegen.slots import ENTRY
 from graphc.codegen.units import units
 from graphc.pipeline import run_stages
@@ -82,3 +83,19 @@ def test_routines_are_compiled_once(monkeypatch):
 def test_a_text_without_marks_is_one_unit():
     text = "define void @f() {\n ret void\n}"
     assert units(text) == [text]
+
+
+def test_tables_side_by_side():
+    text = "\n".join([
+        "@gc.table.a = internal constant [1 x i64] [i64 5]",
+        "@gc.table.b = internal constant [1 x i64] [i64 7]",
+        "define i64 @run() {\n  %x = call i64 @gc.second()\n  ret i64 %x\n}",
+        ROUTINE,
+        "define internal i64 @gc.second() {\n  %x = load i64, ptr @gc.table.b\n  ret i64 %x\n}",
+        TAIL,
+        "",
+    ])  # fmt: skip
+    own, routine = units(text)
+    assert routine.startswith("@gc.table.b = ") and "@gc.table.a" not in routine
+    library = jit.Jit.link(text, ("run",))
+    assert ctypes.CFUNCTYPE(ctypes.c_int64)(library.address("run"))() == 7

@@ -7,6 +7,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
+from graphc.dsl.trace import trace
 from graphc.gates.bodies import generate, roots
 from graphc.gates.gate import registry
 from graphc.ir.types import f32, f64
@@ -16,6 +17,7 @@ from tests.gates.test_bodies import ulp_errors
 INF, NAN = math.inf, math.nan
 EXACT = {
     "rsqrt": lambda x: 1 / mp.sqrt(x),
+    "rsqrt_special": lambda x: 1 / mp.sqrt(x),
     "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
 }
 SLOPES = {
@@ -51,7 +53,7 @@ def test_within_the_budget_of_mpmath(name, dtype):
 def test_f32_is_within_its_budget_of_f64(name):
     x = np.arange(0, 2**32, 2039, dtype=np.uint64).astype(np.uint32).view(np.float32)
     with np.errstate(all="ignore"):
-        want = 1 / np.sqrt(x.astype(np.float64)) if name == "rsqrt" else np.cbrt(x.astype(float))
+        want = 1 / np.sqrt(x.astype(np.float64)) if "rsqrt" in name else np.cbrt(x.astype(float))
         got = run(name, x)
         error = np.abs(got - want) / np.ldexp(1.0, np.maximum(np.frexp(want)[1] - 24, -149))
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
@@ -62,6 +64,8 @@ def test_f32_is_within_its_budget_of_f64(name):
 SPECIAL = [
     # name, arguments, results
     ("rsqrt", [0.0, -0.0, INF, -INF, -1.0, 5e-324, 4.0],
+     [INF, -INF, 0, NAN, NAN, 2.0**537, 0.5]),
+    ("rsqrt_special", [0.0, -0.0, INF, -INF, -1.0, 5e-324, 4.0],
      [INF, -INF, 0, NAN, NAN, 2.0**537, 0.5]),
     ("cbrt", [0.0, -0.0, INF, -INF, 8.0, -27.0, 2.0**-1074],
      [0.0, -0.0, INF, -INF, 2, -3, 2.0**-358]),
@@ -79,7 +83,7 @@ def test_special_values(name, x, want, dtype):
 @pytest.mark.parametrize("dtype", [f64, f32])
 def test_nan_stays(dtype):
     x = np.array([NAN, -NAN], dtype.numpy)
-    for name in ("rsqrt", "cbrt"):
+    for name in ("rsqrt", "rsqrt_special", "cbrt"):
         assert np.isnan(run(name, x)).all()
     for name in ("hypot", "hypot_partial", "atan2_partial"):
         one = np.ones(2, dtype.numpy)
@@ -167,3 +171,18 @@ def test_tables_are_what_the_generator_makes(name):
             assert [float(v) for v in made] == np.float64(
                 np.array(held[dtype], dtype.numpy)
             ).tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_one_over_a_root_is_one_gate(dtype):
+    """It rounds once, so it is nearer than the quotient, and what is exact stays so."""
+    import graphc
+    import graphc.numpy as gnp
+
+    x = points("rsqrt", dtype)
+    for f in (lambda x: 1 / np.sqrt(x), lambda x: gnp.reciprocal(gnp.sqrt(x))):
+        ops = [node.op for node in trace(f, (graphc.f64["n"],), ("x",)).graph.nodes]
+        assert "rsqrt" in ops and "sqrt" not in ops and "reciprocal" not in ops
+        assert graphc.jit(f)(x).tobytes() == run("rsqrt", x).tobytes()
+    exact = (4.0 ** np.arange(-20, 20)).astype(dtype)
+    np.testing.assert_array_equal(graphc.jit(f)(exact), 1 / np.sqrt(exact))

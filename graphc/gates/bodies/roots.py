@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from graphc.gates.bodies.exp import FRACTION_BITS, at_least, at_most, horner
 from graphc.gates.bodies.hyperbolic import with_sign_of
-from graphc.ir.scalar import Scalar, bitcast, constant, equal, fma, lshr, select, to_bits
+from graphc.ir.scalar import Scalar, bitcast, constant, equal, fma, lshr, rare, select, to_bits
 from graphc.ir.types import f32, f64
 
 INF = float("inf")
@@ -52,6 +52,17 @@ def refined(x: Scalar, r: Scalar) -> Scalar:
 
 
 def rsqrt(x: Scalar) -> Scalar:
+    from graphc.gates.roots import rsqrt_special
+
+    # Patterns of normal numbers above 0, moved to where the least integers are.
+    ty = x.dtype
+    first, least = to_bits(SMALLEST_NORMAL[ty], ty), -(2 ** (8 * ty.itemsize - 1))
+    special = bitcast(x) - (first + least) >= to_bits(INF, ty) - first + least
+    return rare(special, rsqrt_special, (x,), refined(x, reciprocal_root(x)))
+
+
+def rsqrt_special(x: Scalar) -> Scalar:
+    """Of any x."""
     ty = x.dtype
     # Subnormal x are lifted by an even power of two.
     doublings = FRACTION_BITS[ty] + FRACTION_BITS[ty] % 2 + 2
