@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.graph import Graph
+from graphc.runtime.garbage import collected_later
 
 Observer = Callable[[str, Any], None]
 
@@ -146,7 +147,8 @@ def run_stages(
     """
     checker = _checker()
     for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:
-        item = stage.run(item, options)
+        with collected_later():
+            item = stage.run(item, options)
         if checker is not None:
             checker(stage.name, item)
         if observer is not None:

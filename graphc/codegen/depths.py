@@ -11,7 +11,7 @@ from graphc.codegen.parallel import FOLD, RUN, THREADS, both, of_pool, place_of_
 from graphc.codegen.product import FIELDS, KNOWN, PART, POINTERS, ContextWriter, Kind, nobody, put
 from graphc.codegen.slots import POOL
 from graphc.gates.contraction import BLOCK
-from graphc.lower.matrix import SPLIT_BLOCKS, SPLIT_BYTES, TILE_GAP, VECTOR
+from graphc.lower.matrix import SPLIT_BLOCKS, SPLIT_BYTES, VECTOR
 
 PARTS_EACH = 3  # parts that a thread makes at least, if there are so many blocks
 
@@ -104,7 +104,6 @@ class Depths(ContextWriter):
         known["c"] = fn.do(
             f"getelementptr i8, ptr {results}, i64 {fn.do(f'mul i64 %index, {stride}')}"
         )
-        known["panels"] = self._own_panels(known, begin)
         mine = fn.do(f"mul i64 %worker, {known['private']}")
         known["work"] = fn.do(f"getelementptr i8, ptr {known['work']}, i64 {mine}")
         known["args"] = args
@@ -113,11 +112,3 @@ class Depths(ContextWriter):
         fn.say(f"call void @{one}(ptr {own})")
         fn.say("ret i32 0")
         fn.close()
-
-    def _own_panels(self, known: dict[str, str], begin: str) -> str:
-        """The copy of this part of the right operand: behind those of the parts before it."""
-        fn = self.fn
-        panels = self.ceiling(known["N"], str(self.across))
-        rows = fn.do(f"mul i64 {fn.do(f'mul i64 {panels}, {self.across}')}, {begin}")
-        gaps = fn.do(f"mul i64 {fn.do(f'mul i64 {panels}, {TILE_GAP}')}, %index")
-        return self.at(known["panels"], (rows, "1"), (gaps, "1"))

@@ -1,8 +1,9 @@
 """Matrix products: a register-blocked kernel over packed operands, the same bits for every shape, stride and size.
 
-The result is made in regions of 48 rows by some panels of two vectors of columns (`codegen.product`). For each block of
-256 along k, tiles (`codegen.tile`) run over the region, and blocks meet in a binary counter: the order `chain`. Every
-element belongs to one region, or to two that give it the same bits, so threads may share the regions.
+The result is made in regions of at most 288 rows by some panels of two vectors of columns (`codegen.region`). For each
+block of 256 along k, tiles (`codegen.tile`) run over the region, and blocks meet in a binary counter: the order `chain`.
+Every element belongs to one region, or to two that give it the same bits, so threads may share the regions. What a region
+reads is packed by the thread that makes it, into memory of its own: from another core's cache it would come too slowly.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING
 from graphc.codegen.depths import Depths, SharedDepth
 from graphc.codegen.llvm import Function, Module
 from graphc.codegen.panels import Panels
-from graphc.codegen.parallel import parallel, portion
+from graphc.codegen.parallel import parallel, portion, threads
 from graphc.codegen.product import FIELDS, KNOWN, PART, POINTERS, ContextWriter, Kind, nobody, put
 from graphc.codegen.region import Region
 from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract
-from graphc.lower.matrix import COLUMN_BYTES, IN_PLACE, ROWS, TILE_GAP, Matrices, matrices
-from graphc.lower.plan import panel_name, work_name
+from graphc.lower.matrix import COLUMN_BYTES, ROWS, Matrices, matrices
+from graphc.lower.parallel import PARTS_PER_THREAD
+from graphc.lower.plan import work_name
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -45,10 +47,7 @@ def emit_contract(
     extents = (p.rows, p.columns, p.depth, *p.result_strides, *p.left_strides, *p.right_strides)
     values: list[tuple[str, str]] = [
         *(("ptr", writer.address(o.buffer, o.index)) for o in (p.result, p.left, p.right)),
-        *(
-            ("ptr", writer.pointer(name) if program.has(name) else "null")
-            for name in (panel_name(s), work_name(s))
-        ),
+        ("ptr", writer.pointer(work_name(s)) if program.has(work_name(s)) else "null"),
         ("ptr", args),
         *(("i64", writer.size(x)) for x in (*extents, program.private, program.arena or 0)),
         ("i64", carry or "0"),
@@ -119,7 +118,7 @@ class _Outer(ContextWriter):
         mine = fn.do(f"mul i64 %worker, {private}")
         for field in KNOWN:
             (value,) = self.get(field)
-            if field in ("panels", "work"):
+            if field == "work":
                 value = fn.do(f"getelementptr i8, ptr {value}, i64 {mine}")
             put(fn, own, FIELDS.index(field), "ptr" if field in POINTERS else "i64", value)
         starts = self.get("c", "a", "b")
@@ -190,11 +189,9 @@ class _Driver(ContextWriter):
             fn.open_block(fn.label("never"))
         self.panels = self.ceiling(self.n, str(self.across))
         with fn.when(fn.do(f"icmp sle i64 {products}, {FEW}")):
-            self._right(alone=True)
             self._one_thread()
             fn.say("ret void")
             fn.open_block(fn.label("never"))
-        self._right()
         self._regions(products)
         fn.say("ret void")
         fn.close()
@@ -215,87 +212,69 @@ class _Driver(ContextWriter):
 
         fn.loop("0", self.m, 1, [], row)
 
-    def _right(self, alone: bool = False) -> None:
-        """Where panels of the right operand begin, and how far their rows and they lie apart."""
-        fn, kind = self.fn, self.kind
-        b, packed, bk = self.get("b", "panels", "bk")
-        lies = (b, bk, str(self.across))
-        jump = fn.do(f"add i64 {fn.do(f'mul i64 {self.k}, {self.across}')}, {TILE_GAP}")
-        copied = (packed, str(self.across), jump)
-        chosen: tuple[str, ...] = lies
-        if kind.packs_right != "never":
-            pack, after = fn.label("pack"), fn.label("laid")
-            large = "true"
-            if kind.packs_right == "large":
-                large = fn.do(f"icmp sgt i64 {self.m}, {IN_PLACE}")
-            before = fn.block
-            fn.branch(large, pack, after)
-            fn.open_block(pack)
-            if alone:
-                self._part("copies", "panels", self.panels)
-            else:
-                elements = fn.do(f"mul i64 {self.k}, {self.n}")
-                self._parts("copies", "panels", self.panels, self._portion(self.panels, elements))
-            packing = fn.block
-            fn.jump(after)
-            fn.open_block(after)
-            chosen = tuple(
-                fn.do(f"phi {ty} [ {x}, %{before} ], [ {y}, %{packing} ]")
-                for ty, x, y in zip(("ptr", "i64", "i64"), lies, copied, strict=True)
-            )
-        for field, ty, value in zip(
-            ("first", "step", "jump"), ("ptr", "i64", "i64"), chosen, strict=True
-        ):
-            put(fn, "%context", FIELDS.index(field), ty, value)
-
     def _one_thread(self) -> None:
         """Regions as large as can be, without a division: what is small has no time for one."""
-        rows, columns = str(ROWS), COLUMN_BYTES // self.dtype.itemsize
+        fn, rows, columns = self.fn, self.shape.rows, COLUMN_BYTES // self.dtype.itemsize
+        tiles = self.ceiling(self.m, str(rows))
+        high = self.smaller(tiles, str(ROWS // rows))
         across = self.smaller(self.panels, str(columns // self.across))
-        below = self.ceiling(self.m, rows)
-        regions = self.fn.do(f"mul i64 {below}, {self.ceiling(self.n, str(columns))}")
-        self._cut(rows, across, below, regions)
-        self._part("share", "region", regions)
+        below = self.ceiling(self.m, str(ROWS))
+        regions = fn.do(f"mul i64 {below}, {self.ceiling(self.n, str(columns))}")
+        self._cut(high, below, across, below, regions, regions)
+        fn.do(f"call i32 @{self.kind.name}.region(ptr %context, i64 0, i64 0)")
 
     def _regions(self, products: str) -> None:
-        """Regions of equal height, as large as caches like them, or smaller where there are several threads."""
-        fn, rows = self.fn, self.shape.rows
-        tiles = self.ceiling(self.m, str(rows))
-        all_tiles = fn.do(f"mul i64 {tiles}, {self.panels}")
-        wanted = self._portion(all_tiles, _nanoseconds(fn, self.kind, products))
-        alone = fn.do(f"icmp sge i64 {wanted}, {all_tiles}")
-        high = self._even(tiles, self.smaller(wanted, str(ROWS // rows)))
-        widest = str(COLUMN_BYTES // self.dtype.itemsize // self.across)
-        across = self.smaller(fn.do(f"sdiv i64 {wanted}, {high}"), widest)
-        across = self.either(fn.do(f"icmp sgt i64 {across}, 1"), "i64", across, "1")
-        across = self._even(self.panels, across)
-        below = self.ceiling(tiles, high)
-        regions = fn.do(f"mul i64 {below}, {self.ceiling(self.panels, across)}")
-        self._cut(fn.do(f"mul i64 {high}, {rows}"), across, below, regions)
-        self._parts("share", "region", regions, self.either(alone, "i64", regions, "1"))
+        """Regions of about equal size, about as high as they are wide, and as many for each thread. Each packs its part of
+        both operands, so they are few.
+        """
+        fn, args, rows = self.fn, self.args, self.shape.rows
+        tiles, highest = self.ceiling(self.m, str(rows)), str(ROWS // rows)
+        units = fn.do(f"mul i64 {tiles}, {self.panels}")
+        time = _nanoseconds(fn, self.kind, products)
+        least = fn.do(f"call i64 @{portion(fn.module)}(ptr {args}, i64 {units}, i64 {time})")
+        alone = fn.do(f"icmp sge i64 {least}, {units}")
+        count = fn.do(f"call i64 @{threads(fn.module)}(ptr {args})")
+        count = self.either(alone, "i64", "1", count)
+        parts = fn.do(f"sdiv i64 {units}, {fn.do(f'mul i64 {least}, {PARTS_PER_THREAD}')}")
+        wanted = fn.do(f"sdiv i64 {units}, {self.larger(parts, count)}")
+        wanted = self.larger(wanted, "1")
 
-    def _cut(self, rows: str, across: str, below: str, regions: str) -> None:
-        level = self.fn.do(f"mul i64 {across}, {ROWS * self.across}")
-        for field, value in (("rows", rows), ("across", across), ("below", below), ("regions", regions),
-                             ("level", level)):  # fmt: skip
-            put(self.fn, "%context", FIELDS.index(field), "i64", value)
+        # Of as many rows as columns: a panel is about as wide as a tile is high, or twice as wide.
+        square = fn.do(f"udiv i64 {wanted}, {8 // self.dtype.itemsize}")
+        zeros = fn.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
+        left = fn.do(f"call i64 @{zeros}(i64 {self.larger(square, '1')}, i1 true)")
+        half = fn.do(f"lshr i64 {fn.do(f'sub i64 63, {left}')}, 1")
+        least = self.ceiling(wanted, self.smaller(tiles, highest))
+        widest = str(COLUMN_BYTES // self.dtype.itemsize // self.across)
+        across = self.larger(fn.do(f"shl i64 1, {half}"), least)
+        across = self._even(self.panels, self.smaller(across, widest))
+        beside = self.ceiling(self.panels, across)
+
+        high = self.smaller(self.ceiling(wanted, across), highest)
+        below = self.ceiling(tiles, high)
+        # As many for each thread, where rows are enough; of an even number, half may lie beside the others.
+        odd = fn.do(f"and i64 {fn.do(f'or i64 {count}, {beside}')}, 1")
+        halved = fn.do(f"lshr i64 {count}, {fn.do(f'sub i64 1, {odd}')}")
+        for_all = fn.do(f"mul i64 {self.ceiling(below, halved)}, {halved}")
+        below = self.smaller(for_all, tiles)
+        high = self.ceiling(tiles, below)
+        missing = fn.do(f"sub i64 {fn.do(f'mul i64 {below}, {high}')}, {tiles}")
+        tall = fn.do(f"sub i64 {below}, {missing}")
+        regions = fn.do(f"mul i64 {below}, {beside}")
+        share = self.either(alone, "i64", regions, "1")
+        self._cut(high, tall, across, below, regions, share)
+        run, part = parallel(fn.module), f"{self.kind.name}.region"
+        pieces = self.ceiling(regions, share)
+        fn.do(f"call i32 @{run}(ptr {args}, ptr @{part}, ptr %context, i64 {pieces})")
+
+    def _cut(self, high: str, tall: str, across: str, below: str, regions: str, share: str) -> None:
+        fn = self.fn
+        rows = fn.do(f"mul i64 {high}, {self.shape.rows}")
+        level = fn.do(f"mul i64 {fn.do(f'mul i64 {across}, {self.across}')}, {rows}")
+        for field, value in (("rows", rows), ("tall", tall), ("across", across), ("below", below),
+                             ("regions", regions), ("share", share), ("level", level)):  # fmt: skip
+            put(fn, "%context", FIELDS.index(field), "i64", value)
 
     def _even(self, total: str, most: str) -> str:
         """`total` in as few pieces of at most `most` as can be, all of about one size."""
         return self.ceiling(total, self.ceiling(total, most))
-
-    def _portion(self, units: str, nanoseconds: str) -> str:
-        name = portion(self.fn.module)
-        return self.fn.do(f"call i64 @{name}(ptr {self.args}, i64 {units}, i64 {nanoseconds})")
-
-    def _parts(self, field: str, name: str, count: str, share: str) -> None:
-        fn = self.fn
-        put(fn, "%context", FIELDS.index(field), "i64", share)
-        run, part = parallel(fn.module), f"{self.kind.name}.{name}"
-        parts = self.ceiling(count, share)
-        fn.do(f"call i32 @{run}(ptr {self.args}, ptr @{part}, ptr %context, i64 {parts})")
-
-    def _part(self, field: str, name: str, count: str) -> None:
-        """All of it, at once and alone."""
-        put(self.fn, "%context", FIELDS.index(field), "i64", count)
-        self.fn.do(f"call i32 @{self.kind.name}.{name}(ptr %context, i64 0, i64 0)")

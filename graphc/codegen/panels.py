@@ -8,39 +8,40 @@ from __future__ import annotations
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import Module
-from graphc.codegen.product import PART, ContextWriter, Kind
-from graphc.lower.matrix import TILE_GAP
+from graphc.codegen.product import ContextWriter, Kind
+
+PARAMS = (("ptr", "context"), ("i64", "k"), ("i64", "depth"), ("i64", "begin"), ("i64", "end"),
+          ("ptr", "to"), ("i64", "jump"))  # fmt: skip
 
 
 class Panels(ContextWriter):
-    """@gc.product.panels(context, index, worker): some panels of the right operand, row after row."""
+    """@gc.product.panels(context, k, depth, begin, end, to, jump): a block of the right operand.
+
+    It has `depth` rows from k on, in panels from `begin` to `end`, which go to `to`, row after row, `jump` elements
+    from one panel to the next.
+    """
 
     def __init__(self, module: Module, kind: Kind) -> None:
-        super().__init__(module, kind, ".panels", "i32", PART)
+        super().__init__(module, kind, ".panels", "void", PARAMS)
 
     def write(self) -> None:
         fn = self.fn
-        self.b, self.panels, self.n, self.k, self.bk, self.bn, copies = self.get(
-            "b", "panels", "N", "K", "bk", "bn", "copies"
-        )
-        self.size = fn.do(f"add i64 {fn.do(f'mul i64 {self.k}, {self.across}')}, {TILE_GAP}")
-        begin, end = self.share(copies, self.ceiling(self.n, str(self.across)))
+        b, self.n, self.bk, self.bn = self.get("b", "N", "bk", "bn")
+        self.b, self.k = self.at(b, ("%k", self.bk)), "%depth"
+        begin, end = "%begin", "%end"
         if self.kind.right == "beside":
             full = self.smaller(end, fn.do(f"udiv i64 {self.n}, {self.across}"))
             self._whole(begin, full)
             most = fn.do(f"icmp sgt i64 {begin}, {full}")
             begin = self.either(most, "i64", begin, full)
         fn.loop(begin, end, 1, [], self._panel)
-        fn.say("ret i32 0")
+        fn.say("ret void")
         fn.close()
 
     def _whole(self, begin: str, end: str) -> None:
         """Panels that are full, a row of the operand for all of them: it is read as it lies in memory."""
         fn = self.fn
-        first, panels = (
-            self.at(self.b, (begin, str(self.across))),
-            self.at(self.panels, (begin, self.size)),
-        )
+        first = self.at(self.b, (begin, str(self.across)))
 
         def row(k: str, _: object) -> list[str]:
             def panel(_: str, carried: list[str]) -> list[str]:
@@ -49,9 +50,9 @@ class Panels(ContextWriter):
                     self.store(
                         self.load(self.at(source, (str(v), "1"))), self.at(to, (str(v), "1"))
                     )
-                return [self.at(source, (str(self.across), "1")), self.at(to, (self.size, "1"))]
+                return [self.at(source, (str(self.across), "1")), self.at(to, ("%jump", "1"))]
 
-            source, to = self.at(first, (k, self.bk)), self.at(panels, (k, str(self.across)))
+            source, to = self.at(first, (k, self.bk)), self.at("%to", (k, str(self.across)))
             fn.loop(begin, end, 1, [("ptr", source), ("ptr", to)], panel)
             return []
 
@@ -59,7 +60,7 @@ class Panels(ContextWriter):
 
     def _panel(self, p: str, _: object) -> list[str]:
         fn = self.fn
-        to = self.at(self.panels, (p, self.size))
+        to = self.at("%to", (fn.do(f"sub i64 {p}, %begin"), "%jump"))
         two, j, second = self.columns_of(fn.do(f"mul i64 {p}, {self.across}"), self.n)
         first = self.at(self.b, (j, self.bn))
         done = fn.label("copied")

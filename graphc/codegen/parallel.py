@@ -99,6 +99,23 @@ def portion(module: Module) -> str:
     return module.once("gc.portion", make)
 
 
+def threads(module: Module) -> str:
+    """@gc.threads(args): how many threads may share what a kernel does."""
+
+    def make() -> None:
+        fn = Function(module, "gc.threads", "i64", [("ptr", "args")], effort="brief")
+        pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
+        alone, asked = fn.label("alone"), fn.label("asked")
+        fn.branch(fn.do(f"icmp eq ptr {pool}, null"), alone, asked)
+        fn.open_block(asked)
+        fn.say(f"ret i64 {of_pool(fn, pool, THREADS, 'i64')}")
+        fn.open_block(alone)
+        fn.say("ret i64 1")
+        fn.close()
+
+    return module.once("gc.threads", make)
+
+
 def of_pool(fn: Function, pool: str, word: int, ty: str = "ptr") -> str:
     """What a pool's structure holds: see `runtime.workers`."""
     return fn.do(f"load {ty}, ptr {fn.do(f'getelementptr i64, ptr {pool}, i64 {word}')}")

@@ -11,15 +11,15 @@ from graphc.ir.types import DType
 from graphc.lower.matrix import Matrices
 
 # A context has 64 bits for each of: what the caller knows,
-POINTERS = ("c", "a", "b", "panels", "work", "args")
+POINTERS = ("c", "a", "b", "work", "args")
 EXTENTS = ("M", "N", "K", "cm", "cn", "am", "ak", "bk", "bn")
-# and how the work is cut: panels that a part copies; rows and panels of a region, regions below each other, all of them,
-# and those that a part makes; where panels begin, from one of their rows to the next and from one to the next; from one
-# level of blocks to the next; bytes from one thread's own memory to the next one's, and of the arena; do
-# sums go on from what the result holds; how much of k a part of it takes.
-CUT = ("copies", "rows", "across", "below", "regions", "share", "first", "step", "jump", "level")
-FIELDS = (*POINTERS, *EXTENTS, "private", "arena", "carry", "extent", *CUT)
+# with bytes from one thread's own memory to the next one's, and of the arena, and whether sums go on from what the result
+# holds; and how the work is cut: rows of a region, and how many regions below each other have as many, the others a tile
+# less; panels of one; regions below each other, all of them, and those that a part makes; from one level of blocks to the
+# next; how much of k a part of it takes, where the first one's result is, and how far it is to the next.
+CUT = ("rows", "tall", "across", "below", "regions", "share", "level", "extent", "first", "step")
 KNOWN = (*POINTERS, *EXTENTS, "private", "arena", "carry")  # by the caller
+FIELDS = (*KNOWN, *CUT)
 PART = (("ptr", "context"), ("i64", "index"), ("i64", "worker"))
 
 
@@ -42,7 +42,7 @@ class Kind:
 
     @staticmethod
     def of(module: Module, p: Matrices) -> Kind:
-        shape = shape_of(module, p.dtype)
+        shape = shape_of(module, p.dtype, p.packs_left == "always", p.rows)
         lanes = shape.lanes
         vectors: tuple[int, ...] = (2, 1)
         small: tuple[bool, ...] = (False, True)
@@ -61,9 +61,8 @@ class Kind:
 
     @property
     def name(self) -> str:
-        tiles = ".".join(
-            map(str, (*self.vectors, *("small" if x else "large" for x in self.small)))
-        )
+        sizes = ("small" if x else "large" for x in self.small)
+        tiles = ".".join(map(str, (self.shape.rows, *self.vectors, *sizes)))
         parts = (self.dtype.name, self.left, self.packs_left, self.right, self.packs_right, tiles)
         return (
             "gc.product."

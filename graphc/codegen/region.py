@@ -1,6 +1,7 @@
 """Regions of the result of a matrix product: tiles, block of k after block.
 
-The left operand is copied into tiles for each block, unless k runs along its memory and its rows are near each other.
+A block of the right operand is copied into panels, and then, for 48 rows after the other, one of the left operand into
+tiles, unless k runs along its memory and its rows are near each other. Both copies are small enough to stay near.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from graphc.codegen.llvm import Module
 from graphc.codegen.product import PART, ContextWriter, Kind
 from graphc.codegen.tile import SMALL, tile
 from graphc.gates.contraction import BLOCK
-from graphc.lower.matrix import FAR, IN_PLACE, PACKED_ELEMENTS, ROWS, TILE_GAP, USES
+from graphc.lower.matrix import FAR, IN_PLACE, PACKED_ELEMENTS, SLICE, TILE_GAP, USES
 
 
 class Region(ContextWriter):
@@ -26,29 +27,48 @@ class Region(ContextWriter):
 
     def write(self) -> None:
         fn = self.fn
-        names = ("c", "a", "work", "M", "N", "K", "cm", "cn", "am", "ak", "private", "rows", "across", "below",
-                 "regions", "share", "first", "step", "jump", "level", "carry")  # fmt: skip
+        names = ("c", "a", "work", "M", "N", "K", "cm", "cn", "am", "ak", "private", "rows", "tall", "across", "below",
+                 "regions", "share", "level", "carry", "b", "bk")  # fmt: skip
         self.f = f = dict(zip(names, self.get(*names), strict=True))
         own = fn.do(f"mul i64 %worker, {f['private']}")
         f["work"] = fn.do(f"getelementptr i8, ptr {f['work']}, i64 {own}")
-        self.levels = self.at(f["work"], (str(PACKED_ELEMENTS), "1")) if self.packed else f["work"]
+        self._places()
         self.panels = self.ceiling(f["N"], str(self.across))
         fn.loop(*self.share(f["share"], f["regions"]), 1, [], self._region)
         fn.say("ret i32 0")
         fn.close()
 
+    def _places(self) -> None:
+        """Where this thread's memory begins for each purpose, and how rows and panels of the right operand lie."""
+        fn, f = self.fn, self.f
+        left = PACKED_ELEMENTS if self.packed else 0
+        self.right = self.levels = self.at(f["work"], (str(left), "1")) if left else f["work"]
+        self.copies, self.step, self.jump = "false", f["bk"], "0"
+        if self.kind.packs_right == "never":
+            return
+        depth = self.smaller(f["K"], str(BLOCK))
+        self.jump = fn.do(f"add i64 {fn.do(f'mul i64 {depth}, {self.across}')}, {TILE_GAP}")
+        self.levels = self.at(self.right, (self.jump, f["across"]))
+        self.copies, self.step = "true", str(self.across)
+        if self.kind.packs_right == "large":
+            self.copies = fn.do(f"icmp sgt i64 {f['M']}, {IN_PLACE}")
+            self.step = self.either(self.copies, "i64", self.step, f["bk"])
+
     def _region(self, number: str, _: object) -> list[str]:
         fn, f = self.fn, self.f
         i, j = fn.do(f"urem i64 {number}, {f['below']}"), fn.do(f"udiv i64 {number}, {f['below']}")
-        self.i = fn.do(f"mul i64 {i}, {f['rows']}")
-        self.count = self.smaller(f["rows"], fn.do(f"sub i64 {f['M']}, {self.i}"))
-        self.whole = fn.do(
-            f"mul i64 {fn.do(f'sdiv i64 {self.count}, {self.shape.rows}')}, {self.shape.rows}"
-        )
+        # Regions below the tall ones have a tile less.
+        beyond = self.larger(fn.do(f"sub i64 {i}, {f['tall']}"), "0")
+        less = fn.do(f"mul i64 {beyond}, {self.shape.rows}")
+        above = fn.do(f"mul i64 {i}, {f['rows']}")
+        first = fn.do(f"sub i64 {above}, {less}")
+        low = self.either(fn.do(f"icmp sge i64 {i}, {f['tall']}"), "i64", str(self.shape.rows), "0")
+        high = fn.do(f"sub i64 {f['rows']}, {low}")
+        self.high = self.smaller(high, fn.do(f"sub i64 {f['M']}, {first}"))
         self.panel = fn.do(f"mul i64 {j}, {f['across']}")
         self.panel_end = self.smaller(fn.do(f"add i64 {self.panel}, {f['across']}"), self.panels)
-        self.c = self.at(f["c"], (self.i, f["cm"]))
-        self.a = self.at(f["a"], (self.i, f["am"]))
+        self.c = self.at(f["c"], (first, f["cm"]))
+        self.a = self.at(f["a"], (first, f["am"]))
         fn.loop("0", f["K"], BLOCK, [], self._block)
         return []
 
@@ -65,6 +85,26 @@ class Region(ContextWriter):
         count = fn.module.intrinsic("llvm.ctpop.i64", "i64", ("i64",))
         level = fn.do(f"call i64 @{count}(i64 {ones})")
         self.waiting = self.at(self.levels, (level, self.f["level"]))
+        self._right()
+        fn.loop("0", self.high, SLICE, [], self._slice)
+        return []
+
+    def _right(self) -> None:
+        """The panels of this block, copied where that pays."""
+        if self.kind.packs_right == "never":
+            return
+        with self.fn.when(self.copies):
+            self.fn.say(
+                f"call void @{self.kind.name}.panels(ptr %context, i64 {self.k}, i64 {self.depth}, "
+                f"i64 {self.panel}, i64 {self.panel_end}, ptr {self.right}, i64 {self.jump})"
+            )
+
+    def _slice(self, i: str, _: object) -> list[str]:
+        """Some rows of the block."""
+        fn, rows = self.fn, self.shape.rows
+        self.i = i
+        self.count = self.smaller(fn.do(f"sub i64 {self.high}, {i}"), str(SLICE))
+        self.whole = fn.do(f"mul i64 {fn.do(f'sdiv i64 {self.count}, {rows}')}, {rows}")
         self._left()
         fn.loop(self.panel, self.panel_end, 1, [], self._panel)
         return []
@@ -72,7 +112,7 @@ class Region(ContextWriter):
     def _left(self) -> None:
         """Where tiles of the left operand begin; copied if k does not run along its memory."""
         fn, f, rows = self.fn, self.f, self.shape.rows
-        source = self.at(self.a, (self.k, f["ak"]))
+        source = self.at(self.a, (self.i, f["am"]), (self.k, f["ak"]))
         lies = (source, f["am"], f["ak"], fn.do(f"mul i64 {f['am']}, {rows}"))
         gap = rows * BLOCK + TILE_GAP
         copied = (f["work"], "1", str(rows), str(gap))
@@ -157,12 +197,15 @@ class Region(ContextWriter):
         fn.loop("0", self.depth, 1, [], column)
 
     def _pack_rows(self, source: str, gap: int, start: str) -> None:
+        """One row after the other, up to whole tiles: a row that is missing is the last one again."""
         fn, rows = self.fn, self.shape.rows
+        last = fn.do(f"sub i64 {self.count}, 1")
+        whole = fn.do(f"mul i64 {self.ceiling(self.count, str(rows))}, {rows}")
 
         def row(i: str, _: object) -> list[str]:
             tile_number, r = fn.do(f"udiv i64 {i}, {rows}"), fn.do(f"urem i64 {i}, {rows}")
             to = self.at(self.f["work"], (tile_number, str(gap)), (r, "1"))
-            first = self.at(source, (i, self.f["am"]))
+            first = self.at(source, (self.smaller(i, last), self.f["am"]))
 
             def element(k: str, _: object) -> list[str]:
                 self.move(self.at(first, (k, self.f["ak"])), self.at(to, (k, str(rows))))
@@ -171,7 +214,7 @@ class Region(ContextWriter):
             fn.loop("0", self.depth, 1, [], element)
             return []
 
-        fn.loop(start, self.count, 1, [], row)
+        fn.loop(start, whole, 1, [], row)
 
     def _panel(self, p: str, _: object) -> list[str]:
         fn, f = self.fn, self.f
@@ -180,15 +223,15 @@ class Region(ContextWriter):
         two, j, self.second = self.columns_of(j, f["N"])
         # Columns that the panel before has made: sums that go on must not be added to twice.
         self.made = fn.do(f"sub i64 {start}, {j}") if self.kind.carried else "0"
-        b, row = self.at(f["first"], (p, f["jump"])), (self.k, f["step"])
-        if self.kind.packs_right == "never":
-            b = self.at(f["first"], (j, "1"))
-        elif self.kind.packs_right == "large":
-            lies = self.at(f["first"], (j, "1"))
-            b = self.either(fn.do(f"icmp sgt i64 {f['M']}, {IN_PLACE}"), "ptr", b, lies)
-        self.b = self.at(b, row)
-        self.level = fn.do(f"mul i64 {fn.do(f'sub i64 {p}, {self.panel}')}, {ROWS * self.across}")
-        self.to = self.at(self.c, (j, f["cn"]))
+        number = fn.do(f"sub i64 {p}, {self.panel}")
+        self.b = self.at(self.right, (number, self.jump))
+        if self.kind.packs_right != "always":
+            lies = self.at(f["b"], (self.k, f["bk"]), (j, "1"))
+            self.b = self.either(self.copies, "ptr", self.b, lies)
+        above = fn.do(f"mul i64 {self.i}, {self.across}")
+        before = fn.do(f"mul i64 {fn.do(f'mul i64 {number}, {self.across}')}, {f['rows']}")
+        self.level = fn.do(f"add i64 {before}, {above}")
+        self.to = self.at(self.c, (self.i, f["cm"]), (j, f["cn"]))
         tiles = self._callees(two)
         rows = self.shape.rows
         fn.loop("0", self.count, rows, [], lambda i, _: self._tile(i, *tiles))
@@ -242,7 +285,7 @@ class Region(ContextWriter):
             with fn.when(fn.do(f"and i1 {going}, {fn.do(f'xor i1 {direct}, true')}")):
                 self._copy(result, rows, back=True)
         fn.say(
-            f"call void {callee}(ptr {a}, i64 {am}, i64 {ak}, ptr {self.b}, i64 {f['step']}, i64 {self.second}, "
+            f"call void {callee}(ptr {a}, i64 {am}, i64 {ak}, ptr {self.b}, i64 {self.step}, i64 {self.second}, "
             f"i64 {self.depth}, ptr {levels}, i64 {f['level']}, i64 {self.mask}, ptr {to}, i64 {row}, i64 {rows}{carry})"
         )
         if self.stack:

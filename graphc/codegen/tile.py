@@ -11,30 +11,42 @@ from dataclasses import dataclass
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import MEMORY, Function, Module, register, splat
-from graphc.ir.types import DType
+from graphc.ir.types import DType, Size
 
 PARAMS = (("ptr", "a"), ("i64", "am"), ("i64", "ak"), ("ptr", "b"), ("i64", "bk"), ("i64", "second"), ("i64", "K"),
           ("ptr", "levels"), ("i64", "stride"), ("i64", "mask"), ("ptr", "to"), ("i64", "row"), ("i64", "rows"))  # fmt: skip
+LINE = 64  # bytes of a line of the cache
+# Steps of k by which operands are asked for before they are read: a tile of the left one and a panel of the right one are
+# more than the nearest cache holds.
+A_AHEAD, B_AHEAD = 8, 4
+FEW_ROWS = 48  # of a product: a tile that is not full is much of them
 SMALL = 4  # rows up to which the smaller of two tiles is as fast: a sum waits 4 cycles for its next product
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the largest tile: `rows` by two vectors of `lanes`. All sums, b and one of a stay in registers."""
+    """Of the largest tile: `rows` by two vectors of `lanes`. All sums, b and one of a stay in registers.
+
+    If a is `packed`, its columns lie side by side, each with the numbers of all `rows`.
+    """
 
     rows: int
     lanes: int
+    packed: bool = False
 
     @property
     def across(self) -> int:
         return 2 * self.lanes
 
 
-def shape_of(module: Module, dtype: DType) -> Shape:
-    """8 rows where there are 32 registers, else 6: 12 sums, 2 of b and one of a in 16."""
-    if module.avx512:
-        return Shape(8, 64 // dtype.itemsize)
-    return Shape(6, 32 // dtype.itemsize)
+def shape_of(module: Module, dtype: DType, packed: bool, rows: Size) -> Shape:
+    """Where there are 32 registers, 12 rows if a is packed, and 8 if each row has an address of its own, or fit better to
+    few `rows`; else 6: 12 sums, 2 of b and one of a in 16.
+    """
+    if not module.avx512:
+        return Shape(6, 32 // dtype.itemsize)
+    few = isinstance(rows, int) and rows < FEW_ROWS and rows % 12 != 0
+    return Shape(12 if packed and not few else 8, 64 // dtype.itemsize, packed)
 
 
 def tile(
@@ -45,6 +57,8 @@ def tile(
     a has a row each `am` and a column each `ak` elements; b has a row each `bk`, and its second vector starts at
     `second`, as that of a level and of a row of `to` does. Levels lie `stride` elements apart.
 
+    Of a packed one, `am` is 1 and `ak` the rows of its shape, and all of these can be read.
+
     Of two vectors there is a small tile, for up to 4 rows, and one for more. Where `rows` are less than the tile has,
     the last one takes the place of those that are missing, and is written more than once.
 
@@ -52,9 +66,14 @@ def tile(
     """
     most = SMALL if small else shape.rows
     least = SMALL + 1 if vectors == 2 and not small else 1
-    name = f"gc.tile.{dtype.name}.{most}x{vectors}x{shape.lanes}" + ".carried" * carried
+    packed = shape.rows if shape.packed else 0
+    name = f"gc.tile.{dtype.name}.{most}x{vectors}x{shape.lanes}"
+    name += f".of{packed}" * shape.packed + ".carried" * carried
     return module.once(
-        name, lambda: _Tile(module, name, dtype, least, most, vectors, shape.lanes, carried).write()
+        name,
+        lambda: _Tile(
+            module, name, dtype, least, most, vectors, shape.lanes, carried, packed
+        ).write(),
     )
 
 
@@ -69,10 +88,11 @@ class _Tile:
         vectors: int,
         lanes: int,
         carried: bool,
+        packed: int,
     ) -> None:
         params = (*PARAMS, ("i1", "carry")) if carried else PARAMS
         self.fn = Function(module, name, "void", params)
-        self.carried = carried
+        self.carried, self.packed = carried, packed
         self.dtype, self.least, self.rows = dtype, least, most
         self.vectors, self.lanes = vectors, lanes
         self.one, self.wide = MEMORY[dtype.name], register(dtype, lanes)
@@ -92,7 +112,10 @@ class _Tile:
 
     def _products(self) -> list[str]:
         fn = self.fn
-        rows = self._lines("%a", "%am")
+        rows = [] if self.packed else self._lines("%a", "%am")
+        # A small tile has no time for more than its own loads.
+        asks = self.packed and self.rows > SMALL
+        ahead = fn.do(f"mul i64 %bk, {B_AHEAD}") if asks else ""
         nothing = "0x8000000000000000" if self.dtype.is_float else "0"
         none = splat(nothing, self.one, self.lanes)
         start = [(self.wide, none)] * (self.rows * self.vectors)
@@ -101,24 +124,41 @@ class _Tile:
             start = [(self.wide, self._carried(at, none)) for at in places]
 
         def step(_: str, carried: list[str]) -> list[str]:
-            offset, b, *sums = carried
+            place, b, *sums = carried
             columns = [
                 fn.do(f"load {self.wide}, ptr {at}, align {self.dtype.itemsize}")
                 for at in self._vectors(b)
             ]
+            if ahead:
+                self._ask_for(place, b, ahead)
             after = []
-            for r, row in enumerate(rows):
-                a = fn.do(
-                    f"load {self.one}, ptr {self._moved(row, offset)}, align {self.dtype.itemsize}"
-                )
+            for r in range(self.rows):
+                at = self._moved(place, str(r)) if self.packed else self._moved(rows[r], place)
+                a = fn.do(f"load {self.one}, ptr {at}, align {self.dtype.itemsize}")
                 wide = fn.spread(a, self.dtype, self.lanes)
                 after += [
                     self._fma(wide, c, sums[r * self.vectors + v]) for v, c in enumerate(columns)
                 ]
-            return [fn.do(f"add i64 {offset}, %ak"), self._moved(b, "%bk"), *after]
+            if self.packed:
+                following = self._moved(place, str(self.packed))
+            else:
+                following = fn.do(f"add i64 {place}, %ak")
+            return [following, self._moved(b, "%bk"), *after]
 
-        _, _, *sums = fn.loop("0", "%K", 1, [("i64", "0"), ("ptr", "%b"), *start], step)
+        first = ("ptr", "%a") if self.packed else ("i64", "0")
+        _, _, *sums = fn.loop("0", "%K", 1, [first, ("ptr", "%b"), *start], step)
         return sums
+
+    def _ask_for(self, a: str, b: str, ahead: str) -> None:
+        """The lines that are read some steps later; nothing happens where there is no such memory."""
+        fn = self.fn
+        prefetch = fn.module.intrinsic("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
+        per_line = LINE // self.dtype.itemsize
+        column = self._moved(a, str(A_AHEAD * self.packed))
+        lines = [self._moved(column, str(r)) for r in range(0, self.rows, per_line)]
+        lines += self._vectors(self._moved(b, ahead))
+        for line in lines:
+            fn.say(f"call void @{prefetch}(ptr {line}, i32 0, i32 3, i32 1)")
 
     def _carried(self, at: str, none: str) -> str:
         before = self.fn.do(f"load {self.wide}, ptr {at}, align {self.dtype.itemsize}")

@@ -609,7 +609,7 @@ class VectorLoop:
             case Iota():
                 kernel.known[s.name] = Known(self._offsets(position, i), i64, width)
             case Load():
-                if (s, i) in kernel.preloaded:
+                if kernel.preloaded and (s, i) in kernel.preloaded:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
                 elif position in self.strided:
                     kernel.known[s.name] = Known(self._column(position, i, mask), s.dtype, width)

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dsl.promote import Operand, broadcast_shape, fit, operand, result_dtype
+from graphc.dsl.promote import (
+    Operand,
+    broadcast_shape,
+    common_float,
+    fit,
+    operand,
+    result_dtype,
+)
 from graphc.dsl.recorder import Recorder, current, place_text, user_place
 from graphc.dsl.tensor import Tensor
 from graphc.errors import DTypeError, TraceError
@@ -68,7 +75,7 @@ def operate(gate: Record, *args: Any) -> Tensor:
     recorder = need_recorder(args)
     recorder.enter_line()
     operands = [operand(recorder, a) for a in args]
-    weak = all(o.weak for o in operands)
+    weak = all([o.weak for o in operands])
     if weak and gate.accepts == "number":
         operands = [_as_python_integer(recorder, o) for o in operands]
     return Tensor(elementwise(recorder, gate, operands, {}), weak)
@@ -105,6 +112,10 @@ def elementwise(
     recorder: Recorder, gate: Record, operands: Sequence[Operand], attrs: Mapping[str, Any]
 ) -> Value:
     """One elementwise node over promoted and broadcast operands."""
+    if gate.accepts in ("number", "float") and not gate.choice:
+        ty = common_float(operands)
+        if ty is not None:  # nothing to promote, nothing to broadcast
+            return recorder.apply(gate.name, *[fit(recorder, o, ty) for o in operands], **attrs)
     shape = broadcast_shape(recorder, gate.name, operands)
     picked = operands[1:] if gate.choice else operands
     gate, dtype = _typed(recorder, gate, picked)

@@ -15,6 +15,7 @@ f64[max(0,n-1),3]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,9 @@ def _expanded(x: Tensor, index: tuple[Any, ...]) -> list[Any]:
         parts.append(Ellipsis)
     at = next(i for i, p in enumerate(parts) if p is Ellipsis)
     parts[at : at + 1] = [slice(None)] * (x.ndim - given)
-    axes = np.cumsum([p is not None for p in parts]) - 1
-    return [_checked(x, p, int(axis)) for p, axis in zip(parts, axes)]
+    axes = accumulate((p is not None for p in parts), initial=-1)
+    next(axes)
+    return [_checked(x, p, axis) for p, axis in zip(parts, axes, strict=True)]
 
 
 def _as_parts(x: Tensor, p: Any) -> list[Any]:
@@ -111,6 +113,8 @@ def _checked(x: Tensor, p: Any, axis: int) -> Any:
     if not isinstance(p, (int, np.ndarray)):
         return p
     n = x.shape[axis]
+    if isinstance(p, int) and isinstance(n, int) and -n <= p < n:
+        return p
     if isinstance(n, int):
         wrong = np.extract((np.asarray(p) < -n) | (np.asarray(p) >= n), p)
         if wrong.size:

@@ -29,6 +29,7 @@ Literal = bool | int | float
 LITERALS = (bool, int, float)
 _OF_LITERAL = {bool: bool_, int: i64, float: f64}
 _WEAK = {"~f64": 0.0, "~i64": 0, "~bool": False}
+_WEAK_KINDS = {d: f"~{d}" for d in DTYPES.values()}
 
 
 class Operand:
@@ -49,7 +50,7 @@ class Operand:
 
     @property
     def kind(self) -> str:
-        return f"~{self.dtype}" if self.weak else self.dtype.name
+        return _WEAK_KINDS[self.dtype] if self.weak else self.dtype.name
 
     def lifted(self, recorder: Recorder) -> Value:
         if self.value is not None:
@@ -107,6 +108,18 @@ def fit(recorder: Recorder, given: Operand, ty: TensorType) -> Value:
     if value.is_splat() and (value.dtype is ty.dtype or given.weak):
         return recorder.constant(value.splat(), ty)
     return value.cast(ty.dtype).broadcast(ty.shape)
+
+
+def common_float(operands: Sequence[Operand]) -> TensorType | None:
+    """The one float type of operands that are arrays of it or Python numbers; else None."""
+    found: TensorType | None = None
+    for given in operands:
+        if given.value is not None:
+            ty = given.value.node.type
+            if given.weak or not ty.dtype.is_float or (found is not None and ty is not found):
+                return None
+            found = ty
+    return found
 
 
 def broadcast_shape(recorder: Recorder, what: str, operands: Sequence[Operand]) -> tuple[Size, ...]:

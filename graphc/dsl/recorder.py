@@ -45,12 +45,12 @@ def user_place() -> Origins:
         if frame.f_back is None:
             return ()
         frame = frame.f_back
-    return (_origin(frame.f_code.co_filename, frame.f_lineno),)
+    return _place(frame.f_code.co_filename, frame.f_lineno)
 
 
 @lru_cache(maxsize=4096)
-def _origin(file: str, line: int) -> Origin:
-    return Origin(file, line)
+def _place(file: str, line: int) -> Origins:
+    return (Origin(file, line),)
 
 
 def place_text(origins: Origins | None) -> str:

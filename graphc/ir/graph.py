@@ -178,14 +178,15 @@ class Builder:
 
         self._registry = registry()
         self._interned: dict[tuple, Node] = {}
+        self._types: dict[TensorType, TensorType] = {}  # equal types are one, and quick to compare
         self.inputs: list[Node] = []
         self.origins: dict[Node, Origins] = {}
         self.at: Origins = ()  # what new nodes are said to come from
-        self._last: tuple[Origins, str, Origins] | None = None
+        self._made: dict[tuple[str, int], tuple[Origins, Origins]] = {}
 
     def input(self, name: str, ty: TensorType) -> Value:
         """A new input, distinct from every other, even of the same name."""
-        node = Node("input", (), (("name", name),), ty)
+        node = Node("input", (), (("name", name),), self._types.setdefault(ty, ty))
         self.inputs.append(node)
         if self.at:
             self.origins[node] = self.at
@@ -194,35 +195,46 @@ class Builder:
     def add(self, op: str, args: tuple[Node, ...], attrs: Mapping[str, Any] | None = None) -> Node:
         """The node of a gate and its operands, an earlier one where it is equal."""
         items = tuple(sorted(attrs.items())) if attrs else ()
-        node = self._interned.get((op, args, items))
+        key = op, args, items
+        node = self._interned.get(key)
         if node is None:
             ty = self._registry[op].infer([a.type for a in args], attrs or {})
-            node = self._new(op, args, items, ty)
+            node = self._new(key, ty, self.at)
         return node
 
     def _new(
-        self, op: str, args: tuple[Node, ...], attrs: tuple[tuple[str, Any], ...], ty: TensorType
+        self,
+        key: tuple[str, tuple[Node, ...], tuple[tuple[str, Any], ...]],
+        ty: TensorType,
+        origins: Origins,
     ) -> Node:
-        node = self._interned[op, args, attrs] = Node(op, args, attrs, ty)
-        if self.at:
-            self.origins[node] = self.at
+        args = key[1]
+        if not args or ty is not args[0].type:
+            ty = self._types.setdefault(ty, ty)
+        node = self._interned[key] = Node(*key, ty)
+        if origins:
+            self.origins[node] = origins
         return node
 
     def apply(self, op: str, /, *args: Value, **attrs: Any) -> Value:
-        return Value(self, self.add(op, tuple(a.node for a in args), attrs))
+        return Value(self, self.add(op, tuple([a.node for a in args]), attrs))
 
     def constant(self, value: Any, ty: TensorType) -> Value:
         """A number everywhere in a type."""
         data = to_bits(value, ty.dtype).to_bytes(ty.dtype.itemsize, "little")
-        return Value(self, self.add("constant", (), {"data": data, "type": ty}))
+        return Value(self, self._constant(data, ty))
+
+    def _constant(self, data: bytes, ty: TensorType) -> Node:
+        key = "constant", (), (("data", data), ("type", ty))
+        return self._interned.get(key) or self._new(key, ty, self.at)
 
     def array(self, value: np.ndarray, ty: TensorType) -> Value:
         """A small constant array, copied."""
         data = np.ascontiguousarray(value, ty.dtype.numpy)
         flat = data.reshape(-1)
         if flat.size and all(v.tobytes() == flat[0].tobytes() for v in flat):
-            return Value(self, self.add("constant", (), {"data": flat[0].tobytes(), "type": ty}))
-        return Value(self, self.add("constant", (), {"data": data.tobytes(), "type": ty}))
+            return Value(self, self._constant(flat[0].tobytes(), ty))
+        return Value(self, self._constant(data.tobytes(), ty))
 
     def size(self, size: Size) -> Value:
         """A size as an i64 value."""
@@ -232,47 +244,48 @@ class Builder:
 
     def made_by(self, what: str, origins: Origins | None) -> _Places:
         """Nodes made inside come from these places, through this part of graphc."""
-        return _Places(self, self._through(what, origins) if origins else self.at)
+        return _Places(self, self.through(what, origins, self.at))
 
-    def _through(self, what: str, origins: Origins) -> Origins:
-        """The same places, with what was made there; remembered, as neighbours share them."""
-        if self._last is None or self._last[0] is not origins or self._last[1] != what:
-            made = tuple(Origin(o.file, o.line, what or o.made_by) for o in origins)
-            self._last = (origins, what, made)
-        return self._last[2]
+    def through(self, what: str, origins: Origins | None, unknown: Origins) -> Origins:
+        """The same places, with what was made there; remembered, as many nodes share them."""
+        if not origins:
+            return unknown
+        found = self._made.get((what, id(origins)))
+        if found is None:
+            made = tuple([Origin(o.file, o.line, what or o.made_by) for o in origins])
+            found = self._made[what, id(origins)] = (made, origins)  # kept, so that the id is
+        return found[0]
 
     def copy(self, node: Node, args: tuple[Node, ...], origins: Origins | None) -> Node:
         """The node of another graph over operands of this builder."""
-        found = self._interned.get((node.op, args, node.attrs))
+        key = node.op, args, node.attrs
+        found = self._interned.get(key)
         if found is not None:
             return found
-        before = self.at
-        if origins:
-            self.at = origins
         # A type is derived anew where an operand's has changed.
         ty = node.type
-        if any(a.type is not b.type for a, b in zip(args, node.args, strict=True)):
-            ty = self._registry[node.op].infer([a.type for a in args], dict(node.attrs))
-        made = self._new(node.op, args, node.attrs, ty)
-        self.at = before
-        return made
+        for a, b in zip(args, node.args, strict=True):
+            if a.type is not b.type and a.type != b.type:
+                ty = self._registry[node.op].infer([a.type for a in args], dict(node.attrs))
+                break
+        return self._new(key, ty, origins or self.at)
 
     def inline(self, graph: Graph, operands: Sequence[Value]) -> dict[Node, Value]:
-        """A graph's nodes over operands in place of its inputs: {node of the graph: value here}."""
+        """A graph's outputs over operands in place of its inputs: {node of the graph: value}."""
         mapping = {n: v.node for n, v in zip(graph.inputs, operands, strict=True)}
+        origins = graph.origins
         for node in graph.nodes:
             if node not in mapping:
-                mapping[node] = self.copy(
-                    node, tuple(mapping[a] for a in node.args), graph.origins.get(node)
-                )
-        return {n: Value(self, m) for n, m in mapping.items()}
+                args = tuple([mapping[a] for a in node.args])
+                mapping[node] = self.copy(node, args, origins.get(node))
+        return {n: Value(self, mapping[n]) for _, n in graph.outputs}
 
     def substitute(self, values: Sequence[Value], replaced: Mapping[Node, Value]) -> list[Value]:
         """The same values with nodes, such as the inputs of a nested trace, replaced by others."""
         mapping = {n: v.node for n, v in replaced.items()}
         for node in reachable(v.node for v in values):
             if node not in mapping:
-                args = tuple(mapping[a] for a in node.args)
+                args = tuple([mapping[a] for a in node.args])
                 mapping[node] = (
                     node if args == node.args else self.copy(node, args, self.origins.get(node))
                 )
@@ -283,13 +296,15 @@ class Builder:
     ) -> Graph:
         ins = tuple(self.inputs) if inputs is None else tuple(v.node for v in inputs)
         outs = tuple((n, v.node) for n, v in outputs.items())
-        kept = reachable([*ins, *(n for _, n in outs)])
+        kept, own = reachable([*ins, *(n for _, n in outs)]), set(ins)
         for n in kept:
-            if n.op == "input" and n not in ins:
+            if n.op == "input" and n not in own:
                 raise GateError(
                     f"graph {name} uses the input {n['name']!r}, which is not one of its own"
                 )
-        return Graph(name, ins, outs, {n: self.origins[n] for n in kept if n in self.origins})
+        made = Graph(name, ins, outs, {n: self.origins[n] for n in kept if n in self.origins})
+        made.__dict__["nodes"] = (*ins, *[n for n in kept if n not in own])  # as it would find them
+        return made
 
 
 def open_graph(graph: Graph) -> tuple[Builder, dict[Node, Value]]:
@@ -332,9 +347,12 @@ class Value:
 
     def apply_gate(self, gate: Gate, args: tuple[Any, ...], attrs: Mapping[str, Any]) -> Value:
         # A choice's first operand is a bool, whatever the others are.
-        choice = getattr(gate, "choice", False)
-        like = next((a for a in args[choice:] if isinstance(a, Value)), self)
-        nodes = tuple(a.node if isinstance(a, Value) else like.constant(a).node for a in args)
+        if all([isinstance(a, Value) for a in args]):
+            nodes = tuple([a.node for a in args])
+        else:
+            choice = getattr(gate, "choice", False)
+            like = next((a for a in args[choice:] if isinstance(a, Value)), self)
+            nodes = tuple([a.node if isinstance(a, Value) else like.constant(a).node for a in args])
         return Value(self.builder, self.builder.add(gate.name, nodes, attrs))
 
     def constant(self, value: Any) -> Value:
@@ -346,7 +364,8 @@ class Value:
 
     def is_splat(self) -> bool:
         """A constant that is one number everywhere."""
-        return self.node.op == "constant" and len(self.node["data"]) == self.dtype.itemsize
+        node = self.node
+        return node.op == "constant" and len(node["data"]) == node.type.dtype.itemsize
 
     def splat(self) -> Any:
         return from_bits(int.from_bytes(self.node["data"], "little"), self.dtype)

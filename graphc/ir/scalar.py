@@ -129,6 +129,7 @@ def instruction_text(ins: Instruction, name: Callable[[int], str]) -> str:
 
 # Constants are raw bits: 0.0 and -0.0, 1 and True and all NaNs are told apart or not by intention.
 
+EXACT = 1 << 24  # integers up to here are numbers of every float type
 _PACK = {"f64": "<d", "f32": "<f", "i64": "<q", "i32": "<i", "bool": "<?"}
 
 
@@ -136,6 +137,8 @@ def to_bits(value: Number, dtype: DType) -> int:
     """The bits of a number in a dtype; floats round to nearest even, NaN is canonical and quiet."""
     if dtype is f64 and type(value) is float and value == value:
         return int.from_bytes(struct.pack("<d", value), "little")
+    if dtype.is_float and type(value) is int and -EXACT <= value <= EXACT:
+        return int.from_bytes(struct.pack(_PACK[dtype.name], value), "little")
     if dtype.is_float:
         with np.errstate(over="ignore"):
             rounded = dtype.numpy.type(value)

@@ -38,9 +38,12 @@ from graphc.errors import CompileError
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, product
 from graphc.lower.loops import Buffer, Kernel, Program
+from graphc.lower.order import as_needed
 from graphc.lower.tasks import Access, Task, reads_of, tasks_of
 
 SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
+Class = tuple[Any, ...]  # what tasks have in common that can share a loop
+Reads = dict[Task, list[tuple[Task, Access, int]]]  # and how many steps lie between at least
 
 
 @dataclass(eq=False)
@@ -103,7 +106,7 @@ def _note(group: Group) -> str:
     return " ".join(n if c == 1 else f"{n}*{c}" for n, c in names.items())
 
 
-def _class_of(task: Task, depth: int) -> tuple[Any, ...]:
+def _class_of(task: Task, depth: int) -> Class:
     if task.kind in ("contract", "memory"):
         return ("call", task.serial)
     return ("loop", task.domain[depth]) if depth < len(task.domain) else ("scalar",)
@@ -121,30 +124,32 @@ def _aligned(made: Task, access: Access, depth: int) -> bool:
 
 def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
     """Steps by longest path; a reader shares its operand's where classes and iterations agree."""
-    inside = set(tasks)
+    classes = {task: _class_of(task, depth) for task in tasks}
+    reads = _reads_among(classes, depth)
     step: dict[Task, int] = {}
     lanes: dict[tuple[int, Any], int] = {}
     for n, task in enumerate(tasks):
-        kind = _class_of(task, depth)
+        kind = classes[task]
         at = 0 if fused or kind[0] != "loop" else n
-        for made, access in _needs(task):
-            if made in inside:
-                at = max(at, step[made] + _gap(_class_of(made, depth), kind, made, access, depth))
+        for made, _, gap in reads[task]:
+            at = max(at, step[made] + gap)
         width = _lane_bytes(task, depth)
         while width and lanes.setdefault((at, kind), width) != width:
             at += 1
         step[task] = at
-    if fused and any(_class_of(task, depth)[0] == "loop" for task in tasks):
-        _sink(tasks, step, lanes, depth)
-        _sink_together(tasks, step, lanes, depth)
+    if fused and any(kind[0] == "loop" for kind in classes.values()):
+        _sink(classes, reads, step, lanes, depth)
+        _sink_together(classes, reads, step, lanes, depth)
     members: dict[tuple[int, int, Any], list[Task]] = {}
     rank = {"scalar": 0, "loop": 1, "call": 2}
-    for task in tasks:
-        kind = _class_of(task, depth)
+    for task, kind in classes.items():
         members.setdefault((step[task], rank[kind[0]], kind), []).append(task)
     ordered = sorted(members.items(), key=lambda m: (m[0][0], m[0][1], m[1][0].serial))
     groups = []
     for (_, _, kind), group in ordered:
+        if kind[0] == "scalar" and len(group) > SCALARS_PER_KERNEL:
+            among = set(group)
+            group = as_needed({t: [m for m, *_ in reads[t] if m in among] for t in group})
         chunk = SCALARS_PER_KERNEL if kind[0] == "scalar" and depth == 0 else len(group)
         for i in range(0, len(group), chunk):
             part = group[i : i + chunk]
@@ -155,40 +160,52 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
     return groups
 
 
+def _reads_among(classes: dict[Task, Class], depth: int) -> Reads:
+    """What each task reads of the others."""
+    return {
+        task: [
+            (made, access, _gap(classes[made], kind, made, access, depth))
+            for made, access in _needs(task)
+            if made in classes
+        ]
+        for task, kind in classes.items()
+    }
+
+
 def _sink(
-    tasks: list[Task], step: dict[Task, int], lanes: dict[tuple[int, Any], int], depth: int
-) -> None:
+    classes: dict[Task, Class], reads: Reads, step: dict[Task, int],
+    lanes: dict[tuple[int, Any], int], depth: int,
+) -> None:  # fmt: skip
     """Tasks move on to a later step whose loop reads them, if what they share a loop with moves."""
-    readers: dict[Task, list[tuple[Task, Access]]] = {t: [] for t in tasks}
-    for task in tasks:
-        for made, access in _needs(task):
-            if made in readers:
-                readers[made].append((task, access))
-    for task in reversed(tasks):
-        kind = _class_of(task, depth)
+    readers: dict[Task, list[tuple[Task, int]]] = {t: [] for t in classes}
+    for task in classes:
+        for made, _, gap in reads[task]:
+            readers[made].append((task, gap))
+    for task in reversed(classes):
+        kind = classes[task]
         if kind[0] != "loop" or not readers[task]:
             continue
-        gaps = [
-            (step[r], _gap(kind, _class_of(r, depth), task, a, depth)) for r, a in readers[task]
-        ]
-        latest = min(s - gap for s, gap in gaps)
-        joined = any(s == latest and gap == 0 for s, gap in gaps)
+        latest = min(step[r] - gap for r, gap in readers[task])
+        if latest <= step[task]:
+            continue
+        joined = any(step[r] == latest and gap == 0 for r, gap in readers[task])
         together = all(
             all(step[r] >= latest or r is task for r, _ in readers[made])
-            for made, access in _needs(task)
-            if made in readers and step[made] == step[task] and _aligned(made, access, depth)
+            for made, access, _ in reads[task]
+            if step[made] == step[task] and _aligned(made, access, depth)
         )
         width = _lane_bytes(task, depth)
-        if latest > step[task] and joined and together:
+        if joined and together:
             if not width or lanes.setdefault((latest, kind), width) == width:
                 step[task] = latest
 
 
 def _sink_together(
-    tasks: list[Task], step: dict[Task, int], lanes: dict[tuple[int, Any], int], depth: int
-) -> None:
+    classes: dict[Task, Class], reads: Reads, step: dict[Task, int],
+    lanes: dict[tuple[int, Any], int], depth: int,
+) -> None:  # fmt: skip
     """Whole loops move on to a later step, where one of the same size reads what they make."""
-    cluster = {t: t for t in tasks}  # a task of each loop stands for it
+    cluster = {t: t for t in classes}  # a task of each loop stands for it
 
     def first(task: Task) -> Task:
         while cluster[task] is not task:
@@ -196,25 +213,22 @@ def _sink_together(
             task = cluster[task]
         return task
 
-    reads: list[tuple[Task, Task, int]] = []  # made, reader, gap
-    for task in tasks:
-        kind = _class_of(task, depth)
-        for made, access in _needs(task):
-            if made not in cluster:
-                continue
-            gap = _gap(_class_of(made, depth), kind, made, access, depth)
-            reads.append((made, task, gap))
+    for task, kind in classes.items():
+        for made, _, gap in reads[task]:
             if gap == 0 and kind[0] == "loop" and step[made] == step[task]:
                 cluster[first(made)] = first(task)
     members: dict[Task, list[Task]] = {}
-    for task in tasks:
+    for task in classes:
         members.setdefault(first(task), []).append(task)
+    if len(members) == 1:
+        return
     readers: dict[Task, list[tuple[Task, int]]] = {}
-    for made, task, gap in reads:
-        if first(made) is not first(task):
-            readers.setdefault(first(made), []).append((task, gap))
+    for task in classes:
+        for made, _, gap in reads[task]:
+            if first(made) is not first(task):
+                readers.setdefault(first(made), []).append((task, gap))
     for group in sorted(members.values(), key=lambda group: -step[group[0]]):
-        kind, outside = _class_of(group[0], depth), readers.get(first(group[0]), [])
+        kind, outside = classes[group[0]], readers.get(first(group[0]), [])
         if kind[0] != "loop" or not outside:
             continue
         latest = min(step[r] - gap for r, gap in outside)
@@ -236,7 +250,7 @@ def _whole(part: Task) -> Access:
     return Access(part, (), (), reshaped=True)
 
 
-def _gap(made: tuple, reader: tuple, task: Task, access: Access, depth: int) -> int:
+def _gap(made: Class, reader: Class, task: Task, access: Access, depth: int) -> int:
     if made[0] == "scalar":
         return 0
     return 0 if made == reader and made[0] == "loop" and _aligned(task, access, depth) else 1
@@ -336,7 +350,7 @@ class _Storage:
         )
         shape = tuple(s for s, _ in kept) if depth else task.type.shape
         axes = tuple(p for _, p in kept) if depth else task.out_axes
-        ty = TensorType(task.type.dtype, shape)
+        ty = TensorType(task.type.dtype, shape) if depth else task.type
         self.buffers[name] = Buffer(name, "temp", ty, scope=_variable(depth - 1) if depth else "")
         self.places[task] = Place(name, depth, shape, axes)
 

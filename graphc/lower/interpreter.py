@@ -48,7 +48,7 @@ from graphc.lower.loops import (
     Store,
     walk,
 )
-from graphc.lower.plan import panel_name, tree_name, work_name
+from graphc.lower.plan import tree_name, work_name
 
 POISON = 0xA5
 EXAMPLE = """program sums(X: f64[n,2])
@@ -309,8 +309,7 @@ class _Run:
         self.memory[s.out.buffer][self._grid(s.out, out, extents)] = result
 
     def _scribble_private(self, s: Contract) -> None:
-        for name in (panel_name(s), work_name(s)):
-            self._scribble(name)
+        self._scribble(work_name(s))
 
     def _grid(self, o: Operand, letters: Sequence[str], extents: Mapping[str, int]) -> Array:
         """The place of an operand's element at each point of the letters."""

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from graphc.gates.contraction import BLOCK
 from graphc.ir.types import DType, Size, align_up, size_bits, size_floordiv, size_max, size_min
 from graphc.lower.loops import Contract, Operand
-from graphc.lower.parallel import MOST_PARTS
 
-ROWS = 48  # of the result that are made together: whole tiles of 6 and of 8 rows
+ROWS = 288  # of the result that are made together at most, in whole tiles of 6, 8 and 12 rows,
+SLICE = 48  # and of these that share packed tiles of the left operand
 COLUMN_BYTES = 2048  # of a row of the result that are made together: whole tiles
+WHOLE_TILES = 24  # rows of some tiles, whatever their height
 VECTOR = 64  # bytes of the widest vector; a panel of the right operand is two across
 IN_PLACE = 24  # rows up to which the right operand is read where it lies
 FAR = 1024  # bytes between rows of the left operand from which it is packed,
@@ -127,31 +128,21 @@ class Matrices:
         elements = self.rows * self.columns
         return size_min(align_up(elements * self.dtype.itemsize, VECTOR), SPLIT_BYTES)
 
-    def panel_elements(self) -> Size:
-        """Of the right operand's copy, in whole panels of any width that a processor may have. Each
-        part of k has its own panels.
-        """
-        if self.packs_right == "never":
-            return 0
-        widest, narrowest = 2 * VECTOR // self.dtype.itemsize, VECTOR // self.dtype.itemsize
-        panels = size_floordiv(self.columns + (narrowest - 1), narrowest)
-        gaps = panels * (TILE_GAP * (MOST_PARTS if self.splits_depth else 1))
-        return align_up(self.columns, widest) * self.depth + gaps
-
     def work_elements(self) -> Size:
-        """Of each thread's own memory: packed tiles of the left operand, and what blocks of k gave
-        and waits for others.
+        """Of each thread's own memory, in whole panels of any width that a processor may have:
+        packed tiles of the left operand, a block of the right one, and what blocks of k gave and
+        waits for others.
         """
-        packed = 0 if self.packs_left == "never" else PACKED_ELEMENTS
-        across = size_min(
-            align_up(self.columns, 2 * VECTOR // self.dtype.itemsize),
-            COLUMN_BYTES // self.dtype.itemsize,
-        )
+        left = 0 if self.packs_left == "never" else PACKED_ELEMENTS
+        widest, narrowest = 2 * VECTOR // self.dtype.itemsize, VECTOR // self.dtype.itemsize
+        across = size_min(align_up(self.columns, widest), COLUMN_BYTES // self.dtype.itemsize)
+        gaps = size_floordiv(across, narrowest) * TILE_GAP
+        right = across * size_min(self.depth, BLOCK) + gaps if self.packs_right != "never" else 0
         levels = size_bits(size_floordiv(size_max(self.depth, 1) - 1, BLOCK))
-        return packed + levels * (ROWS * across)
+        return left + right + levels * (size_min(align_up(self.rows, WHOLE_TILES), ROWS) * across)
 
 
-PACKED_ELEMENTS = (ROWS // 6) * (6 * BLOCK + TILE_GAP)  # tiles of 6 rows take more than those of 8
+PACKED_ELEMENTS = (SLICE // 6) * (6 * BLOCK + TILE_GAP)  # tiles of 6 rows take most
 
 
 def matrices(s: Contract) -> Matrices:

@@ -84,7 +84,12 @@ def is_independent(program: Program, loop: For) -> bool:
     """Does every iteration write elements of its own, and read what no other one writes?"""
     steps: dict[str, Size] = {}
     inner = {a.into for s, _ in walk(loop.body) if isinstance(s, For) for a in s.accs if a.into}
+    loads: list[Load] = []
     for s, _ in walk(loop.body):
+        if isinstance(s, Let):  # most of them
+            continue
+        if isinstance(s, Load):
+            loads.append(s)
         if isinstance(s, (Contract, Fill)):
             return False
         if isinstance(s, (Store, Scatter)) and not program.buffer(s.buffer).scope:
@@ -100,8 +105,8 @@ def is_independent(program: Program, loop: For) -> bool:
     summed = {a.into for a in loop.accs if a.into}
     if summed & (inner | set(steps)):
         return False
-    for s, _ in walk(loop.body):
-        if isinstance(s, Load) and s.buffer in (*summed, *steps):
+    for s in loads:
+        if s.buffer in summed or s.buffer in steps:
             if s.at or s.buffer in summed or coefficient(s.index, loop.var) != steps[s.buffer]:
                 return False
     return True

@@ -78,6 +78,13 @@ def is_long(loop: For) -> bool:
     """Should it be cut up? Gathers, scatters, strides and sums of arrays stay as they are, and so
     does what reads an array that it writes.
     """
+    found = loop.__dict__.get("_long")  # a loop does not change: looked at once
+    if found is None:
+        found = loop.__dict__["_long"] = _is_long(loop)
+    return bool(found)
+
+
+def _is_long(loop: For) -> bool:
     if len(loop.body) <= LONG or any(a.into or a.order == "rows" for a in loop.accs):
         return False
     own = {a.name for a in loop.accs}
@@ -92,6 +99,8 @@ def in_pieces(s: Statement) -> TypeGuard[For]:
 
 
 def _is_plain(s: Statement, var: str, own: set[str]) -> bool:
+    if isinstance(s, Let):  # most of them
+        return True
     match s:
         case Load():
             return not s.at and coefficient(s.index, var) in (0, 1)
@@ -99,15 +108,24 @@ def _is_plain(s: Statement, var: str, own: set[str]) -> bool:
             return coefficient(s.index, var) == 1
         case Add():
             return s.acc in own
-    return isinstance(s, (Let, Iota))
+    return isinstance(s, Iota)
 
 
 def cut_up(loop: For, size: int = PIECE) -> Cut:
+    """The loop in pieces of so many statements."""
+    found = loop.__dict__.get("_cut")
+    if found is None or found[0] != size:
+        found = loop.__dict__["_cut"] = size, _cut_up(loop, size)
+    return found[1]
+
+
+def _cut_up(loop: For, size: int) -> Cut:
     same, varying = invariant(loop)
     adds = tuple(s for s in varying if isinstance(s, Add))
     rest = [s for s in varying if not isinstance(s, Add)]
     parts = [rest[i : i + size] for i in range(0, len(rest), size)]
-    types = dict(pair for s in rest for pair in made_by(s))
+    types = {s.name: i64 if isinstance(s, (Iota, Index)) else s.dtype
+             for s in rest if isinstance(s, (Let, Load, Iota, Index))}  # fmt: skip
     last: dict[str, int] = {}  # the last piece that reads a value; the loop itself comes after all
     for i, part in enumerate([*parts, adds]):
         last.update((name, i) for s in part for name in read_by(s) if name in types)
@@ -116,15 +134,16 @@ def cut_up(loop: For, size: int = PIECE) -> Cut:
     ending: list[list[int]] = [[] for _ in range(len(parts) + 1)]
     pieces, slots = [], 0
     for i, part in enumerate(parts):
-        goes = {n: ty for s in part for n, ty in made_by(s) if last.get(n, i) > i}
+        here = [s.name for s in part if isinstance(s, (Let, Load, Iota, Index))]
+        goes = {n: types[n] for n in here if last.get(n, i) > i}
         for name in goes:
             if not free:
                 free.append(slots)
                 slots += 1
             slot[name] = free.pop()
             ending[last[name]].append(slot[name])
-        here = {n for s in part for n, _ in made_by(s)}
-        reads = dict.fromkeys(n for s in part for n in read_by(s) if n in types and n not in here)
+        own = set(here)
+        reads = dict.fromkeys(n for s in part for n in read_by(s) if n in types and n not in own)
         pieces.append(Piece(tuple(part), {n: types[n] for n in reads}, goes))
         free.extend(reversed(ending[i]))
     return Cut(tuple(same), tuple(pieces), adds, slot, slots, _vector_bytes(loop))
@@ -164,9 +183,9 @@ def made_by(s: Statement) -> Iterator[tuple[str, DType]]:
 
 def read_by(s: Statement) -> Sequence[str]:
     """The values that a statement reads."""
+    if isinstance(s, Let):  # most of them
+        return s.args
     match s:
-        case Let():
-            return s.args
         case Load():
             return [value for value, _ in s.at]
         case Store() | Index():

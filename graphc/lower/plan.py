@@ -23,7 +23,7 @@ on to another only afterwards; slots begin at multiples of 64 bytes.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -53,6 +53,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Kernel,
+    Let,
     Load,
     Program,
     Scatter,
@@ -95,7 +96,8 @@ kernel k1
 def plan(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     """Working buffers, offsets and the arena's size; without "reuse" each temp has its own slot."""
     program = replace(program, buffers=(*program.buffers, *_working(program)))
-    lives, mine = spans(program), private_names(program)
+    mine = private_names(program)
+    lives = spans(program, mine)
     placed: dict[str, Buffer] = {}
     ends: list[Size] = [0]
     for private in (False, True):
@@ -119,13 +121,8 @@ def tree_name(acc: Acc) -> str:
     return f"{acc.into}.tree"
 
 
-def panel_name(contract: Contract) -> str:
-    """The copy of a product's right operand."""
-    return f"{contract.out.buffer}.panel"
-
-
 def work_name(contract: Contract) -> str:
-    """Packed tiles of a product's left operand, and results of blocks that wait for others."""
+    """Packed parts of a product's operands, and results of blocks that wait for others."""
     return f"{contract.out.buffer}.work"
 
 
@@ -154,17 +151,15 @@ def tree_levels(loop_size: Size, order: str) -> Size:
 
 
 def _working(program: Program) -> list[Buffer]:
-    """The trees of array accumulators and the panels of matrix products."""
+    """The trees of array accumulators and what matrix products work with."""
     known = {b.name for b in program.buffers}
     made: dict[str, Buffer] = {}
     for kernel in program.kernels:
         for s, _ in walk(kernel.body):
             if isinstance(s, Contract):
-                roles = matrices_of(kernel, s)
-                needed = {panel_name: roles.panel_elements(), work_name: roles.work_elements()}
-                for name, elements in needed.items():
-                    if elements != 0:
-                        _add_buffer(made, name(s), s.dtype, (elements,))
+                elements = matrices_of(kernel, s).work_elements()
+                if elements != 0:
+                    _add_buffer(made, work_name(s), s.dtype, (elements,))
             elif isinstance(s, For):
                 size = s.size if kernel.sweep is None else kernel.panel
                 for acc in filter(_has_tree, s.accs):
@@ -203,16 +198,13 @@ def private_names(program: Program) -> set[str]:
         for s, _ in walk(kernel.body):
             if isinstance(s, Contract):
                 found.add(work_name(s))
-                # each thread makes whole products
-                if kernel.sweep is not None or matrices(s).outer:
-                    found.add(panel_name(s))
     for kernel, loop in _parallel(program):
         for s, _ in walk((loop,)):
+            if isinstance(s, Let):  # most of them
+                continue
             if in_pieces(s):
                 found.add(pieces_name(kernel, s))
-            if isinstance(s, Contract):
-                found.add(panel_name(s))
-            elif isinstance(s, For):
+            if isinstance(s, For):
                 found.update(tree_name(a) for a in s.accs if _has_tree(a))
             found.update(name for name in _written(s) if program.buffer(name).scope)
     return found
@@ -254,12 +246,14 @@ Moment = tuple[int, int]  # a kernel, and a statement of it where that is a swee
 NEVER: tuple[Moment, Moment] = (0, 0), (0, 0)
 
 
-def spans(program: Program) -> dict[str, tuple[Moment, Moment]]:
+def spans(
+    program: Program, mine: Collection[str] | None = None
+) -> dict[str, tuple[Moment, Moment]]:
     """For each buffer that is touched the first and the last moment. What a thread has for itself
     lives from statement to statement of a sweep; all else there, as long as panels come.
     """
     found: dict[str, tuple[Moment, Moment]] = {}
-    mine = private_names(program)
+    mine = private_names(program) if mine is None else mine
     for i, kernel in enumerate(program.kernels):
         last = len(kernel.body) - 1 if kernel.sweep is not None else 0
         steps = [kernel] if last == 0 else [replace(kernel, body=(s,)) for s in kernel.body]
@@ -277,7 +271,7 @@ def _touched(kernel: Kernel) -> dict[str, None]:
     names = reads | writes
     for s, _ in walk(kernel.body):
         if isinstance(s, Contract):
-            names[panel_name(s)] = names[work_name(s)] = None
+            names[work_name(s)] = None
         elif isinstance(s, For):
             names.update((tree_name(a), None) for a in s.accs if _has_tree(a))
             if in_pieces(s):
@@ -292,6 +286,8 @@ def traffic(kernel: Kernel) -> tuple[dict[str, None], dict[str, None]]:
     reads: dict[str, None] = {}
     writes: dict[str, None] = {}
     for s, _ in walk(kernel.body):
+        if isinstance(s, Let):  # most of them
+            continue
         match s:
             case Load():
                 reads[s.buffer] = None
@@ -607,7 +603,7 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 __all__ = [
-    "EXAMPLE", "KernelCost", "Plan", "arena_for", "lifetimes", "panel_name", "passes_over", "plan",
+    "EXAMPLE", "KernelCost", "Plan", "arena_for", "lifetimes", "passes_over", "plan",
     "traffic",
     "tree_levels", "tree_name", "tree_stride", "verify_plan",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ kernel k0
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import Dim, Size, TensorType
@@ -76,6 +77,8 @@ def in_planes(program: Program) -> Program:
 def _scratch_in_planes(program: Program) -> Program:
     """Scratch of an iteration that inner loops walk point by point is laid out in planes."""
     scratch = {b.name for b in program.of_role("temp") if b.scope}
+    if not scratch:
+        return program
     walked: dict[str, set[tuple[Size, Size]]] = {}
     for kernel in program.kernels:
         for s, outer in walk(kernel.body):
@@ -124,6 +127,8 @@ class _Maker:
                 body.extend(self._loop(s))
             else:
                 body.append(s)
+        if not any(map(operator.is_not, body, kernel.body)):
+            return kernel
         return replace(kernel, body=renumbered(tuple(body)))
 
     def _loop(self, top: For) -> list[Statement]:

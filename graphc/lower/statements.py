@@ -10,7 +10,6 @@ from graphc.gates.contraction import parse_spec
 from graphc.gates.elementwise import Elementwise
 from graphc.gates.movement import IndexMap
 from graphc.ir.graph import Node
-from graphc.ir.scalar import Instruction
 from graphc.ir.types import Dim, DType, Size, i64, product, size_min
 from graphc.lower.fuse import Group, Place, _Storage, row_major
 from graphc.lower.loops import (
@@ -220,24 +219,25 @@ class Writer:
         assert isinstance(gate, Elementwise)
         graph = gate.node_body(task.node)
         if len(graph.code) > INLINE:
-            return self._let(
-                Instruction("call", (), task.type.dtype, gate.name), tuple(operands), body
-            )
+            return self._let("call", tuple(operands), task.type.dtype, gate.name, body)
         values = list(operands)
         for ins in graph.code:
-            values.append(self._let(ins, tuple(values[a] for a in ins.args), body))
+            args = tuple([values[a] for a in ins.args])
+            values.append(self._let(ins.op, args, ins.dtype, ins.attr, body))
         return values[graph.result]
 
-    def _let(self, ins: Instruction, args: tuple[str, ...], body: _Body) -> str:
-        if ins.op == "const":
-            return self.constant(int(ins.attr), ins.dtype, body)  # type: ignore[arg-type]
-        key = ("let", ins.op, args, ins.dtype, ins.attr)
-        return self._once(key, body, lambda name: Let(name, ins.op, args, ins.dtype, ins.attr))
+    def _let(
+        self, op: str, args: tuple[str, ...], dtype: DType, attr: int | str | None, body: _Body
+    ) -> str:
+        if op == "const":
+            return self.constant(int(attr), dtype, body)  # type: ignore[arg-type]
+        key = ("let", op, args, dtype, attr)
+        return self._once(key, body, lambda name: Let(name, op, args, dtype, attr))
 
     def _fold(self, task: Task, body: _Body) -> None:
         values = tuple(self.read(a, body) for a in task.reads)
         if task.kind == "fma" and not task.type.dtype.is_float:
-            values = (self._let(Instruction("mul", (), task.type.dtype), values, body),)
+            values = (self._let("mul", values, task.type.dtype, None, body),)
         index: Size = 0
         r = task.reduced
         assert r is not None
@@ -249,7 +249,7 @@ class Writer:
     def _index(self, access: Access, size: Size, body: _Body) -> str:
         raw = self.read(access, body)
         if access.base.type.dtype.itemsize < 8:
-            raw = self._let(Instruction("convert", (), i64), (raw,), body)
+            raw = self._let("convert", (raw,), i64, None, body)
         return self._once(("index", raw, size), body, lambda name: Index(name, raw, size))
 
     def _take(self, task: Task, body: _Body) -> str:

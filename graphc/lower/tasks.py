@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
@@ -60,8 +61,9 @@ class Task:
     @property
     def reduced(self) -> int | None:
         """The domain position that disappears."""
-        missing = set(range(len(self.domain))) - set(self.out_axes)
-        return missing.pop() if self.kind in ("reduce", "fma") else None
+        if self.kind not in ("reduce", "fma"):
+            return None
+        return (set(range(len(self.domain))) - set(self.out_axes)).pop()
 
     def tasks_read(self) -> list[tuple[Task, Access]]:
         return [(a.base, a) for a in self.reads if isinstance(a.base, Task)]
@@ -71,6 +73,7 @@ def tasks_of(graph: Graph) -> list[Task]:
     return _Collector(graph).run()
 
 
+@cache
 def identity_map(rank: int) -> IndexMap:
     return tuple(Along(i) for i in range(rank))
 
@@ -91,6 +94,7 @@ class _Collector:
         self.tasks: list[Task] = []
         self.of: dict[Node, Task] = {}
         self.copies: dict[Node, Task] = {}
+        self.whole: dict[Node, Access] = {}
 
     def run(self) -> list[Task]:
         for node in self.graph.nodes:
@@ -126,7 +130,7 @@ class _Collector:
 
     def access(self, node: Node, along: IndexMap) -> Access:
         """How a domain reads a node, through all views between."""
-        while True:
+        while node not in self.of:  # what is computed is no view
             gate = node.gate
             if isinstance(gate, Movement) and gate.view is not None:
                 along = compose(gate.view(node), along)
@@ -159,13 +163,19 @@ class _Collector:
         )
 
     def _elementwise(self, node: Node) -> None:
-        along = identity_map(node.type.rank)
-        reads = tuple(self.access(a, along) for a in node.args)
+        rank = node.type.rank
+        reads = tuple([self._whole(a, rank) for a in node.args])
+        axes = tuple(range(rank))
         self.of[node] = self._add(
-            Task(
-                node, "elementwise", node.type.shape, tuple(range(node.type.rank)), reads, node.type
-            )
+            Task(node, "elementwise", node.type.shape, axes, reads, node.type)
         )
+
+    def _whole(self, node: Node, rank: int) -> Access:
+        """How a domain of its own shape reads a node."""
+        found = self.whole.get(node)
+        if found is None:
+            found = self.whole[node] = self.access(node, identity_map(rank))
+        return found
 
     def _reduce(self, node: Node) -> None:
         x = node.args[0]

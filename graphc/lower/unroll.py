@@ -31,6 +31,7 @@ kernel k0
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -74,24 +75,29 @@ def written_out(program: Program) -> Program:
     """Every loop whose inner loops are short, with these written out where it pays."""
     kernels = []
     for kernel in program.kernels:
-        body = _in_body(kernel.body, 0, Names(kernel))
-        kernels.append(replace(kernel, body=renumbered(body)))
+        if any(isinstance(s, For) for s in kernel.body):
+            body = _in_body(kernel.body, 0, Names(kernel))
+            if body is not kernel.body:
+                kernel = replace(kernel, body=renumbered(body))
+        kernels.append(kernel)
     return without_idle_scratch(replace(program, kernels=tuple(kernels)))
 
 
 def _in_body(body: tuple[Statement, ...], depth: int, names: Names) -> tuple[Statement, ...]:
+    """The statements with short loops written out; the same object where there are none."""
     made: list[Statement] = []
     for s in body:
         if not isinstance(s, For):
             made.append(s)
             continue
-        s = replace(s, body=_in_body(s.body, depth + 1, names))
+        inner = _in_body(s.body, depth + 1, names)
+        s = s if inner is s.body else replace(s, body=inner)
         flat = _flattened(s, depth, names)
         if flat is not None and _cost_in_lanes(flat, depth) < _cost_of_inner_loops(s):
             made.extend(_apart(flat, names))
         else:
             made.append(s)
-    return tuple(made)
+    return tuple(made) if any(map(operator.is_not, made, body)) else body
 
 
 # -- which loops ---------------------------------------------------------------------------------

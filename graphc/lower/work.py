@@ -56,7 +56,7 @@ from graphc.lower.loops import (
     coefficient,
     walk,
 )
-from graphc.lower.matrix import IN_PLACE, USES, matrices
+from graphc.lower.matrix import COLUMN_BYTES, IN_PLACE, ROWS, USES, matrices
 from graphc.lower.schedule import BLOCK_ROWS
 from graphc.lower.traffic import Traffic, touched_by
 
@@ -440,9 +440,9 @@ class _Counter:
         count = prod(self.size(size) for _, size in p.outer)
         packed = 0
         if p.packs_right == "always" or (p.packs_right == "large" and rows > IN_PLACE):
-            packed += depth * columns
+            packed += depth * columns * -(-rows // ROWS)  # for each region below another
         if p.packs_left == "always" or (p.packs_left == "large" and columns >= USES):
-            packed += depth * rows
+            packed += depth * rows * -(-columns * s.dtype.itemsize // COLUMN_BYTES)
         self.products.append(
             Product(count, rows, columns, depth, s.dtype, packed * s.dtype.itemsize)
         )

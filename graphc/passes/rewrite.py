@@ -145,15 +145,41 @@ class Rule:
         )
 
     @cached_property
-    def _quick(self) -> tuple[tuple[int, str], ...]:
-        """Operands whose operation alone can tell that the rule does not fit."""
-        tests = []
+    def _quick(self) -> tuple[tuple[int, str, _Number | None], ...]:
+        """Operands that alone can tell that the rule does not fit: their operations and numbers."""
+        tests: list[tuple[int, str, _Number | None]] = []
         for i, a in enumerate(self.pattern.args):
-            if not isinstance(a, Pattern) or a.name.startswith("c"):
-                tests.append((i, "constant"))
+            if not isinstance(a, Pattern):
+                tests.append((i, "constant", _Number(a)))
+            elif a.name.startswith("c"):
+                tests.append((i, "constant", None))
             elif a.op:
-                tests.append((i, a.op))
+                tests.append((i, a.op, None))
         return tuple(tests)
+
+    @cached_property
+    def _twice(self) -> tuple[tuple[int, int], ...]:
+        """Operands that are one variable."""
+        first: dict[str, int] = {}
+        names = [(i, a.name) for i, a in enumerate(self.pattern.args) if isinstance(a, Pattern)]
+        pairs = [(first.setdefault(name, i), i) for i, name in names if name]
+        return tuple(pair for pair in pairs if pair[0] != pair[1])
+
+    def may_fit(self, args: tuple[Node, ...]) -> bool:
+        """What the operands of a node tell at once; few rules are left."""
+        if self.rewrite is not None:
+            for a in args:
+                if a.op == self.among:
+                    return True
+            return False
+        for i, op, number in self._quick:
+            a = args[i]
+            if a.op != op or (number is not None and a["data"] != number.data(a.type.dtype)):
+                return False
+        for i, j in self._twice:
+            if args[i] is not args[j]:
+                return False
+        return True
 
     @cached_property
     def _calls(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -161,6 +187,8 @@ class Rule:
 
     def apply(self, builder: Builder, node: Node) -> Value | None:
         """What the rule puts in the node's place; None where it does not fit."""
+        if not self.may_fit(node.args):
+            return None
         if self.rewrite is not None:
             return self._family(self.rewrite, builder, node)
         env = self._bound(builder, node)
@@ -171,16 +199,11 @@ class Rule:
             return self.rhs(**{k: env[k] for k in self._calls[1]})
 
     def _family(self, rewrite: Rewrite, builder: Builder, node: Node) -> Value | None:
-        if not any(a.op == self.among for a in node.args):
-            return None
         with builder.made_by(f"rule {self.name}", builder.origins.get(node)):
             return rewrite(Value(builder, node), [Value(builder, a) for a in node.args])
 
     def _bound(self, builder: Builder, node: Node) -> dict[str, Any] | None:
         """The variables as values, where the rule fits."""
-        for i, op in self._quick:
-            if node.args[i].op != op:
-                return None
         found = _match(self.pattern, node)
         if found is None:
             return None
@@ -236,11 +259,30 @@ def is_splat(node: Node) -> bool:
     return node.op == "constant" and len(node["data"]) == node.type.dtype.itemsize
 
 
+class _Number:
+    """A number of a pattern, as the bytes of a constant of each dtype."""
+
+    def __init__(self, number: int | float | bool) -> None:
+        self.number = number
+        self._data: dict[DType, bytes | None] = {}
+
+    def data(self, dtype: DType) -> bytes | None:
+        """None where no constant of the dtype matches."""
+        if dtype not in self._data:
+            fits = dtype.is_float or not isinstance(self.number, float)
+            self._data[dtype] = _bytes(self.number, dtype) if fits else None
+        return self._data[dtype]
+
+
+def _bytes(number: int | float | bool, dtype: DType) -> bytes:
+    return to_bits(number, dtype).to_bytes(dtype.itemsize, "little")
+
+
 def _is_number(node: Node, number: int | float | bool) -> bool:
     dtype = node.type.dtype
     if not is_splat(node) or (isinstance(number, float) and not dtype.is_float):
         return False
-    return int.from_bytes(node["data"], "little") == to_bits(number, dtype)
+    return bool(node["data"] == _bytes(number, dtype))
 
 
 Index = Mapping[str, tuple[Rule, ...]]
@@ -277,12 +319,15 @@ class Rewriter:
         nodes = reachable(v.node for v in values)
         self.budget = 1000 + 50 * len(nodes)
         for node in nodes:  # operands first, which keeps the stack below shallow
-            self._settle(node)
+            if node not in self.normal:
+                pending = [node]
+                self._advance(node, pending)
+                if node not in self.normal:
+                    self._settle(pending)
         return [Value(self.builder, self.normal[v.node]) for v in values]
 
-    def _settle(self, node: Node) -> None:
+    def _settle(self, pending: list[Node]) -> None:
         normal, becomes = self.normal, self.becomes
-        pending = [node]
         while pending:
             top = pending[-1]
             if top in normal:
@@ -301,7 +346,7 @@ class Rewriter:
 
     def _advance(self, node: Node, pending: list[Node]) -> None:
         """One step: operands in normal form, then a fold or the first rule that fits."""
-        args = tuple(self.normal[a] for a in node.args)
+        args = tuple([self.normal[a] for a in node.args])
         origins = self.builder.origins.get(node)
         name, after = "", node
         if args != node.args:

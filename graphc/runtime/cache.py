@@ -77,7 +77,7 @@ def kernel_key(graph: Graph, options: Options, part: str = "") -> bytes | None:
 
 
 def routines_key(name: str) -> bytes | None:
-    """The key of routines that are in graphc's own source."""
+    """The key of routines: of a name that graphc's own source explains, or of their whole text."""
     compiler = _disk().compiler
     return None if compiler is None else _key(b"routines", compiler, name.encode())
 
@@ -144,7 +144,8 @@ def load_routines(key: bytes) -> bytes | None:
 
 
 def keep_routines(key: bytes, name: str, image: bytes) -> None:
-    _disk().keep(key, f"routines {name}", image)
+    """Many small ones, as a rule, so nobody waits for the disk."""
+    _disk().keep(key, f"routines {name}", image, durable=False)
 
 
 def refuse_kernel(key: bytes) -> None:
@@ -243,8 +244,8 @@ class Disk:
             return None
         return entry
 
-    def keep(self, key: bytes, text: str, image: bytes) -> None:
-        self._write(key, Entry(text, image, host().isa))
+    def keep(self, key: bytes, text: str, image: bytes, durable: bool = True) -> None:
+        self._write(key, Entry(text, image, host().isa), durable)
 
     def refuse(self, key: bytes) -> None:
         if self.store is not None:
@@ -262,11 +263,11 @@ class Disk:
             pass
         return None
 
-    def _write(self, key: bytes, entry: Entry) -> None:
+    def _write(self, key: bytes, entry: Entry, durable: bool = True) -> None:
         if self.store is None:
             return
         try:
-            self.store.write(key, entry)
+            self.store.write(key, entry, durable)
         except Unsafe as error:
             self._stop(str(error), warn=True)
         except OSError:  # a full disk, or one that is read-only

@@ -14,12 +14,13 @@ interpreter starts to shut down. Ctrl-C waits for LLVM's end.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
-from functools import cache, lru_cache
 from typing import Any
 
 from graphc.codegen.units import units
+from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
@@ -51,7 +52,19 @@ class Jit:
 
     @classmethod
     def link(cls, text: str, exports: tuple[str, ...]) -> Library:
-        return cls.link_objects(images(text), exports)
+        return cls.linked(text, exports)[0]
+
+    @classmethod
+    def linked(cls, text: str, exports: tuple[str, ...]) -> tuple[Library, tuple[bytes, ...]]:
+        """The functions of a module, and its objects."""
+        made = images(text)
+        try:
+            return cls.link_objects(made, exports), made
+        except RuntimeError:  # LLVM does not take what was kept
+            if len(made) == 1:
+                raise
+            made = (object_image(text),)
+            return cls.link_objects(made, exports), made
 
     @classmethod
     def instance(cls) -> Any:
@@ -80,7 +93,7 @@ class Jit:
             return Library(builder.link(instance, f"gc_{cls._count}"), sum(map(len, images)))
 
 
-@cache
+@functools.cache
 def host_machine() -> Any:
     """The target machine of this processor."""
     from graphc.codegen.target import host
@@ -121,9 +134,17 @@ def images(text: str) -> tuple[bytes, ...]:
     return (object_image(own), *map(_routine, routines))
 
 
-@lru_cache(maxsize=_ROUTINES)
+@functools.lru_cache(maxsize=_ROUTINES)
 def _routine(text: str) -> bytes:
-    return object_image(text)
+    """What an earlier process made of this text, or this one does."""
+    key = cache.routines_key(text)
+    found = None if key is None else cache.load_routines(key)
+    if found is not None:
+        return found
+    made = object_image(text)
+    if key is not None:
+        cache.keep_routines(key, "of kernels", made)
+    return made
 
 
 def object_image(text: str, target_machine: Any = None) -> bytes:

@@ -31,7 +31,7 @@ from graphc.ir.types import evaluate, named_sizes
 from graphc.pipeline import Observer, Options, is_verified, run_stages
 from graphc.runtime import cache, interrupts, threads
 from graphc.runtime.compiling import once
-from graphc.runtime.jit import Jit, Library, images
+from graphc.runtime.jit import Jit, Library
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
 from graphc.runtime.objects import native_soon as native
 from graphc.runtime.pool import Arenas, empty
@@ -236,9 +236,10 @@ def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Ke
         else:
             return _kernel(found[0], library, start, options)
     seen: dict[str, Any] = {}
-    objects = images(run_stages(start(), options, seen.__setitem__, last="emit"))
+    text = run_stages(start(), options, seen.__setitem__, last="emit")
+    library, objects = Jit.linked(text, (ENTRY,))
     manifest = manifest_of(seen["simplify"], seen["plan"])
-    kernel = _kernel(manifest, Jit.link_objects(objects, (ENTRY,)), start, options)
+    kernel = _kernel(manifest, library, start, options)
     cache.keep_kernel(key, manifest, objects)
     return kernel
 

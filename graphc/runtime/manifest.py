@@ -30,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from graphc.errors import FormatError
@@ -124,33 +125,39 @@ def _what(node: Node) -> str:
 
 def _work(program: Program) -> Size:
     """How often statements run; what is computed for one element at a time counts as in lanes."""
-    from graphc.lower.loops import Contract, walk
+    from graphc.lower.loops import Contract, For, walk
     from graphc.lower.parallel import ALONE
 
     counts: dict[Size, int] = {}
+    loops: tuple[For, ...] = ()
+    rows: Size = 1  # iterations of these loops
+    weight = 1
     for kernel in program.kernels:
         for s, outer in walk(kernel.body):
-            times = product(f.size for f in outer)
-            if isinstance(s, Contract):
-                times = product(n for _, n in s.sizes)
-            count = _OPERATIONS.get(getattr(s, "op", ""), 1)
-            if outer and all(f.mode == "rows" for f in outer):
-                count *= ALONE
+            if outer is not loops:
+                loops, rows = outer, product(f.size for f in outer)
+                weight = ALONE if outer and all(f.mode == "rows" for f in outer) else 1
+            times = product(n for _, n in s.sizes) if isinstance(s, Contract) else rows
+            count = _OPERATIONS.get(getattr(s, "op", ""), 1) * weight
             counts[times] = counts.get(times, 0) + count
     return sum((times * count for times, count in counts.items()), start=0)
 
 
 def choosing(graph: Graph) -> list[Node]:
     """The reductions that need an element to choose, over axes of sizes known only at the call."""
+    ops = _choosing_ops()
+    return [
+        n for n in graph.nodes if n.op in ops and isinstance(n.args[0].type.shape[n["axis"]], Dim)
+    ]
+
+
+@cache
+def _choosing_ops() -> frozenset[str]:
+    from graphc.gates.gate import registry
     from graphc.gates.reduction import Reduction
 
-    return [
-        n
-        for n in graph.nodes
-        if isinstance(n.gate, Reduction)
-        and n.gate.needs_elements
-        and isinstance(n.args[0].type.shape[n["axis"]], Dim)
-    ]
+    found = [g for g in registry().values() if isinstance(g, Reduction) and g.needs_elements]
+    return frozenset(g.name for g in found)
 
 
 def _choice(node: Node) -> Choice:

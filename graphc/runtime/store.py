@@ -204,13 +204,17 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def write(self, key: bytes, entry: Entry) -> bool:
-        """Keep an entry; False where it is too large."""
+    def write(self, key: bytes, entry: Entry, durable: bool = True) -> bool:
+        """Keep an entry; False where it is too large.
+
+        One that is not `durable` may be cut off where the system dies, and is then a miss; but
+        nobody waits for the disk.
+        """
         raw = pack(key, entry, self.secret)
         if len(raw) > min(MOST_BYTES, self.limit):
             return False
         with self._folder(create=True) as folder:
-            _write(folder, f"{key.hex()}.graphc", raw)
+            _write(folder, f"{key.hex()}.graphc", raw, durable)
             if self._is_turn(key, len(raw)):
                 self._make_room(folder)
         return True
@@ -336,7 +340,7 @@ def _read_all(file: int, size: int) -> bytes:
     return raw
 
 
-def _write(folder: int, name: str, raw: bytes) -> None:
+def _write(folder: int, name: str, raw: bytes, durable: bool) -> None:
     """A file under this name, in one step."""
     temporary = f".{os.getpid()}-{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -346,7 +350,8 @@ def _write(folder: int, name: str, raw: bytes) -> None:
             rest = memoryview(raw)
             while rest:
                 rest = rest[os.write(file, rest) :]
-            os.fsync(file)
+            if durable:
+                os.fsync(file)
         finally:
             os.close(file)
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

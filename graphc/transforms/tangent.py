@@ -41,18 +41,19 @@ def push_forward(
             known[w.node] = t
     starts = frozenset(w.node for w in wrt)
     outputs = expand(builder, outputs, has_no_derivative, starts)
-    gates, origins = registry(), builder.origins
-    for node in reachable(o.node for o in outputs):
-        if not node.type.dtype.is_float or node in starts or known.keys().isdisjoint(node.args):
-            continue
-        values = [Value(builder, a) for a in node.args]
-        along = [known.get(a) for a in node.args]
-        out = Value(builder, node)
-        with builder.made_by(made_by, origins.get(node)):
+    gates, origins, unknown = registry(), builder.origins, builder.at
+    with builder.made_by(made_by, None):
+        for node in reachable(o.node for o in outputs):
+            if not node.type.dtype.is_float or node in starts or known.keys().isdisjoint(node.args):
+                continue
+            values = [Value(builder, a) for a in node.args]
+            along = [known.get(a) for a in node.args]
+            out = Value(builder, node)
+            builder.at = builder.through(made_by, origins.get(node), unknown)
             t = gates[node.op].tangent(node, values, out, along)
-        if t is not None:
-            check_alike("tangent", out, t)
-            known[node] = t
+            if t is not None:
+                check_alike("tangent", out, t)
+                known[node] = t
     return [known.get(o.node) for o in outputs]
 
 

@@ -41,20 +41,21 @@ def transpose_linear(
     for out, ct in zip(outputs, cts, strict=True):
         if out is not None and ct is not None and out.node in linear:
             _contribute(parts_of, out.node, ct, builder)
-    gates, origins = registry(), builder.origins
+    gates, origins, unknown = registry(), builder.origins, builder.at
     starts = frozenset(v.node for v in linear_inputs)
-    for node in reversed(order):
-        if node not in parts_of or node in starts:
-            continue
-        mask = [a in linear for a in node.args]
-        values = [Value(builder, a) for a in node.args]
-        with builder.made_by(made_by, origins.get(node)):
+    with builder.made_by(made_by, None):
+        for node in reversed(order):
+            if node not in parts_of or node in starts:
+                continue
+            mask = [a in linear for a in node.args]
+            values = [Value(builder, a) for a in node.args]
+            builder.at = builder.through(made_by, origins.get(node), unknown)
             ct = _total(parts_of.pop(node))
             parts = gates[node.op].transpose(node, values, ct, mask)
             for a, part, wanted in zip(node.args, parts, mask, strict=True):
                 if wanted and part is not None:
                     _contribute(parts_of, a, part, builder)
-    with builder.made_by(made_by, None):
+        builder.at = unknown
         return [
             _total(parts_of[v.node]) if v.node in parts_of else v.zeros_like()
             for v in linear_inputs
@@ -75,11 +76,14 @@ def _linear_nodes(outputs: Sequence[Node], linear_inputs: Sequence[Value]) -> li
 
 
 def _contribute(parts_of: dict[Node, list[Value]], node: Node, ct: Value, builder: Builder) -> None:
-    check_alike("cotangent", Value(builder, node), ct)
+    if node.type is not ct.node.type:
+        check_alike("cotangent", Value(builder, node), ct)
     parts_of.setdefault(node, []).append(ct)
 
 
 def _total(parts: Sequence[Value]) -> Value:
+    if len(parts) == 1:
+        return parts[0]
     first, *others = joined(parts)
     for ct in others:
         first = first + ct

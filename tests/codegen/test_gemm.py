@@ -124,7 +124,13 @@ def test_blocks_of_k(spec, isa, dtype):
 def test_several_regions(spec, isa, dtype, three):
     """More rows and columns than a region has, on both sides of where operands are packed."""
     alone = compiled(spec, symbolic(spec), dtype, isa)
-    for m, n, k in ((IN_PLACE, 530, 5), (IN_PLACE + 1, 1100, 5), (101, 70, 300), (50, 600, 513)):
+    for m, n, k in (
+        (IN_PLACE, 530, 5),
+        (IN_PLACE + 1, 1100, 5),
+        (101, 70, 300),
+        (50, 600, 513),
+        (577, 40, 300),
+    ):
         for kernel in (alone, three(alone)):
             check(kernel, spec, *reference(m, n, k, dtype))
 

@@ -110,25 +110,24 @@ def working(planned):
     return {
         b.name: (b.type, b.private)
         for b in planned.of_role("temp")
-        if b.name.endswith((".panel", ".work", ".levels"))
+        if b.name.endswith((".work", ".levels"))
     }
 
 
 def test_private_buffers():
-    columns = 16  # of the widest panel; each has a gap of 16 numbers behind it
-    level = 48 * columns
+    columns = 16  # of the widest panel; each half of it may be one, with a gap of 16 numbers behind
+    block = 256 * columns + 2 * 16
+    level = 24 * columns  # whole tiles of any height
+    gram = {"gram.out.work": (f64[10 * 256 + 32 * 16], True)}  # at most 256 columns at a time
     apart = plan(fuse(graph("network", 1000, 10), frozenset({"sweep"})))
-    assert working(apart) == {
-        "t0.panel": (f64[10 * columns + 16], False),
-        "grad_W.out.panel": (f64[1000 * columns + 64 * 16], False),  # up to 64 parts of k
-        "grad_W.out.work": (f64[2 * level], True),  # four blocks of k: two wait at most
-        "gram.out.panel": (f64[10 * 1008 + 125 * 16], False),
+    assert working(apart) == gram | {
+        "t0.work": (f64[10 * columns + 2 * 16], True),
+        "grad_W.out.work": (f64[block + 2 * level], True),  # four blocks of k: two wait at most
     }
     swept = plan(fuse(graph("network", 1000, 10)))  # of a panel of 256 rows
-    assert working(swept) == {
-        "t0.panel": (f64[10 * columns + 16], True),
-        "grad_W.out.panel": (f64[256 * columns + 16], True),
-        "gram.out.panel": (f64[10 * 1008 + 125 * 16], False),
+    assert working(swept) == gram | {
+        "t0.work": (f64[10 * columns + 2 * 16], True),
+        "grad_W.out.work": (f64[block], True),
         "t0.levels": (f64[3, 40], True),  # of 4 panels two wait at most, while one is made
     }
     planned = plan(fuse(graph("float32", 1000, 10)))
@@ -139,7 +138,7 @@ def test_private_buffers():
 def test_integers_need_no_tree():
     planned = plan(fuse(graph("integers")))
     assert not [b for b in planned.buffers if b.name.endswith(".tree")]
-    assert [b.name for b in planned.buffers if b.name.endswith(".panel")] == ["product.out.panel"]
+    assert [*working(planned)] == ["product.out.work"]
 
 
 def test_planning_twice_changes_nothing():

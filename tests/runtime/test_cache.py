@@ -161,7 +161,7 @@ def test_the_same_bits(case, disk, monkeypatch):
 
     for module in (kernel, compiled):
         monkeypatch.setattr(module, "run_stages", no_stages)
-    monkeypatch.setattr(kernel, "images", no_stages)
+    monkeypatch.setattr(jit, "images", no_stages)
     found = bare(CASES[case]())
     assert counts() == (2 * hits + misses, misses)
     for results in (missed, found):
@@ -236,6 +236,45 @@ def test_routines_are_kept(disk, monkeypatch):
     first = linked()
     monkeypatch.setattr(routines, "object_image", None)
     assert first.address("half") != linked().address("half") != 0
+
+
+def wave(x: graphc.f64["n"]):
+    return np.sin(np.tanh(x)).sum()
+
+
+def twice_the_wave(x: graphc.f64["n"]):
+    return 2.0 * wave(x)
+
+
+def test_routines_of_kernels_are_kept(disk, monkeypatch):
+    """A new kernel in a new process compiles nothing but its own code."""
+    made, whole = [], jit.object_image
+
+    def counted(text, *rest):
+        made.append(text)
+        return whole(text, *rest)
+
+    monkeypatch.setattr(jit, "object_image", counted)
+    jit._routine.cache_clear()
+    first = graphc.compile(graphc.graph(wave), "x").value_and_grad(np.arange(4.0))
+    assert len(made) > 2
+    made.clear()
+    jit._routine.cache_clear()
+    second = graphc.compile(graphc.graph(twice_the_wave), "x").value_and_grad(np.arange(4.0))
+    assert len(made) == 1 and same_bits(second[0], 2.0 * first[0])
+
+
+def test_routines_that_do_not_fit_are_made_anew(disk, monkeypatch):
+    """LLVM refuses what was kept of them: then the whole module is compiled."""
+    expected = graphc.compile(graphc.graph(wave))(np.arange(4.0))
+    for found in Store(str(disk)).every():
+        if found.entry.text == "routines of kernels":
+            rewritten(disk / found.name, data=b"\x7fELF\x02\x01\x01" + bytes(57))
+        elif found.entry.text.startswith("manifest"):
+            (disk / found.name).unlink()
+    jit._routine.cache_clear()
+    assert same_bits(graphc.compile(graphc.graph(wave))(np.arange(4.0)), expected)
+    jit._routine.cache_clear()
 
 
 # -- damage, attacks and failures ------------------------------------------------------------------

@@ -63,6 +63,18 @@ def test_a_long_call(after):
         assert call(x) == expected
 
 
+def test_matrix_products_of_some_milliseconds_are_no_long_calls():
+    """Of 512 x 512 numbers; they are not worth another thread."""
+
+    @graphc.graph
+    def square(a: graphc.f64["n", "n"]):
+        return a @ a
+
+    k = graphc.compile(square)
+    assert not k.kernel.layout(((512, 512),)).is_very_long
+    assert k.kernel.layout(((2048, 2048),)).is_very_long
+
+
 def test_short_calls_are_left_alone(monkeypatch):
     monkeypatch.setattr(interrupts, "interruptibly", None)
     k = graphc.compile(pairwise)
