@@ -23,6 +23,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from graphc.runtime.compiling import whole
+
 
 class _Waiting:
     """How many stages run, and whether the search goes on after the last of them."""
@@ -51,13 +53,22 @@ _waiting = _Waiting()
 
 @contextmanager
 def collected_later() -> Iterator[None]:
-    """The search waits for the end of what is done inside."""
-    waiting = _waiting
-    waiting.begin()
+    """The search waits for the end of what is done inside, however that ends."""
+    waiting, running = _waiting, False
     try:
-        yield
+        try:
+            with whole():
+                waiting.begin()
+                running = True
+            yield
+        finally:
+            with whole():
+                if running:
+                    waiting.end()
+                running = False
     finally:
-        waiting.end()
+        if running:  # Ctrl-C came before it would wait
+            waiting.end()
 
 
 def _after_fork() -> None:

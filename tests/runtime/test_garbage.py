@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import sys
 import threading
 
 import pytest
@@ -62,6 +64,39 @@ def test_stages_wait_and_observers_do_not():
         b.graph("f", {"y": x + x}), Options(), lambda *_: seen.append(gc.isenabled()), last="emit"
     )
     assert seen == [True] * 6
+
+
+def test_it_goes_on_wherever_ctrl_c_comes():
+    """At every line of it, before, inside and after the stage."""
+
+    def trace(frame, event, argument):
+        if "graphc" in frame.f_code.co_filename and event == "line":
+            lines[0] += 1
+            if lines[0] == stop:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before, ended = signal.signal(signal.SIGINT, signal.default_int_handler), 0
+    try:
+        for stop in range(1, 200):
+            lines = [0]
+            try:
+                sys.settrace(trace)
+                with collected_later():
+                    pass
+                sys.settrace(None)
+                break
+            except KeyboardInterrupt:
+                sys.settrace(None)
+                ended += 1
+            assert gc.isenabled(), stop
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+    assert ended > 20 and gc.isenabled()
+    with collected_later():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
