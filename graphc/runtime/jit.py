@@ -60,11 +60,12 @@ class Jit:
         made = images(text)
         try:
             return cls.link_objects(made, exports), made
-        except RuntimeError:  # LLVM does not take what was kept
+        except RuntimeError:
             if len(made) == 1:
                 raise
-            made = (object_image(text),)
-            return cls.link_objects(made, exports), made
+        _forget_routines(text)  # LLVM does not take what was kept
+        made = images(text)
+        return cls.link_objects(made, exports), made
 
     @classmethod
     def instance(cls) -> Any:
@@ -145,6 +146,14 @@ def _routine(text: str) -> bytes:
     if key is not None:
         cache.keep_routines(key, "of kernels", made)
     return made
+
+
+def _forget_routines(text: str) -> None:
+    """Those of a module, to be compiled anew."""
+    for key in map(cache.routines_key, units(text)[1:]):
+        if key is not None:
+            cache.refuse_routines(key)
+    _routine.cache_clear()
 
 
 def object_image(text: str, target_machine: Any = None) -> bytes:
