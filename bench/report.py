@@ -69,9 +69,9 @@ def summary_lines(run: Run) -> list[str]:
             f"A gradient with its value costs {found['gradient_cost']:.1f} values (median)."
         )
     if found["thread_gain"]:
-        lines.append(
-            f"One thread's time over two's, where computing binds: {found['thread_gain']:.2f}."
-        )
+        apart = "" if run.ceiling is None else f"; with nothing shared, {run.ceiling:.2f}"
+        gain = f"{found['thread_gain']:.2f}{apart}"
+        lines.append(f"One thread's time over two's, where computing binds: {gain}.")
     if found["prediction_error"] is not None:
         lines.append(f"The cost model is {found['prediction_error']:.0%} off (median).")
     if run.many_charges is not None:
@@ -149,12 +149,13 @@ Made by `python -m bench --memory --markdown > docs/benchmarks.md`, on {heading}
 
 Value and gradient, or a step of training, of the same function in every library; all results are
 checked against NumPy's, with the gradient by hand, before anything is timed. Each contestant runs
-in a process of its own, with two threads and arrays of its own, and they take turns; times are
-medians of a call. The best peer is the fastest of JAX (awaited; of ten calls dispatched ahead; with
-synchronous dispatch), PyTorch (eager, compiled, func), autograd, PyTensor and CasADi. `bound` is a
-call on buffers fixed beforehand, which CasADi has, too. Loops and gradients by hand in Numba,
-without fastmath, are no peer but a limit. A ratio above 1 means that graphc is faster, except for
-`ours / Numba`. Rows whose time is that of matrix products come last and are summed up apart.
+in a process of its own, with two threads and arrays of its own, and they take turns; so do the ways
+to call one. Times are medians of a call, after calls of 5 ms. The best peer is the fastest of JAX
+(awaited; of ten calls dispatched ahead; with synchronous dispatch), PyTorch (eager, compiled,
+func), autograd, PyTensor and CasADi. `bound` is a call on buffers fixed beforehand, which CasADi
+has, too. Loops and gradients by hand in Numba, without fastmath, are no peer but a limit. A ratio
+above 1 means that graphc is faster, except for `ours / Numba`. Rows whose time is that of matrix
+products come last and are summed up apart.
 """
 
 

@@ -111,6 +111,7 @@ class Run:
     absent: dict[str, str] = field(default_factory=dict)  # who does not, and why
     rows: list[Row] = field(default_factory=list)
     many_charges: float | None = None  # bytes of the pairwise energy of 20,000 charges
+    ceiling: float | None = None  # what as many processes as threads compute, over what one does
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -127,7 +128,7 @@ class Run:
         return cls(**{name: found[name] for name in RUN}, rows=rows)
 
 
-RUN = ("machine", "threads", "versions", "absent", "many_charges")
+RUN = ("machine", "threads", "versions", "absent", "many_charges", "ceiling")
 RATIOS = (
     "peer_ratio", "bound_ratio", "numpy_ratio", "numba_share", "gradient_cost", "thread_gain",
     "prediction_error",

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench import contestants, plots, report
+from bench.measure import Turn, in_turn
 from bench.results import Row, Run, mean, scaling, summary
 
 
@@ -90,6 +91,25 @@ def test_who_failed_is_named_with_the_reason():
         "Numba, by hand took no part: ModuleNotFoundError",
         "CasADi: too wide: logistic",
         "JAX: ahead is 1.0e+00 from NumPy: logistic",
+    ]
+
+
+def test_the_gain_of_threads_stands_beside_that_of_processes_that_share_nothing():
+    r = row("100,000 cameras")
+    lines = report.summary_lines(Run("", 2, rows=[r], ceiling=1.98))
+    assert (
+        "One thread's time over two's, where computing binds: 1.50; with nothing shared, 1.98."
+        in lines
+    )
+
+
+def test_each_way_of_a_contestant_comes_first_in_turn():
+    turns = [Turn("jax", "ahead", 1.0), Turn("jax", "gradient", 1.0), Turn("numba", "bound", 1.0)]
+    rounds = [[t.way for t in in_turn(turns, count)] for count in range(3)]
+    assert rounds == [
+        ["ahead", "gradient", "bound"],
+        ["gradient", "ahead", "bound"],
+        ["ahead", "gradient", "bound"],
     ]
 
 
