@@ -189,7 +189,9 @@ class _Counter:
         traffic = Traffic(self.program, self.sizes, self.body)
         top = self.body[0]
         loop = top if isinstance(top, For) else None
-        parallel = isinstance(top, Contract) or (loop is not None and loop.parallel)
+        parallel = isinstance(top, Contract) or (
+            loop is not None and (loop.parallel or loop.ordered)
+        )
         near_set = traffic.near_set(loop) if loop is not None and loop.mode != "vector" else 0
         read, written = traffic.far()
         if loop is None or loop.mode != "rows" or not any(isinstance(s, For) for s in loop.body):

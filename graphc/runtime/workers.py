@@ -24,19 +24,20 @@ from typing import Any
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
 
 # Bytes from the start of the structure that all pools share, words that threads fight for on lines
-# of their own.
+# of their own; what a job is stands beside its tickets, so that it comes with them.
 BUSY, TICKETS, NEXT, FINISHED = 0, 64, 128, 192
+PART, CONTEXT, PARTS, MODE = 72, 80, 88, 96
 SLEEPERS, WAITING, STOP, WORKERS = 256, 260, 264, 268
-PART, CONTEXT, PARTS, FAILED, MODE = 320, 328, 336, 344, 352
+FAILED = 320
 LOCK, UNLOCK, SLEEP, WAKE, YIELD = 384, 392, 400, 408, 416
 MUTEX, WORK, DONE = 448, 576, 704
 SHARED_BYTES = 832
 # Of a pool: what kernels read (`codegen.parallel` has the same), the least nanoseconds of work that
 # are shared, and where the shared structure is.
-POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_LEAST, POOL_SHARED = range(0, 48, 8)
-POOL_BYTES = 48
+POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_PAUSE = range(0, 40, 8)
+POOL_LEAST, POOL_SHARED, POOL_BYTES = 40, 48, 56
 
-EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_worker", "gc_stop")
+EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_pause", "gc_worker", "gc_stop")
 # A thread that waits looks again and again, for some tens of microseconds; then it lets others run
 # between its looks, as it may be in the way of the very thread it waits for; after some hundred
 # microseconds it sleeps. To wake it takes 50 to 100, and on a virtual machine milliseconds, in
@@ -91,6 +92,15 @@ long:
 {_fields("%shared", YIELD=YIELD)}
   %yield = load ptr, ptr %YIELD
   call i32 %yield()
+  ret void
+}}
+
+; The same, for a part that waits for another one.
+define void @gc_pause(ptr %pool, i64 %looks) {{
+start:
+{_fields("%pool", SHARED=POOL_SHARED)}
+  %shared = load ptr, ptr %SHARED
+  call void @between_looks(ptr %shared, i64 %looks)
   ret void
 }}
 
@@ -499,6 +509,7 @@ class Shared:
         words[POOL_PARALLEL // 8] = self.library.address("gc_parallel")
         words[POOL_PORTION // 8] = self.library.address("gc_portion")
         words[POOL_FOLD // 8] = self.library.address("gc_fold")
+        words[POOL_PAUSE // 8] = self.library.address("gc_pause")
         words[POOL_THREADS // 8] = threads
         words[POOL_LEAST // 8] = least
         words[POOL_SHARED // 8] = self.address

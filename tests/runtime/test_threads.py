@@ -253,11 +253,13 @@ def test_portions():
 
 
 def test_native_code_agrees_about_a_pool():
-    assert [8 * word for word in (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD)] == [
+    words = (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD, emitted.PAUSE)
+    assert [8 * word for word in words] == [
         workers.POOL_PARALLEL,
         workers.POOL_THREADS,
         workers.POOL_PORTION,
         workers.POOL_FOLD,
+        workers.POOL_PAUSE,
     ]
 
 
