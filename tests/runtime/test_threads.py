@@ -205,6 +205,30 @@ def test_wrong_indices_are_the_same_for_all(any_work):
                     k.run([x, bad])
 
 
+def test_scatters_follow_in_order(any_work):
+    """The sums and the first wrong index of one thread, whoever scatters when."""
+
+    @graphc.graph
+    def grouped(x: graphc.f64["n"], group: graphc.i64["n"], level: graphc.f64[9]):
+        return graphc.softplus(x * level[group] + graphc.sin(x)).sum()
+
+    rng = np.random.default_rng(0)
+    kernels = kernels_of(graphc.compile(grouped, wrt=("level",)).gradient_kernel)
+    for n in (1, 100, 5000, 100_000):
+        x, level = rng.normal(size=n), rng.normal(size=9)
+        group = rng.integers(0, 9, n)
+        results = [k.run([x, group, level]) for k in kernels]
+        for found in results[1:]:
+            assert [a.tobytes() for a in found] == [a.tobytes() for a in results[0]]
+        for wrong in (rng.integers(0, n, 1), rng.integers(0, n, 20)):
+            spoilt = group.copy()
+            spoilt[wrong] = 100 + np.arange(len(wrong))
+            first = spoilt[spoilt >= 100][0]
+            for k in kernels:
+                with pytest.raises(IndexOutOfBounds, match=f"index {first} is out"):
+                    k.run([x, spoilt, level])
+
+
 def test_modes_of_floating_point_hold_in_every_thread(any_work):
     """A caller who has tiny numbers flushed to zero gets the same from every thread."""
     if not workers._X86:
