@@ -74,7 +74,7 @@ class Field:
             notes={name: found["notes"] for name, found in ready.items() if found["notes"]},
             same_bits=self._same_bits(ready),
         )
-        row = replace(row, **self._limit(row))
+        row = replace(row, **self._limit(row), elsewhere=self._elsewhere(row))
         return replace(row, memory=self._memory(row)) if memory else row
 
     def _ask_all(self, request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -121,6 +121,12 @@ class Field:
         request = {"do": "limit", "case": row.name, "seconds": row.ours}
         answer = self.processes["graphc"].ask(request, PATIENCE)
         return answer if "limit" in answer else {"limit": reason(answer)}
+
+    def _elsewhere(self, row: Row) -> dict[str, Any]:
+        if row.ours is None:
+            return {}
+        request = {"do": "elsewhere", "case": row.name}
+        return self.processes["graphc"].ask(request, PATIENCE).get("elsewhere", {})
 
     def ceiling(self) -> float | None:
         """How many times what one process computes as many processes do as there are threads.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.cases.case import PRODUCTS
+from bench.cases.case import ELSEWHERE, PRODUCTS
 from bench.contestants import named
 from bench.results import Best, Row, Run, scaling, summary
 from bench.tables import amount, console, duration, number, print_rows, write_json
@@ -46,7 +46,9 @@ def memory_cells(r: Row) -> list[str]:
 
 def limit_text(r: Row) -> str:
     share = "" if r.limit_share is None else f" [{r.limit_share:.0%}]"
-    guess = "" if r.prediction_error is None else f" (predicted within {r.prediction_error:.0%})"
+    errors = [r.prediction_error, *r.errors_elsewhere]
+    within = ", ".join(f"{error:.0%}" for error in errors if error is not None)
+    guess = f" (predicted within {within})" if within else ""
     return f"{r.limit}{share}{guess}"
 
 
@@ -74,6 +76,10 @@ def summary_lines(run: Run) -> list[str]:
         lines.append(f"One thread's time over two's, where computing binds: {gain}.")
     if found["prediction_error"] is not None:
         lines.append(f"The cost model is {found['prediction_error']:.0%} off (median).")
+    if found["error_elsewhere"] is not None:
+        sizes = " and ".join(f"{factor:g}" for factor in ELSEWHERE)
+        error = f"{found['error_elsewhere']:.0%} off"
+        lines.append(f"At sizes that no row has, {sizes} times as large, it is {error} (median).")
     if run.many_charges is not None:
         lines.append(
             f"The pairwise energy of 20,000 charges takes {amount(run.many_charges)} of memory."

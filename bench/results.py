@@ -36,6 +36,8 @@ class Row:
     limit: str = ""
     limit_share: float | None = None  # of the time, that the limit explains
     predicted: float | None = None  # by the cost model
+    # What it predicts at other sizes, and what was measured there.
+    elsewhere: Mapping[str, Sequence[float]] = field(default_factory=dict)
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes at the peak
 
     def time(self, contestant: str, way: str = "gradient") -> float | None:
@@ -90,6 +92,11 @@ class Row:
     def prediction_error(self) -> float | None:
         found = ratio(self.predicted, self.ours)
         return None if found is None else abs(found - 1.0)
+
+    @property
+    def errors_elsewhere(self) -> list[float]:
+        """Of predictions at other sizes."""
+        return [abs(guess / seconds - 1.0) for guess, seconds in self.elsewhere.values()]
 
     def as_json(self) -> dict[str, Any]:
         best, bound = self.best(), self.best(("bound",))
@@ -166,6 +173,7 @@ def summary(rows: Sequence[Row]) -> dict[str, float | None]:
         "gradient_cost": middle(r.gradient_cost for r in rows),
         "thread_gain": mean(r.thread_gain for r in rows if r.name in COMPUTE_BOUND),
         "prediction_error": middle(r.prediction_error for r in rows),
+        "error_elsewhere": middle(error for r in rows for error in r.errors_elsewhere),
     }
 
 

@@ -43,6 +43,16 @@ def test_other_ratios():
     assert r.prediction_error == 0.25
 
 
+def test_errors_of_predictions_at_other_sizes_are_summed_up_apart():
+    r = row(predicted=1.5, elsewhere={"3": [1.0, 2.0], "21": [1.1, 1.0]})
+    assert r.errors_elsewhere == pytest.approx([0.5, 0.1])
+    found = summary([r, Row("x", "rows", 1, {})])
+    assert (found["prediction_error"], found["error_elsewhere"]) == pytest.approx((0.25, 0.3))
+    line = "At sizes that no row has, 0.37 and 2.7 times as large, it is 30% off (median)."
+    assert line in report.summary_lines(Run("", 2, rows=[r]))
+    assert report.limit_text(r).endswith("(predicted within 25%, 50%, 10%)")
+
+
 def test_ratios_are_none_where_a_side_is_missing():
     r = Row("x", "rows", 1, {"numpy": {"gradient": 1.0}})
     assert (r.peer_ratio, r.bound_ratio, r.numpy_ratio, r.gradient_cost) == (None,) * 4
