@@ -52,6 +52,8 @@ from graphc.lower.names import defined, used
 LEAST = 20_000_000  # picoseconds of work that are worth a second thread
 PARTS_PER_THREAD = 16  # so that threads end at about the same time, whatever else runs
 MOST_PARTS = 64  # of one loop, for any number of threads
+BYTES_PER_NS = 128  # of products made, on one thread: the estimate that tells whether several pay
+FEW = 1 << 15  # products of numbers that are never shared
 LANES = 64  # iterations in lanes or blocks that are whole leaves of all orders but `chain`
 
 # Picoseconds of one statement for one element, where iterations are lanes.
@@ -116,6 +118,19 @@ def is_independent(program: Program, loop: For) -> bool:
             if s.at or s.buffer in summed or coefficient(s.index, loop.var) != steps[s.buffer]:
                 return False
     return True
+
+
+def portion(units: int, nanoseconds: int, threads: int, least: int) -> int:
+    """How many units of work a part takes: a power of two, or all of them; at least 1.
+
+    `nanoseconds` is the estimate for all of them; less than `least` is not shared. Calls ask
+    `runtime.workers`, which says the same.
+    """
+    if nanoseconds < least:
+        return max(units, 1)
+    worth = nanoseconds // (least // 4 + 1) + 1
+    parts = min(PARTS_PER_THREAD * threads, MOST_PARTS, worth)
+    return 1 << (max(-(-units // parts), 1) - 1).bit_length()
 
 
 def follows(program: Program, first: For, second: For) -> bool:
@@ -209,11 +224,6 @@ def _element(s: Statement) -> int:
 
 
 __all__ = [
-    "MOST_PARTS",
-    "PARTS_PER_THREAD",
-    "cost",
-    "follows",
-    "is_independent",
-    "shared_out",
-    "unit",
-]
+    "BYTES_PER_NS", "FEW", "MOST_PARTS", "PARTS_PER_THREAD", "cost", "follows", "is_independent",
+    "portion", "shared_out", "unit",
+]  # fmt: skip

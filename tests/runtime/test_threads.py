@@ -272,6 +272,9 @@ def test_portions():
         assert taken.bit_count() == 1
         assert -(-units // taken) <= PARTS_PER_THREAD * count
         assert taken == 1 or -(-units // (taken // 2)) > PARTS_PER_THREAD * count
+        for work in (0, threads.LEAST_WORK - 1, threads.LEAST_WORK, 10**5, 10**9):
+            expected = parallel.portion(units, work, count, threads.LEAST_WORK)
+            assert portion(pool, units, work) == expected
     few = portion(pool, 10**6, threads.LEAST_WORK)
     assert 2 <= -(-(10**6) // few) <= 5
 
