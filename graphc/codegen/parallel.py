@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 COUNT = "_count_of_part"  # the symbol of how many iterations a part has
 
 # The words of a pool's structure: see `runtime.workers`.
-RUN, THREADS, PORTION, FOLD, PAUSE = range(5)
+RUN, THREADS, PORTION, FOLD, IN_ORDER, PAUSE = range(6)
 
 # The context of a loop's parts, in 64-bit words; values that the loop reads follow, then reports of wrong indices.
 ARGS, TOTAL, EXTENT, SINGLE, RESULTS, WRONG, OWNER_WORD, BEGIN_WORD, TURN, VALUES = range(10)
@@ -268,7 +268,7 @@ class ParallelLoop:
         parts = fn.do(f"add i64 {whole}, {rest}")
         results = self._place_for_many(pool)
         self._put(context, ("i64", n), ("i64", extent), ("i1", "false"), ("ptr", results))
-        run = of_pool(fn, pool, RUN)
+        run = of_pool(fn, pool, IN_ORDER if self.then else RUN)
         failed = fn.do(f"call i32 {run}(ptr {pool}, ptr @{part}, ptr {context}, i64 {parts})")
         self._fold(pool, results, whole, rest)
         fn.jump(after)

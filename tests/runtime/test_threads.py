@@ -280,12 +280,13 @@ def test_portions():
 
 
 def test_native_code_agrees_about_a_pool():
-    words = (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD, emitted.PAUSE)
-    assert [8 * word for word in words] == [
+    words = (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD)
+    assert [8 * word for word in (*words, emitted.IN_ORDER, emitted.PAUSE)] == [
         workers.POOL_PARALLEL,
         workers.POOL_THREADS,
         workers.POOL_PORTION,
         workers.POOL_FOLD,
+        workers.POOL_IN_ORDER,
         workers.POOL_PAUSE,
     ]
 
@@ -312,6 +313,38 @@ def test_every_part_runs_once_and_no_two_with_one_number():
         context = (ctypes.c_int64 * 110)()
         assert run(pool, library.address("part"), context, parts) == 0
         assert list(context) == [1] * parts + [0] * (110 - parts)
+
+
+def test_each_thread_begins_with_parts_of_its_own():
+    """Of two parts that wait for each other, the caller makes the first; in order, either one."""
+    text = """define i32 @part(ptr %context, i64 %index, i64 %worker) {
+start:
+  %at = getelementptr i64, ptr %context, i64 %index
+  %number = add i64 %worker, 1
+  %before = sub i64 1, %index
+  %other = getelementptr i64, ptr %context, i64 %before
+  store atomic i64 %number, ptr %at release, align 8
+  br label %look
+look:
+  %begun = load atomic i64, ptr %other acquire, align 8
+  %alone = icmp eq i64 %begun, 0
+  br i1 %alone, label %look, label %end
+end:
+  ret i32 0
+}"""
+    library = Jit.link(text, ("part",))
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    pool, _ = threads.pool(8)
+    kinds = (pointer, pointer, pointer, number)
+    for kind, expected in (
+        (workers.POOL_PARALLEL, {(1, 2)}),
+        (workers.POOL_IN_ORDER, {(1, 2), (2, 1)}),
+    ):
+        run = native(pool, kind, ctypes.c_int32, *kinds)
+        for _ in range(100):
+            context = (ctypes.c_int64 * 2)()
+            assert run(pool, library.address("part"), context, 2) == 0
+            assert tuple(context) in expected
 
 
 # -- counts ----------------------------------------------------------------------------------------
