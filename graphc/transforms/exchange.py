@@ -30,7 +30,14 @@ from graphc.ir.graph import Node, Value, is_splat
 
 EXCHANGEABLE = frozenset(("add", "mul", "sub", "eq", "ne", "logical_and", "logical_or"))  # operands
 PRODUCTS = frozenset(("mul", "mul0", "div"))  # their sign is the product of their operands' signs
-EVEN = frozenset(("square", "abs"))
+EVEN = frozenset((
+    "abs", "asinh_partial", "atan_partial", "cos", "cosh", "erf_partial", "erfinv_partial",
+    "ndtr_partial", "sigmoid_partial", "sinc", "square", "tanh_partial",
+))  # fmt: skip
+ODD = frozenset((  # and 0 at 0
+    "asin", "asinh", "atan", "atanh", "cbrt", "erf", "erfinv", "round", "sign", "sin",
+    "sinc_partial", "sinh", "stop_gradient", "tan", "tanh", "trunc",
+))  # fmt: skip
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 REDUCTIONS = frozenset(("sum", "prod", "max", "min", "all", "any"))
 KNOWN = 4  # sums with which another one is compared
@@ -210,7 +217,7 @@ def _combined(op: str, operands: Sequence[Likeness | None]) -> Likeness | None:
     known = [o for o in operands if o is not None]
     if len(known) < len(operands):
         return None
-    if op in ("add", "sub"):
+    if op in ("add", "sub") or op in ODD:
         return _in_common(known)
     if op == "where":
         return _in_common(known[1:]) if _strictly(known[:1]) else None
