@@ -195,10 +195,11 @@ class Contract:
 class For:
     """A loop.
 
-    `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one after
-    the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part). Nor does `parallel`:
-    several threads may share the iterations. `ordered` stands behind a parallel loop of as many
-    iterations: each thread goes on with those of its part, as soon as all before them are through.
+    `mode` is a schedule and changes no value: `vector` (iterations are lanes), `lanes` (the same,
+    with loops inside), `rows` (one after the other), `blocks` (`BLOCK_ROWS` iterations at once,
+    part by part). Nor does `parallel`: several threads may share the iterations. `ordered` stands
+    behind a parallel loop of as many iterations: each thread goes on with those of its part, as
+    soon as all before them are through.
     """
 
     var: str
@@ -379,7 +380,7 @@ _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks)( parallel| ordered)?$")
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes)( parallel| ordered)?$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
