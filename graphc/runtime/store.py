@@ -51,7 +51,7 @@ _BEGUN = re.compile(r"\.[0-9]+-[0-9a-f]{16}\.tmp")
 SUPPORTED = (
     hasattr(os, "geteuid")
     and hasattr(os, "O_NOFOLLOW")
-    and {os.open, os.unlink, os.rename, os.rmdir} <= os.supports_dir_fd
+    and {os.open, os.stat, os.unlink, os.rename, os.rmdir} <= os.supports_dir_fd
 )
 _NO_FILE = (errno.ELOOP, errno.ENXIO)  # a link, and a socket or a pipe, where a file should be
 
