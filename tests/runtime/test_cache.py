@@ -652,6 +652,34 @@ def test_a_hit_loads_no_compiler(disk):
     assert not [m for m in modules if m.startswith(heavy)] and "graphc.gates.gate" in modules
 
 
+@pytest.mark.skipif(fingerprint.machine_facts() is None, reason="the system does not tell")
+def test_a_hit_loads_no_llvm(disk):
+    """What LLVM said of the processor is remembered for as long as the system runs."""
+    for hits in ("0", "3"):
+        found, *modules = python(LEAN, GRAPHC_CACHE_DIR=str(disk)).split()
+        assert found == hits
+        assert (hits == "0") == ("llvmlite.binding" in modules)
+
+
+@pytest.mark.skipif(fingerprint.machine_facts() is None, reason="the system does not tell")
+@pytest.mark.parametrize("of", ["_BOOT", "_PROCESSOR"])
+def test_another_run_of_the_system_asks_llvm_anew(disk, of, monkeypatch, tmp_path):
+    def asked():
+        cache._disk_for.cache_clear()
+        fingerprint.machine_text.cache_clear()
+        key = cache.kernel_key(total.graph, kernel.Options())
+        return key, fingerprint.machine_text.cache_info().misses
+
+    first, known = asked(), asked()
+    assert first == (known[0], 1) and known[1] == 0
+    path = tmp_path / "changed"
+    path.write_bytes(fingerprint._start_of(getattr(fingerprint, of)).replace(b"6", b"7"))
+    monkeypatch.setattr(fingerprint, of, str(path))
+    assert asked() == first and asked() == known
+    path.unlink()  # it cannot be told any more
+    assert asked() == asked() == first
+
+
 TOGETHER = """
 import sys
 import numpy as np
