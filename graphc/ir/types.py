@@ -326,8 +326,10 @@ _FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
 
 def at_least(a: Size, b: Size) -> bool:
     """True if a >= b is certain for all sizes >= 0."""
-    difference = a - b
-    return all(c >= 0 for _, c in _terms(difference))
+    difference = dict(_terms(a))
+    for monomial, c in _terms(b):
+        difference[monomial] = difference.get(monomial, 0) - c
+    return all(c >= 0 for c in difference.values())
 
 
 def align_up(size: Size, to: int) -> Size:
