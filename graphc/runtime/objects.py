@@ -32,6 +32,7 @@ _NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray
 # In Python 3.10 this one is a macro; what is called so is always a Python function.
 _ELSE = {"PyObject_Vectorcall": "_PyFunction_Vectorcall"}
 _OBJECTS: dict[str, object] = {"PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True}
+_NUMBERS = {"TUPLE_ITEMS": tuple.__basicsize__}
 POOL_LIMIT = 256 << 20  # bytes of free blocks that are kept unless the user says otherwise
 _WORD = ctypes.c_int64
 _POINTER = ctypes.c_void_p
@@ -45,7 +46,7 @@ def layout_holds() -> bool:
         return False
     arrays = [np.arange(4.0), np.arange(12.0).reshape(3, 4)[1:, ::2], np.asarray(1.0)]
     arrays += [np.asfortranarray(arrays[1]), np.arange(3, dtype=np.int8)[::-1]]
-    return all(map(_array_holds, arrays)) and _scalars_hold()
+    return all(map(_array_holds, arrays)) and _scalars_hold() and _tuples_hold()
 
 
 def _word(address: int) -> int:
@@ -87,6 +88,11 @@ def _scalars_hold() -> bool:
         and ctypes.string_at(id(x) + layout.SCALAR_VALUE, x.dtype.itemsize) == x.tobytes()
         for x in numbers
     )
+
+
+def _tuples_hold() -> bool:
+    items = object(), object(), object()
+    return _words(id(items) + _NUMBERS["TUPLE_ITEMS"], 3) == tuple(map(id, items))
 
 
 class Native:
@@ -132,6 +138,8 @@ def _linked_for_good(
     for i, (needed, kind) in enumerate(module.FUNCTIONS.items()):
         if kind == "object":
             table[i] = id(_OBJECTS[needed])
+        elif kind == "number":
+            table[i] = _NUMBERS[needed]
         else:
             table[i] = (known or {}).get(needed) or _address(needed)
     return library
