@@ -27,9 +27,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FORM = b"graphc\x00\x11"
 _HEAD = struct.Struct("<8s5I")
@@ -212,12 +213,20 @@ class Loaded:
             _WORD.pack_into(memory, place, base + _WORD.unpack_from(memory, place)[0])
         _protect(base, variables, mmap.PROT_READ | mmap.PROT_EXEC)
         _protect(base + constants, end - constants, mmap.PROT_READ)
-        self._memory = memory  # which is given back at its end
+        self._memory = memory
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # until `__del__`
         lines = str(image[_HEAD.size : at], "utf-8").splitlines()
         self._places = {n: base + int(where) for n, where in (line.split(" ") for line in lines)}
 
     def __getitem__(self, name: str) -> int:
         return self._places[name]
+
+    def __del__(self, is_ending: Any = sys.is_finalizing) -> None:
+        """Memory is given back, but not at the end of the process: other threads may run there, and
+        objects that die later may need it.
+        """
+        if "_memory" in self.__dict__ and not is_ending():
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(self._memory))
 
 
 def is_image(raw: bytes) -> bool:

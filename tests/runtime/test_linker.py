@@ -4,6 +4,7 @@ import ctypes
 import gc
 import platform
 import random
+import subprocess
 import sys
 
 import numpy as np
@@ -220,3 +221,23 @@ def test_memory_is_given_back(objects):
 def test_a_module_of_one_object_and_of_several_is_one_image():
     made = Jit.linked("define i64 @seven() {\n ret i64 7\n}", ("seven",))[1]
     assert len(made) == 1 and is_image(made[0]) and jit.Jit.load(made, ("seven",)).address("seven")
+
+
+LATE = """
+import builtins, ctypes
+from graphc.runtime.jit import Jit
+
+library = Jit.link("define i64 @seven() {\\n ret i64 7\\n}", ("seven",))
+
+class Late:
+    function = ctypes.CFUNCTYPE(ctypes.c_int64)(library.address("seven"))
+    def __del__(self, show=print):
+        show(self.function(), flush=True)
+
+builtins.late = Late()
+"""
+
+
+def test_code_outlives_its_owner_at_the_end_of_the_process():
+    said = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert said.stdout == "7\n" and not said.stderr
