@@ -224,17 +224,19 @@ def test_a_module_of_one_object_and_of_several_is_one_image():
 
 
 LATE = """
-import builtins, ctypes
+import builtins, ctypes, sys, types
 from graphc.runtime.jit import Jit
 
-library = Jit.link("define i64 @seven() {\\n ret i64 7\\n}", ("seven",))
+owner = sys.modules["owner"] = types.ModuleType("owner")
+owner.library = Jit.link("define i64 @seven() {\\n ret i64 7\\n}", ("seven",))
 
 class Late:
-    function = ctypes.CFUNCTYPE(ctypes.c_int64)(library.address("seven"))
+    function = ctypes.CFUNCTYPE(ctypes.c_int64)(owner.library.address("seven"))
     def __del__(self, show=print):
         show(self.function(), flush=True)
 
 builtins.late = Late()
+del owner
 """
 
 
