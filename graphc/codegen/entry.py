@@ -45,7 +45,7 @@ FUNCTIONS = {
     "PyErr_Clear": "void", "PyErr_NoMemory": "i64", "PyFloat_AsDouble": "double", "PyLong_AsDouble": "double",
     "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64", "PyObject_GetAttr": "i64", "PyObject_Vectorcall": "i64", "PyObject_VectorcallDict": "i64",
     "PyEval_SaveThread": "i64", "PyEval_RestoreThread": "void", "PyUnicode_Compare": "i32", "PyArray_Scalar": "i64",
-    "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "TUPLE_ITEMS": "number", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
+    "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "PY_float64": "object", "PY_dtype_f64": "object", "_PyObject_New": "i64", "TUPLE_ITEMS": "number", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
 }  # fmt: skip
 EXPORTS = ("call", "bound")
 
@@ -191,13 +191,22 @@ def scalars(record, frame, made, n):
     while i < n:
         rank = load(output + O_RANK)
         if rank == 0:
-            number = C_PyArray_Scalar(frame + load(output + O_SCRATCH), load(output + O_DTYPE), 0)
+            number = scalar(frame + load(output + O_SCRATCH), load(output + O_DTYPE))
             if number == 0:
                 return 0
             store(made + 8 * i, number)
         output += O_SIZES + 8 * rank
         i += 1
     return 1
+
+def scalar(place, dtype):
+    "A NumPy scalar. Doubles, which are the rule, are made here."
+    if dtype != PY_dtype_f64:
+        return C_PyArray_Scalar(place, dtype, 0)
+    number = C__PyObject_New(PY_float64)
+    if number != 0:
+        store(number + SCALAR_VALUE, load(place))
+    return number
 
 def drop(made, n):
     "What no result has taken over."
