@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +47,7 @@ from graphc.runtime.fingerprint import (
     source_stamp,
 )
 from graphc.runtime.manifest import Manifest, parse_manifest
-from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, check_around
+from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, blake2b, check_around
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph

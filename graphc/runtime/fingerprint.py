@@ -23,13 +23,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from hashlib import blake2b
 from typing import Any
 
 import graphc
 from graphc.ir.graph import Graph
 from graphc.ir.types import Dim, DType, TensorType
 from graphc.pipeline import Options
+from graphc.runtime.store import blake2b
 
 PACKAGE = os.path.dirname(os.path.abspath(graphc.__file__))
 ABOVE = frozenset(
