@@ -29,6 +29,7 @@ import graphc
 from graphc.ir.graph import Graph
 from graphc.ir.types import Dim, DType, TensorType
 from graphc.pipeline import Options
+from graphc.runtime.processor import answers
 from graphc.runtime.store import blake2b
 
 PACKAGE = os.path.dirname(os.path.abspath(graphc.__file__))
@@ -223,17 +224,23 @@ def machine_facts() -> bytes | None:
     """What `machine_text` follows from, told without LLVM, which takes 25 ms to load: this run of
     the system, its processor, and LLVM's file. None where one of them cannot be told.
     """
+    processor = answers()
     try:
-        boot, processor = _start_of(_BOOT), _start_of(_PROCESSOR).partition(b"\n\n")[0]
-        s = next(_llvm_files())
+        boot, s = _boot(), next(_llvm_files())
     except (OSError, StopIteration):
         return None
-    lasting = [line for line in processor.split(b"\n") if not line.startswith(b"cpu MHz")]
-    file = f"{s.st_dev} {s.st_ino} {s.st_ctime_ns} {s.st_size}"
-    return b"\n".join((boot, file.encode(), *lasting))
+    if processor is None:
+        return None
+    return boot + processor + f"{s.st_dev} {s.st_ino} {s.st_ctime_ns} {s.st_size}".encode()
 
 
-_BOOT, _PROCESSOR = "/proc/sys/kernel/random/boot_id", "/proc/cpuinfo"
+def _boot() -> bytes:
+    """A number that each run of the system has for itself."""
+    file = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 64)
+    finally:
+        os.close(file)
 
 
 def _llvm_files() -> Iterator[os.stat_result]:
@@ -241,15 +248,6 @@ def _llvm_files() -> Iterator[os.stat_result]:
     for folder in sys.path:
         with suppress(OSError):
             yield os.stat(os.path.join(folder, "llvmlite/binding/libllvmlite.so"))
-
-
-def _start_of(path: str) -> bytes:
-    """The first bytes of a file that the system writes while it is read."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(file, 4096)
-    finally:
-        os.close(file)
 
 
 @cache

@@ -28,7 +28,7 @@ import ctypes
 import mmap
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -140,9 +140,21 @@ def _image(objects: Sequence[_Object], exports: Sequence[str]) -> bytes:
     for o, own in zip(objects, symbols):
         places = [shared.get(name) if place is None else place for name, _, place in own]
         _relocate(o, places, memory, words)
-    lines = "".join([f"{name} {shared[name]}\n" for name in exports]).encode()
-    head = _HEAD.pack(FORM, starts[1], starts[2], len(memory), len(lines), len(words))
-    return b"".join((head, lines, struct.pack(f"<{len(words)}I", *words.values()), memory))
+    exported = {name: shared[name] for name in exports}
+    return packed(memory, exported, starts[1], starts[2], tuple(words.values()))
+
+
+def packed(
+    memory: bytes | bytearray,
+    exports: Mapping[str, int],
+    variables: int,
+    constants: int,
+    words: Sequence[int] = (),
+) -> bytes:
+    """An image of this memory, with variables and constants from there on."""
+    lines = "".join([f"{name} {place}\n" for name, place in exports.items()]).encode()
+    head = _HEAD.pack(FORM, variables, constants, len(memory), len(lines), len(words))
+    return b"".join((head, lines, struct.pack(f"<{len(words)}I", *words), memory))
 
 
 def _place(o: _Object, flags: int, memory: bytearray) -> None:
@@ -235,7 +247,7 @@ def is_image(raw: bytes) -> bool:
 
 @cache
 def _mprotect() -> Callable[[int, int, int], int]:
-    function = ctypes.CDLL(None).mprotect
+    function = ctypes.pythonapi["mprotect"]  # one of our own, unlike `.mprotect`
     function.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     return function
 
