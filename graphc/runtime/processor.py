@@ -42,6 +42,10 @@ _CODE = {  # by the System V calling convention
         "c3"  # ret: eax
     ),
 }
+_WORD = ctypes.c_uint32
+_WORDS = _WORD * (4 * len(_LEAVES) + 1)
+_CPUID = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _WORD, _WORD)
+_SAVED = ctypes.CFUNCTYPE(_WORD)
 _SAVES = 1 << 27  # in what leaf 1 has third: XGETBV is there
 _CORE = 1  # what leaf 1 has second: the number of the core, among others
 
@@ -51,13 +55,11 @@ def answers() -> bytes | None:
     code = _loaded()
     if code is None:
         return None
-    word, pointer = ctypes.c_uint32, ctypes.c_void_p
-    ask = ctypes.CFUNCTYPE(None, pointer, word, word)(code["cpuid"])
-    found = (word * (4 * len(_LEAVES) + 1))()
+    ask, found = _CPUID(code["cpuid"]), _WORDS()
     for i, (leaf, part) in enumerate(_LEAVES):
         ask(ctypes.addressof(found) + 16 * i, leaf, part)
     if found[2] & _SAVES:
-        found[4 * len(_LEAVES)] = ctypes.CFUNCTYPE(word)(code["saved"])()
+        found[4 * len(_LEAVES)] = _SAVED(code["saved"])()
     found[_CORE] = 0
     return bytes(found)
 
