@@ -124,14 +124,17 @@ def _leaf(acc: Acc) -> int:
     return {"rows": LEAF, "chain": BLOCK}.get(acc.order, 1)
 
 
-def cost(loop: For) -> Size:
-    """Picoseconds of one iteration; right within a factor of a few."""
+def cost(loop: For, in_lanes: bool = False) -> Size:
+    """Picoseconds of one iteration, right within a factor of a few; `in_lanes` if one of the loops
+    around it is."""
     total: Size = 0
+    in_lanes = in_lanes or loop.mode == "lanes"
+    weight = 1 if in_lanes or loop.mode != "rows" else ALONE
     for s in loop.body:
         if isinstance(s, For):
-            total = total + s.size * cost(s) + INNER
+            total = total + s.size * cost(s, in_lanes) + INNER
         else:
-            total = total + _element(s) * (ALONE if loop.mode == "rows" else 1)
+            total = total + _element(s) * weight
     return total
 
 
