@@ -137,6 +137,28 @@ def test_a_failure_in_a_block_is_the_failure():
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+def test_what_a_block_uses_dies_in_it():
+    """The frame that Ctrl-C finds would keep LLVM's objects until the garbage collector comes."""
+    import weakref
+
+    from graphc.runtime.compiling import whole
+
+    class Module:
+        pass
+
+    def compiled():
+        module = Module()
+        kept.append(weakref.ref(module))
+        signal.raise_signal(signal.SIGINT)
+
+    kept = []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        with whole():
+            compiled()
+            assert kept[0]() is None
+    assert caught.value.__traceback__ is not None and kept[0]() is None
+
+
 def test_code_that_is_given_back_is_not_interrupted(capsys):
     """llvmlite frees an object twice where Ctrl-C comes between freeing it and saying so; and what
     is raised at the end of an object is lost."""
