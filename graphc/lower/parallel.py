@@ -35,6 +35,7 @@ from graphc.lower.loops import (
     Contract,
     Fill,
     For,
+    Inside,
     Let,
     Load,
     Program,
@@ -137,7 +138,7 @@ def cost(loop: For) -> Size:
 
 def _element(s: Statement) -> int:
     match s:
-        case Let("", _, _, _):
+        case Let("", _, _, _) | Inside():
             return 0
         case Let():
             if s.op in ("call", "rare"):
