@@ -33,7 +33,7 @@ def rows_of(loop: For, width: int) -> dict[int, Rows]:
     found: dict[int, Rows] = {}
     groups: dict[tuple, list[tuple[int, int]]] = {}
     for position, s in enumerate(loop.body):
-        if not isinstance(s, (Load, Store)) or (isinstance(s, Load) and s.at):
+        if not isinstance(s, (Load, Store)) or (isinstance(s, Load) and s.at) or s.only:
             continue
         step = coefficient(s.index, loop.var)
         if step in (0, 1) or not _alone(s, loop.body, written):

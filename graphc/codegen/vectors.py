@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
@@ -12,12 +13,13 @@ from graphc.codegen.state import Kept, Known
 from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
 from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
 from graphc.gates.gate import registry
-from graphc.ir.types import Dim, DType, Size, bool_, i64
+from graphc.ir.types import Dim, DType, Size, at_least, bool_, i64
 from graphc.lower.loops import (
     Acc,
     Add,
     For,
     Index,
+    Inside,
     Iota,
     Let,
     Load,
@@ -27,7 +29,7 @@ from graphc.lower.loops import (
     coefficient,
     without,
 )
-from graphc.lower.names import used_by
+from graphc.lower.names import defined, used_by
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:
@@ -38,6 +40,17 @@ LONG = 100  # instructions from which on a body is written once, under a mask th
 # Where a body is longer than a processor looks ahead, two vectors take turns, statement by statement, up to where that is
 # not worth what it takes to compile. In registers of 32 bytes, a vector is two as it is.
 PAIRED = (250, 500)
+TRUE, FALSE = "splat (i1 true)", "splat (i1 false)"
+
+
+@dataclass
+class Range:
+    """The iterations of a loop that are inside of a range."""
+
+    most: bool  # are they nearly all?
+    first: str = ""  # empty where none is below
+    last: str = ""  # the one behind them
+    always: str = ""  # all or none: which
 
 
 class VectorLoop:
@@ -78,6 +91,8 @@ class VectorLoop:
             int, str
         ] = {}  # statement position -> the first one's place, or its spare
         self.pieces: Pieces | None = None  # of a body too long for one function
+        self.ranges: dict[int, Range] = {}  # statement position -> the iterations inside
+        self.interior = False  # do all ranges agree about what is being written?
 
     def _width(self) -> int:
         if self.lanes:
@@ -152,6 +167,8 @@ class VectorLoop:
         self, n: str, values: list[str], levels: list[str], single: bool
     ) -> tuple[list[str], list[str]]:
         """Whole vectors or leaves, then the rest under a mask."""
+        if self.ranges:
+            return self._with_edges(n, values, levels, single)
         if self._written_once():
             return self._once(n, values, levels, single)
         step = self._step()
@@ -162,6 +179,131 @@ class VectorLoop:
         if not (n.isdigit() and main == n):
             values, leaves = self._tail(main, n, step, values, levels, single)
         return values, leaves
+
+    # -- ranges: stencils, where elements near the ends lack a neighbour -------------------------------------------
+
+    def _with_edges(
+        self, n: str, values: list[str], levels: list[str], single: bool
+    ) -> tuple[list[str], list[str]]:
+        """Vectors in the interior, where all ranges agree, as they are; the others under masks."""
+        fn, width, step, accumulators = (
+            self.fn,
+            self.width,
+            self._step(),
+            [*self.others, *self.lanes],
+        )
+        agree = self._interior(n)
+
+        def some(i: str, before: list[str]) -> list[str]:
+            inner, edge, after = fn.label("interior"), fn.label("edge"), fn.label("joined")
+            fn.branch(agree(i), inner, edge)
+            fn.open_block(inner)
+            self.interior = True
+            first = self._iteration(i, before, "")
+            self.interior = False
+            fn.jump(after)
+            came = fn.block
+            fn.open_block(edge)
+            second = self._iteration(i, before, self._mask(n, i))
+            fn.jump(after)
+            also = fn.block
+            fn.open_block(after)
+            return [
+                fn.phi(register(acc.dtype, width), (a, came), (b, also))[0]
+                for acc, a, b in zip(accumulators, first, second, strict=True)
+            ]
+
+        leaves: list[str] = []
+
+        def leaf(i: str, before: list[str]) -> list[str]:
+            full = fn.do(f"add i64 {i}, {step}")
+            whole = fn.do(f"icmp sle i64 {full}, {n}")
+            if self.rows:
+                with fn.when(fn.do(f"xor i1 {whole}, true")):
+                    for acc in self.rows:
+                        self._empty_stage(acc)
+            carried = self._carried(accumulators, [*before, *self._identities()])
+            end = fn.do(f"select i1 {whole}, i64 {full}, i64 {n}")
+            found = fn.loop(i, end, width, carried, some)
+            leaves[:] = found[len(before) :]
+            if not single:
+                self._push(leaves, levels, i, step)
+            return found[: len(before)]
+
+        if single and self.lanes:
+            return leaf("0", values), leaves
+        each = leaf if self.lanes or self.rows else some
+        return fn.loop("0", n, step, self._carried(self.others, values), each), leaves
+
+    def _interior(self, n: str) -> Callable[[str], str]:
+        """A test of the vector at i: is it whole, in each range that is most of the loop, and in no
+        other?"""
+        fn, first, last = self.fn, "0", n
+        least, most = (
+            fn.module.intrinsic(f"llvm.{name}.i64", "i64", ("i64", "i64"))
+            for name in ("smax", "smin")
+        )
+        for r in self.ranges.values():
+            if r.always:
+                yes, no = (last, "-1") if r.most else ("-1", last)
+                last = fn.do(f"select i1 {r.always}, i64 {yes}, i64 {no}")
+            elif r.most:
+                first = (
+                    fn.do(f"call i64 @{least}(i64 {first}, i64 {r.first})") if r.first else first
+                )
+                last = fn.do(f"call i64 @{most}(i64 {last}, i64 {r.last})")
+        narrow = [r for r in self.ranges.values() if not r.most and not r.always]
+
+        def agree(i: str) -> str:
+            end = fn.do(f"add i64 {i}, {self.width}")
+            tests = [fn.do(f"icmp sle i64 {end}, {last}")]
+            tests += [fn.do(f"icmp sge i64 {i}, {first}")] if first != "0" else []
+            for r in narrow:
+                behind = fn.do(f"icmp sge i64 {i}, {r.last}")
+                before = fn.do(f"icmp sle i64 {end}, {r.first}") if r.first else "false"
+                tests.append(fn.do(f"or i1 {behind}, {before}"))
+            found, *rest = tests
+            for test in rest:
+                found = fn.do(f"and i1 {found}, {test}")
+            return found
+
+        return agree
+
+    def _range(self, s: Inside) -> Range:
+        """The iterations of this loop that are in a range."""
+        kernel, size, extent = self.kernel, self.loop.size, s.high - s.low
+        most = not isinstance(extent, int) or (isinstance(size, int) and 2 * extent >= size)
+        if coefficient(s.value, self.loop.var) == 0:
+            return Range(most, always=kernel.inside(s))
+        before = without(s.value, self.loop.var) + (Dim.symbol(self.start) if self.start else 0)
+        first = "" if at_least(s.value, s.low) else kernel.size(s.low - before)
+        return Range(most, first, kernel.size(s.high - before))
+
+    def _inside(self, position: int, i: str) -> str:
+        """In each lane: is this iteration in the range?"""
+        fn, width, r = self.fn, self.width, self.ranges[position]
+        if self.interior:
+            return TRUE if r.most else FALSE
+        if r.always:
+            return fn.spread_type(r.always, "i1", width)
+        place = fn.do(f"add <{width} x i64> {fn.spread_type(i, 'i64', width)}, {fn.iota(width)}")
+        inside = fn.do(f"icmp slt <{width} x i64> {place}, {fn.spread_type(r.last, 'i64', width)}")
+        if not r.first:
+            return inside
+        above = fn.do(f"icmp sge <{width} x i64> {place}, {fn.spread_type(r.first, 'i64', width)}")
+        return fn.do(f"and <{width} x i1> {inside}, {above}")
+
+    def _all_or_none(self, s: Let) -> str:
+        """Of ranges that agree: do all iterations lie in both? Empty where that is not known."""
+        both = {self.kernel.known[a].register for a in s.args}
+        return "" if both - {TRUE, FALSE} else FALSE if FALSE in both else TRUE
+
+    def _where(self, mask: str, only: str) -> str:
+        """The lanes that are in use, and of those the ones where a load or store takes place."""
+        given = self.kernel.known[only].register if only else TRUE
+        if given == TRUE or not mask:
+            return mask if given == TRUE else given
+        return self.fn.do(f"and <{self.width} x i1> {given}, {mask}")
 
     # -- long bodies: one copy for whole and partial vectors ------------------------------------------------------
 
@@ -546,10 +688,12 @@ class VectorLoop:
                 acc = kernel.sums[s.acc].acc
                 self.bases[position] = kernel.element(acc, self._first(s.index))
                 self.steps[position] = kernel.size(coefficient(s.index, var))
+            elif isinstance(s, Inside):
+                self.ranges[position] = self._range(s)
             elif isinstance(s, Iota):
                 self.bases[position] = kernel.size(self._first(s.value))
                 self.steps[position] = kernel.size(coefficient(s.value, var))
-        inside = {s.name for s in self.loop.body if isinstance(s, (Let, Load, Iota, Index))}
+        inside = {name for name, _ in defined(self.loop.body)}
         for s in self.loop.body:
             for name in used_by(s):
                 if name not in inside:
@@ -560,7 +704,7 @@ class VectorLoop:
         step = coefficient(index, var)
         self.bases[position] = kernel.address(buffer, self._first(index))
         self.steps[position] = kernel.size(step)
-        if isinstance(s, Load) and step == 0 and not s.at:
+        if isinstance(s, Load) and step == 0 and not s.at and not s.only:
             value = kernel.load(self.bases[position], s.dtype)
             kernel.known[s.name] = Known(
                 self.fn.spread(value, s.dtype, self.width), s.dtype, self.width
@@ -608,10 +752,17 @@ class VectorLoop:
     ) -> None:
         kernel, width = self.kernel, self.width
         match s:
+            case Let(op="select") if kernel.known[s.args[0]].register in (TRUE, FALSE):
+                chosen = s.args[1 if kernel.known[s.args[0]].register == TRUE else 2]
+                kernel.known[s.name] = kernel.known[chosen]
+            case Let(op="and") if self._all_or_none(s):
+                kernel.known[s.name] = Known(self._all_or_none(s), bool_, width)
             case Let():
                 kernel.let(s, width)
             case Iota():
                 kernel.known[s.name] = Known(self._offsets(position, i), i64, width)
+            case Inside():
+                kernel.known[s.name] = Known(self._inside(position, i), bool_, width)
             case Load():
                 if kernel.preloaded and (s, i) in kernel.preloaded:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
@@ -620,7 +771,7 @@ class VectorLoop:
                 elif position in self.spare:
                     place = self._or_spare(position, i)
                     kernel.known[s.name] = Known(self.load(place, s.dtype, ""), s.dtype, width)
-                elif self.steps[position] != "0" or s.at:
+                elif self.steps[position] != "0" or s.at or s.only:
                     address = self._addresses(position, s.at, i)
                     if (
                         kernel.block is not None
@@ -629,7 +780,8 @@ class VectorLoop:
                         and not address.startswith(EACH)
                     ):
                         kernel.block.prefetch(s, address)
-                    kernel.known[s.name] = Known(self.load(address, s.dtype, mask), s.dtype, width)
+                    loaded = self.load(address, s.dtype, self._where(mask, s.only))
+                    kernel.known[s.name] = Known(loaded, s.dtype, width)
             case Store() if position in self.strided:
                 if position == max(self.strided[position].positions):
                     self._store_rows(self.strided[position], i, mask)
@@ -637,7 +789,8 @@ class VectorLoop:
                 place = self._or_spare(position, i)
                 self.store(place, kernel.known[s.value], "")
             case Store():
-                self.store(self._addresses(position, (), i), kernel.known[s.value], mask)
+                where = self._where(mask, s.only)
+                self.store(self._addresses(position, (), i), kernel.known[s.value], where)
             case Index():
                 index = kernel.checked_index(kernel.known[s.value].register, s.size, width, mask)
                 kernel.known[s.name] = Known(index, i64, width)

@@ -25,7 +25,7 @@ from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
 from graphc.codegen.sweep import Sweep
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.scalar import Instruction
-from graphc.ir.types import DType, Size, bool_, i64, product
+from graphc.ir.types import DType, Size, at_least, bool_, i64, product
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -34,6 +34,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Index,
+    Inside,
     Iota,
     Kernel,
     Let,
@@ -203,11 +204,20 @@ class KernelWriter:
                 self.let(s, 1)
             case Iota():
                 self.known[s.name] = Known(self.size(s.value), i64, 1)
+            case Inside():
+                self.known[s.name] = Known(self.inside(s), bool_, 1)
             case Load():
                 address = self._gathered(s.buffer, s.index, s.at)
+                if s.only:
+                    address = fn.do(
+                        f"select i1 {self.known[s.only].register}, ptr {address}, ptr {self._zero()}"
+                    )
                 self.known[s.name] = Known(self.load(address, s.dtype), s.dtype, 1)
-            case Store():
+            case Store(only=""):
                 self.store(self.address(s.buffer, s.index), s.value)
+            case Store():
+                with fn.when(self.known[s.only].register):
+                    self.store(self.address(s.buffer, s.index), s.value)
             case Index():
                 self.known[s.name] = Known(
                     self.checked_index(self.known[s.value].register, s.size, 1, ""), i64, 1
@@ -238,6 +248,21 @@ class KernelWriter:
             self.fn, ins, [a.register for a in args], [a.dtype for a in args], width
         )
         self.known[s.name] = Known(made, s.dtype, width)
+
+    def inside(self, s: Inside) -> str:
+        """Is one iteration in the range?"""
+        fn, value = self.fn, self.size(s.value)
+        below = fn.do(f"icmp slt i64 {value}, {self.size(s.high)}")
+        if at_least(s.value, s.low):
+            return below
+        return fn.do(f"and i1 {below}, {fn.do(f'icmp sge i64 {value}, {self.size(s.low)}')}")
+
+    def _zero(self) -> str:
+        """The address of a zero of any dtype."""
+        if "zero" not in self.pointers:
+            self.pointers["zero"] = self.fn.alloca("i64", 1)
+            self.fn.entry.append(f"  store i64 0, ptr {self.pointers['zero']}")
+        return self.pointers["zero"]
 
     def _gathered(self, buffer: str, index: Size, at: Sequence[tuple[str, Size]]) -> str:
         address = self.address(buffer, index)

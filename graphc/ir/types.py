@@ -324,6 +324,26 @@ _FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
 }
 
 
+def unclipped(size: Size) -> Size:
+    """Of max(0, e), e: no number from 0 on is less than the one and not than the other."""
+    inner = _clipped(size)
+    while inner is not None:
+        size = inner
+        constant = next((c for m, c in _terms(size) if not m), 0)
+        inner = _clipped(size - constant) if constant <= 0 else None
+        inner = None if inner is None else inner + constant
+    return size
+
+
+def _clipped(size: Size) -> Size | None:
+    """The e of max(0, e), else None."""
+    if isinstance(size, Dim) and len(size.terms) == 1:
+        ((monomial, c),) = size.terms
+        if c == 1 and len(monomial) == 1 and monomial[0][0] == "max" and monomial[0][1] == 0:
+            return monomial[0][2]  # type: ignore[return-value]
+    return None
+
+
 def at_least(a: Size, b: Size) -> bool:
     """True if a >= b is certain for all sizes >= 0."""
     difference = dict(_terms(a))

@@ -39,7 +39,7 @@ from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, product
 from graphc.lower.loops import Buffer, Kernel, Program
 from graphc.lower.order import as_needed
-from graphc.lower.tasks import Access, Task, reads_of, tasks_of
+from graphc.lower.tasks import Access, Task, is_again, reads_of, tasks_of
 
 SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
 Class = tuple[Any, ...]  # what tasks have in common that can share a loop
@@ -62,10 +62,13 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     from graphc.lower.scatters import scatters_apart
     from graphc.lower.schedule import scheduled
     from graphc.lower.statements import Writer
+    from graphc.lower.stencils import stencils
     from graphc.lower.unroll import written_out
 
     _check_limits(graph)
     tasks = tasks_of(graph)
+    if "fuse" not in skip:
+        tasks = stencils(tasks)
     top = _groups(tasks, 0, fused="fuse" not in skip)
     storage = _Storage(graph, tasks, top)
     writer = Writer(storage)
@@ -101,15 +104,21 @@ def _check_limits(graph: Graph) -> None:
 def _note(group: Group) -> str:
     """The gates in a kernel, and the user's lines they come from, for people."""
     names: dict[str, int] = {}
-    for t in group.tasks:
-        names[t.node.op] = names.get(t.node.op, 0) + 1
+    again: dict[Task, None] = {}
+    pending = list(group.tasks)
+    while pending:
+        for task in pending:
+            names[task.node.op] = names.get(task.node.op, 0) + 1
+        read = [a.base for task in pending for a in task.operands()]
+        pending = [m for m in dict.fromkeys(read) if is_again(m) and m not in again]
+        again.update(dict.fromkeys(pending))
     return " ".join(n if c == 1 else f"{n}*{c}" for n, c in names.items())
 
 
 def _class_of(task: Task, depth: int) -> Class:
     if task.kind in ("contract", "memory"):
         return ("call", task.serial)
-    return ("loop", task.domain[depth]) if depth < len(task.domain) else ("scalar",)
+    return ("loop", task.loops[depth]) if depth < len(task.domain) else ("scalar",)
 
 
 def _aligned(made: Task, access: Access, depth: int) -> bool:

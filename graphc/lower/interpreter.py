@@ -37,6 +37,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Index,
+    Inside,
     Iota,
     Kernel,
     Let,
@@ -162,12 +163,22 @@ class _Run:
                     self.values[s.name] = self._let(s)
                 case Iota():
                     self.values[s.name] = self._whole(s.value)
-                case Load():
+                case Inside():
+                    value, low, high = map(self._whole, (s.value, s.low, s.high))
+                    self.values[s.name] = (low <= value) & (value < high)
+                case Load(only=""):
                     place = self._place(s.buffer, s.index, s.at)
                     self.values[s.name] = self.memory[s.buffer][place]
+                case Load():
+                    place, read = self._place(s.buffer, s.index, s.at, s.only), self.value(s.only)
+                    self.values[s.name] = made = np.zeros(self.shape, s.dtype.numpy)
+                    made[read] = self.memory[s.buffer][place[read]]
                 case Index():
                     value, size = self.value(s.value), evaluate(s.size, self.sizes)
                     self.values[s.name] = np.asarray(checked(value, size))
+                case Store(only=name) if name:
+                    place, written = self._place(s.buffer, s.index, (), name), self.value(name)
+                    self.memory[s.buffer][place[written]] = self.value(s.value)[written]
                 case Store():
                     self.memory[s.buffer][self._place(s.buffer, s.index)] = self.value(s.value)
                 case Scatter():
@@ -216,12 +227,17 @@ class _Run:
         made = run_instruction(ins, [self.value(a) for a in s.args], self.shape)
         return np.asarray(made).reshape(self.shape)
 
-    def _place(self, buffer: str, index: Size, at: tuple[tuple[str, Size], ...] = ()) -> Array:
-        """Where a statement reads or writes, at each point of the axes."""
+    def _place(
+        self, buffer: str, index: Size, at: tuple[tuple[str, Size], ...] = (), only: str = ""
+    ) -> Array:
+        """Where a statement reads or writes, at each point of the axes, or only at some of them."""
         place = self._whole(index)
         for value, stride in at:
             place = place + self.value(value) * self._number(stride)
         size = self.memory[buffer].size
+        if only:
+            place = np.where(self.value(only), place, 0)
+            size = max(size, 1)  # nowhere, perhaps
         if place.size and not 0 <= place.min() <= place.max() < size:
             raise VerifyError(
                 f"{buffer}[{index}] goes from {place.min()} to {place.max()}, of {size} elements"

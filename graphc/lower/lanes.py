@@ -121,7 +121,7 @@ def _is_simple(program: Program, loop: For, s: Statement, around: For) -> bool:
             added = [t.acc for t in around.body if isinstance(t, Add)]
             return added.count(s.acc) == 1 and any(a.name == s.acc for a in around.accs)
         case Load() | Store():
-            if isinstance(s, Load) and s.at:
+            if s.only or (isinstance(s, Load) and s.at):
                 return False
             buffer, step = program.buffer(s.buffer), coefficient(s.index, loop.var)
             if buffer.scope == loop.var:

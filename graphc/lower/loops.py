@@ -114,21 +114,35 @@ class Iota:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """%name = low <= value < high: is this iteration in a range of a loop's?"""
+
+    name: str
+    value: Size
+    low: Size
+    high: Size
+
+
+@dataclass(frozen=True)
 class Load:
-    """%name = buffer[index + sum of value*stride]."""
+    """%name = buffer[index + sum of value*stride]; 0 with nothing read where `only` is false."""
 
     name: str
     buffer: str
     index: Size
     dtype: DType
     at: tuple[tuple[str, Size], ...] = ()
+    only: str = ""
 
 
 @dataclass(frozen=True)
 class Store:
+    """buffer[index] = value, where `only` is true."""
+
     buffer: str
     index: Size
     value: str
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,7 +225,7 @@ class For:
     ordered: bool = False
 
 
-Statement = Let | Iota | Load | Store | Index | Add | Scatter | Fill | Contract | For
+Statement = Let | Iota | Inside | Load | Store | Index | Add | Scatter | Fill | Contract | For
 
 
 @dataclass(frozen=True)
@@ -325,6 +339,10 @@ def _at_text(at: tuple[tuple[str, Size], ...]) -> str:
     return "".join(f"; {value}*{stride}" for value, stride in at)
 
 
+def _only_text(only: str) -> str:
+    return f" if {only}" if only else ""
+
+
 def _operand_text(o: Operand) -> str:
     return f"{o.buffer}[{o.index}; {' '.join(f'{c}:{s}' for c, s in o.strides)}]"
 
@@ -354,10 +372,13 @@ def statement_text(s: Statement) -> str:
             return f"{s.name} = {head} {operands} : {s.dtype}"
         case Iota():
             return f"{s.name} = iota {s.value}"
+        case Inside():
+            return f"{s.name} = inside {s.value} in {s.low}..{s.high}"
         case Load():
-            return f"{s.name} = load {s.buffer}[{s.index}{_at_text(s.at)}] : {s.dtype}"
+            place = f"{s.buffer}[{s.index}{_at_text(s.at)}]"
+            return f"{s.name} = load {place}{_only_text(s.only)} : {s.dtype}"
         case Store():
-            return f"store {s.buffer}[{s.index}] {s.value}"
+            return f"store {s.buffer}[{s.index}] {s.value}{_only_text(s.only)}"
         case Index():
             return f"{s.name} = index {s.value} in {s.size}"
         case Add():
@@ -503,15 +524,20 @@ def _parse_statement(text: str) -> Statement:
     name, op, rest = match.groups()
     if op == "iota":
         return Iota(name, parse_size(rest))
+    if op == "inside":
+        value, _, bounds = rest.partition(" in ")
+        low, _, high = bounds.partition("..")
+        return Inside(name, parse_size(value), parse_size(low), parse_size(high))
     if op == "index":
         value, _, size = rest.partition(" in ")
         return Index(name, value, parse_size(size))
     operands, _, dtype_name = rest.rpartition(" : ")
     dtype = DTYPES[dtype_name]
     if op == "load":
+        operands, _, only = operands.partition(" if ")
         buffer, _, inside = operands.partition("[")
         index, at = _parse_at(inside[:-1])
-        return Load(name, buffer, index, dtype, at)
+        return Load(name, buffer, index, dtype, at, only)
     if op == "const":
         return Let(name, op, (), dtype, parse_bits(operands, dtype))
     attr = None
@@ -523,9 +549,10 @@ def _parse_statement(text: str) -> Statement:
 
 
 def _parse_store(rest: str) -> Store:
+    rest, _, only = rest.partition(" if ")
     place, _, value = rest.rpartition(" ")
     buffer, _, inside = place.partition("[")
-    return Store(buffer, parse_size(inside[:-1]), value)
+    return Store(buffer, parse_size(inside[:-1]), value, only)
 
 
 def _parse_add(rest: str) -> Add:
@@ -582,7 +609,7 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 
 
 __all__ = [
-    "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Iota", "Kernel", "Let", "Load",
-    "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "let", "parse_program",
-    "print_program", "statement_text", "walk", "without",
+    "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Inside", "Iota", "Kernel", "Let",
+    "Load", "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "let",
+    "parse_program", "print_program", "statement_text", "walk", "without",
 ]  # fmt: skip

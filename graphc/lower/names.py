@@ -11,8 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphc.ir.types import DType, i64
-from graphc.lower.loops import Add, For, Index, Iota, Let, Load, Scatter, Statement, Store
+from graphc.ir.types import DType, bool_, i64
+from graphc.lower.loops import (
+    Add,
+    For,
+    Index,
+    Inside,
+    Iota,
+    Let,
+    Load,
+    Scatter,
+    Statement,
+    Store,
+)
 
 
 def defined(statements: Sequence[Statement]) -> list[tuple[str, DType]]:
@@ -23,6 +34,8 @@ def defined(statements: Sequence[Statement]) -> list[tuple[str, DType]]:
             found.append((s.name, s.dtype))
         elif isinstance(s, (Iota, Index)):
             found.append((s.name, i64))
+        elif isinstance(s, Inside):
+            found.append((s.name, bool_))
         elif isinstance(s, For):
             found.extend((a.name, a.dtype) for a in s.accs if not a.into)
     return found
@@ -41,9 +54,9 @@ def used_by(s: Statement) -> tuple[str, ...]:
         case Let():
             return s.args
         case Load():
-            return tuple(v for v, _ in s.at)
+            return (*(v for v, _ in s.at), *_given(s.only))
         case Store():
-            return (s.value,)
+            return (s.value, *_given(s.only))
         case Index():
             return (s.value,)
         case Add():
@@ -51,6 +64,10 @@ def used_by(s: Statement) -> tuple[str, ...]:
         case Scatter():
             return (s.value, *(v for v, _ in s.at))
     return ()
+
+
+def _given(only: str) -> tuple[str, ...]:
+    return (only,) if only else ()
 
 
 def with_names(s: Statement, names: Mapping[str, str]) -> Statement:
@@ -64,13 +81,14 @@ def with_names(s: Statement, names: Mapping[str, str]) -> Statement:
         case Let():
             return replace(s, name=new(s.name), args=tuple(map(new, s.args)))
         case Load():
-            return replace(s, name=new(s.name), at=tuple((new(v), t) for v, t in s.at))
-        case Iota():
+            at = tuple((new(v), t) for v, t in s.at)
+            return replace(s, name=new(s.name), at=at, only=new(s.only))
+        case Iota() | Inside():
             return replace(s, name=new(s.name))
         case Index():
             return replace(s, name=new(s.name), value=new(s.value))
         case Store():
-            return replace(s, value=new(s.value))
+            return replace(s, value=new(s.value), only=new(s.only))
         case Scatter():
             return replace(s, value=new(s.value), at=tuple((new(v), t) for v, t in s.at))
         case Add():

@@ -37,6 +37,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Index,
+    Inside,
     Iota,
     Let,
     Load,
@@ -211,7 +212,7 @@ def cost(loop: For, in_lanes: bool = False) -> Size:
 
 def _element(s: Statement) -> int:
     match s:
-        case Let("", _, _, _):
+        case Let("", _, _, _) | Inside():
             return 0
         case Let():
             if s.op in ("call", "rare"):

@@ -103,9 +103,9 @@ def _is_plain(s: Statement, var: str, own: set[str]) -> bool:
         return True
     match s:
         case Load():
-            return not s.at and coefficient(s.index, var) in (0, 1)
+            return not s.at and not s.only and coefficient(s.index, var) in (0, 1)
         case Store():
-            return coefficient(s.index, var) == 1
+            return not s.only and coefficient(s.index, var) == 1
         case Add():
             return s.acc in own
     return isinstance(s, Iota)

@@ -143,7 +143,7 @@ class _Maker:
         written |= {a.into for s, _ in walk((top,)) if isinstance(s, For) for a in s.accs}
         found: dict[tuple[str, Size], dict[Size, Load]] = {}
         for s, outer in walk(top.body, (top,)):
-            if isinstance(s, Load) and s.buffer not in written and _apart(s, outer):
+            if isinstance(s, Load) and not s.only and s.buffer not in written and _apart(s, outer):
                 loop = outer[-1]
                 place = _at_zero(s.index, loop.var, VARIABLES[0])
                 found.setdefault((s.buffer, loop.size), {})[place] = s

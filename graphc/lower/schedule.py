@@ -17,6 +17,7 @@ from graphc.lower.loops import (
     Add,
     Contract,
     For,
+    Inside,
     Kernel,
     Let,
     Load,
@@ -122,7 +123,7 @@ def in_blocks(program: Program) -> Program:
 def _blocked(program: Program, kernel: Kernel, loop: For) -> tuple[For, Program]:
     """The loop in blocks where it is worth it, its nests in parts; and the program with their
     scratch."""
-    if loop.mode != "rows":
+    if loop.mode != "rows" or any(isinstance(s, Inside) for s, _ in walk(loop.body)):
         return loop, program
     found = distributed(program, kernel, loop)
     if found is not None:

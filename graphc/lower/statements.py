@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from graphc.gates.contraction import parse_spec
 from graphc.gates.elementwise import Elementwise
-from graphc.gates.movement import IndexMap
+from graphc.gates.movement import Along, IndexMap
+from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Node
-from graphc.ir.types import Dim, DType, Size, i64, product, size_min
+from graphc.ir.scalar import to_bits
+from graphc.ir.types import (
+    Dim,
+    DType,
+    Size,
+    at_least,
+    bool_,
+    i64,
+    product,
+    size_min,
+    unclipped,
+)
 from graphc.lower.fuse import Group, Place, _Storage, row_major
 from graphc.lower.loops import (
     VARIABLES,
@@ -20,6 +34,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Index,
+    Inside,
     Iota,
     Let,
     Load,
@@ -28,8 +43,9 @@ from graphc.lower.loops import (
     Statement,
     Store,
 )
-from graphc.lower.tasks import UNIT, Access, Task
+from graphc.lower.tasks import UNIT, Access, Task, is_again, made_from, part_from
 
+Range = tuple[int, Size, Size]  # iterations of the loop at a depth, from one on and before another
 INLINE = 8  # instructions up to which a gate's body is written in place of a call
 
 
@@ -57,6 +73,8 @@ class Writer:
         self.storage = storage
         self.count = 0
         self.accs: dict[Task, str] = {}
+        self.loops: tuple[Size, ...] = ()  # the sizes of the loops around what is written
+        self.ranges: tuple[Range, ...] = ()  # in which it has a value
 
     def kernel(self, group: Group) -> tuple[Statement, ...]:
         self.count = 0
@@ -128,16 +146,108 @@ class Writer:
         """After a loop: scalar accumulators have their values."""
         if task.reduced != len(task.domain) - 1:
             return
-        body.known[task] = self.accs[task]
+        value = body.known[task] = self._unless_empty(task, self.accs[task], body)
         place = self.storage.places.get(task)
         if place is not None:
-            body.statements.append(Store(place.buffer, self._at(place, task), self.accs[task]))
+            with self._around_task(task, outside=True):
+                self._store(place.buffer, self._at(place, task), value, body)
+
+    def _unless_empty(self, task: Task, total: str, body: _Body) -> str:
+        """A sum of nothing is 0, though the loop is not empty and its identities add up to -0."""
+        own, is_sum = task.domain[-1], task.kind == "fma" or task.node.op == "sum"
+        if own == task.loops[-1] or not (is_sum and task.type.dtype.is_float) or at_least(own, 1):
+            return total
+        count = self._once(("iota", own), body, lambda name: Iota(name, own))
+        none = self._let("eq", (count, self.constant(0, i64, body)), bool_, None, body)
+        zero = self.constant(0, task.type.dtype, body)
+        return self._let("select", (none, zero, total), task.type.dtype, None, body)
+
+    # -- ranges of loops ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _around_task(self, task: Task, outside: bool = False) -> Iterator[None]:
+        """While a task is written (or, `outside` of the loop that it reduces, its result), what is
+        beyond its domain in longer loops has no value.
+        """
+        self.loops = task.loops
+        axes = [p for p in range(len(task.domain)) if not (outside and p == task.reduced)]
+        self.ranges = self._ranges((Along(p), 0, task.domain[p]) for p in axes)
+        yield
+        self.loops, self.ranges = (), ()
+
+    def _ranges(self, along: Iterable[tuple[Along, Size, Size]]) -> tuple[Range, ...]:
+        """Where positions along the loops are from one size on and before another."""
+        found: list[Range] = []
+        for e, low, high in along:
+            if e.axis is None:
+                assert e.start == low, "a part of one element is read elsewhere"
+                continue
+            start, span = low - e.start, self.loops[e.axis]
+            if at_least(0, start) and at_least(high - e.start, span):
+                continue
+            end = start + unclipped(high - low)
+            start = 0 if at_least(0, start) else start
+            end = span if at_least(end, span) else end
+            if (start, end) != (0, span):
+                found.append((e.axis, start, end))
+        return tuple(found)
+
+    def _only(self, ranges: Iterable[Range], body: _Body) -> str:
+        """Is this iteration in all ranges? Empty where there is none."""
+        found = ""
+        for axis, low, high in dict.fromkeys(ranges):
+            bounds = (Dim.symbol(VARIABLES[axis]), low, high)
+            one = self._once(("inside", *bounds), body, lambda name, b=bounds: Inside(name, *b))
+            found = self._let("and", (found, one), bool_, None, body) if found else one
+        return found
+
+    def _bounds(self, access: Access) -> tuple[Range, ...]:
+        """Where there is something to read, in the longest loops."""
+        pairs = list(zip(access.map, access.shape, strict=True))
+        if any(e.axis is not None and e.step != 1 for e, _ in pairs):
+            return self.ranges
+        return self._ranges((e, 0, size) for e, size in pairs if e.axis is not None)
+
+    def _again(self, access: Access, body: _Body) -> str:
+        """The value of a task that no loop makes, made here."""
+        made = access.base
+        assert isinstance(made, Task)
+        key = ("again", made, access.map, self.ranges)
+        found = body.find(key)
+        if found is None:
+            make = self._padded if made.kind == "memory" else self._shifted
+            found = body.known[key] = make(made, access.map, body)
+        return found
+
+    def _shifted(self, made: Task, along: IndexMap, body: _Body) -> str:
+        return self._computed(made, [self.read(a, body) for a in made_from(made, along)], body)
+
+    def _padded(self, made: Task, along: IndexMap, body: _Body) -> str:
+        """The number around the parts, or what a part has there."""
+        dtype, node = made.type.dtype, made.node
+        value, around = "", self.ranges
+        if node.op == "place":
+            value = self.constant(node["fill"], dtype, body)
+        for part in made.extra["parts"]:
+            sizes = [1 if e.axis is None else part.domain[e.axis] for e in part.region[1]]
+            places = zip(along, part.region[1], sizes, strict=True)
+            inside = self._ranges((a, e.start, e.start + s) for a, e, s in places)
+            self.ranges = (*around, *inside)
+            (access,) = part_from(part, along)
+            here, self.ranges = self.read(access, body), around
+            if value and inside:
+                only = self._only(inside, body)
+                here = self._let("select", (only, here, value), dtype, None, body)
+            value = here
+        return value
 
     # -- reading -----------------------------------------------------------------------------------
 
     def read(self, access: Access, body: _Body, at: tuple[tuple[str, Size], ...] = ()) -> str:
         """The name of the value that an access reads."""
         base = access.base
+        if is_again(base):
+            return self._again(access, body)
         if isinstance(base, Task) and not at and not access.reshaped:
             found = body.find(base)
             if found is not None:
@@ -147,8 +257,9 @@ class Writer:
                 return self._source(base, access.map, body)
         buffer, index = self.address(access)
         dtype = base.type.dtype
-        key = ("load", buffer, index, at)
-        return self._once(key, body, lambda name: Load(name, buffer, index, dtype, at))
+        only = self._only(self._bounds(access), body) if self.ranges else ""
+        key = ("load", buffer, index, at, only)
+        return self._once(key, body, lambda name: Load(name, buffer, index, dtype, at, only))
 
     def address(self, access: Access) -> tuple[str, Size]:
         """The buffer of an access and the index in it, in elements."""
@@ -183,6 +294,14 @@ class Writer:
     # -- writing -----------------------------------------------------------------------------------
 
     def _task(self, task: Task, body: _Body) -> None:
+        if not task.span:
+            self.loops = task.domain
+            self._write(task, body)
+            return
+        with self._around_task(task):
+            self._write(task, body)
+
+    def _write(self, task: Task, body: _Body) -> None:
         match task.kind:
             case "elementwise":
                 value = self._elementwise(task, body)
@@ -205,7 +324,11 @@ class Writer:
         if task.region is not None:
             self._store_region(task, value, body)
         elif (place := self.storage.places.get(task)) is not None:
-            body.statements.append(Store(place.buffer, self._at(place, task), value))
+            self._store(place.buffer, self._at(place, task), value, body)
+
+    def _store(self, buffer: str, index: Size, value: str, body: _Body) -> None:
+        only = self._only(self.ranges, body) if self.ranges else ""
+        body.statements.append(Store(buffer, index, value, only))
 
     def _store_region(self, task: Task, value: str, body: _Body) -> None:
         assert task.region is not None
@@ -214,7 +337,9 @@ class Writer:
         body.statements.append(Store(place.buffer, _linear(where, place.shape), value))
 
     def _elementwise(self, task: Task, body: _Body) -> str:
-        operands = [self.read(a, body) for a in task.reads]
+        return self._computed(task, [self.read(a, body) for a in task.reads], body)
+
+    def _computed(self, task: Task, operands: Sequence[str], body: _Body) -> str:
         gate = task.node.gate
         assert isinstance(gate, Elementwise)
         graph = gate.node_body(task.node)
@@ -238,6 +363,8 @@ class Writer:
         values = tuple(self.read(a, body) for a in task.reads)
         if task.kind == "fma" and not task.type.dtype.is_float:
             values = (self._let("mul", values, task.type.dtype, None, body),)
+        if self.ranges:
+            values = tuple(map(partial(self._or_nothing, task, body), values, ("-0", "0")))
         index: Size = 0
         r = task.reduced
         assert r is not None
@@ -245,6 +372,18 @@ class Writer:
         for p, stride in zip(inner, row_major(task.domain[r + 1 :]), strict=True):
             index = index + stride * Dim.symbol(VARIABLES[p])
         body.statements.append(Add(self.accs[task], values, index))
+
+    def _or_nothing(self, task: Task, body: _Body, value: str, zero: str) -> str:
+        """A value in the ranges, and elsewhere what changes no sum."""
+        gate, dtype = task.node.gate, task.type.dtype
+        number = float(zero) if dtype.is_float else 0
+        if isinstance(gate, Reduction):
+            assert gate.identity is not None
+            number = gate.identity(dtype)
+        nothing = self.constant(to_bits(number, dtype), dtype, body)
+        return self._let(
+            "select", (self._only(self.ranges, body), value, nothing), dtype, None, body
+        )
 
     def _index(self, access: Access, size: Size, body: _Body) -> str:
         raw = self.read(access, body)

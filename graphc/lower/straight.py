@@ -21,6 +21,7 @@ from graphc.lower.loops import (
     Add,
     For,
     Index,
+    Inside,
     Iota,
     Kernel,
     Let,
@@ -57,7 +58,7 @@ class Straight:
     statements: list[Statement] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
     known: dict[tuple, str] = field(default_factory=dict)
-    memory: dict[tuple, str] = field(default_factory=dict)  # (buffer, index, at) -> value there
+    memory: dict[tuple, str] = field(default_factory=dict)  # (buffer, index, at, only) -> value
     at: dict[str, int] = field(default_factory=dict)  # written-out variables
     sums: dict[str, dict[int, list[tuple[str, ...]]]] = field(default_factory=dict)
 
@@ -104,6 +105,11 @@ class Straight:
             case Iota():
                 value = self._size(s.value)
                 self.renamed[s.name] = self._once(("iota", value), lambda name: Iota(name, value))
+            case Inside():
+                bounds = tuple(map(self._size, (s.value, s.low, s.high)))
+                self.renamed[s.name] = self._once(
+                    ("inside", *bounds), lambda name: Inside(name, *bounds)
+                )
             case Index():
                 wrapped = self._name(s.value), self._size(s.size)
                 self.renamed[s.name] = self._once(
@@ -112,13 +118,18 @@ class Straight:
             case Load():
                 index = self._size(s.index)
                 at = tuple((self._name(v), self._size(stride)) for v, stride in s.at)
-                key = (s.buffer, index, at)
+                only = self._name(s.only)
+                key = (s.buffer, index, at, only)
                 if key not in self.memory:
-                    self.memory[key] = self.names.fresh()
-                    self.statements.append(Load(self.memory[key], s.buffer, index, s.dtype, at))
+                    name = self.memory[key] = self.names.fresh()
+                    self.statements.append(Load(name, s.buffer, index, s.dtype, at, only))
                 self.renamed[s.name] = self.memory[key]
-            case Store():
+            case Store(only=""):
                 self._store(s.buffer, self._size(s.index), self._name(s.value))
+            case Store():
+                self._forget(s.buffer, None)
+                stored, only = self._name(s.value), self._name(s.only)
+                self.statements.append(Store(s.buffer, self._size(s.index), stored, only))
             case Add():
                 values = tuple(map(self._name, s.values))
                 index = self._size(s.index)
@@ -142,7 +153,7 @@ class Straight:
 
     def _store(self, buffer: str, index: Size, value: str) -> None:
         self._forget(buffer, index)
-        self.memory[buffer, index, ()] = value
+        self.memory[buffer, index, (), ""] = value
         self.statements.append(Store(buffer, index, value))
 
     def _forget(self, buffer: str, index: Size | None) -> None:
@@ -151,7 +162,7 @@ class Straight:
         def survives(key: tuple) -> bool:
             if key[0] != buffer:
                 return True
-            apart = None if index is None or key[2] else key[1] - index
+            apart = None if index is None or key[2] or key[3] else key[1] - index
             return isinstance(apart, int) and apart != 0
 
         self.memory = {k: v for k, v in self.memory.items() if survives(k)}
@@ -258,18 +269,20 @@ def renumbered(body: tuple[Statement, ...], after: int = 0) -> tuple[Statement, 
                 same = name == s.name and args == s.args
                 return s if same else Let(name, s.op, args, s.dtype, s.attr)
             case Load():
-                at, name = pairs(s.at), new(s.name)
-                same = name == s.name and at == s.at
-                return s if same else Load(name, s.buffer, s.index, s.dtype, at)
-            case Iota():
+                at, only = pairs(s.at), new(s.only) if s.only else ""
                 name = new(s.name)
-                return s if name == s.name else Iota(name, s.value)
+                same = name == s.name and at == s.at and only == s.only
+                return s if same else Load(name, s.buffer, s.index, s.dtype, at, only)
+            case Iota() | Inside():
+                name = new(s.name)
+                return s if name == s.name else replace(s, name=name)
             case Index():
                 value, name = new(s.value), new(s.name)
                 return Index(name, value, s.size)
             case Store():
-                value = new(s.value)
-                return s if value == s.value else Store(s.buffer, s.index, value)
+                value, only = new(s.value), new(s.only) if s.only else ""
+                same = value == s.value and only == s.only
+                return s if same else Store(s.buffer, s.index, value, only)
             case Scatter():
                 value = new(s.value)
                 return replace(s, value=value, at=pairs(s.at))

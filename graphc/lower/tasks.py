@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
 from graphc.gates.elementwise import Elementwise
@@ -56,6 +56,19 @@ class Task:
     output: str = ""  # the graph output that is its memory
     extra: dict[str, Any] = field(default_factory=dict)
     serial: int = 0
+    again: bool = False  # no loop makes it, but whoever reads it does: see `lower.stencils`
+    span: tuple[Size, ...] = ()  # the sizes of its loops, where some are longer than its domain
+
+    @property
+    def loops(self) -> tuple[Size, ...]:
+        return self.span or self.domain
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Of each axis of the value, its place among those that have loops."""
+        if self.kind != "memory":
+            return self.out_axes
+        return tuple(UNIT if s == 1 else i for i, s in _numbered(self.type.shape))
 
     @property
     def reduced(self) -> int | None:
@@ -65,11 +78,55 @@ class Task:
         return (set(range(len(self.domain))) - set(self.out_axes)).pop()
 
     def tasks_read(self) -> list[tuple[Task, Access]]:
-        return [(a.base, a) for a in self.reads if isinstance(a.base, Task)]
+        """What loops make and it reads, be it by way of what is made again."""
+        found = [(a.base, a) for a in self.reads if isinstance(a.base, Task)]
+        if not any([made.again for made, _ in found]):
+            return found
+        known: dict[tuple[Task, IndexMap], Access] = {}
+        pending = [a for _, a in reversed(found)]
+        while pending:
+            access = pending.pop()
+            made = access.base
+            if not isinstance(made, Task) or (made, access.map) in known:
+                continue
+            known[made, access.map] = access
+            if made.again:
+                pending.extend(reversed(made_from(made, access.map)))
+        return [(made, access) for (made, _), access in known.items() if not made.again]
+
+    def operands(self) -> Sequence[Access]:
+        """What it is made from; of a memory, what its parts are."""
+        if self.kind != "memory":
+            return self.reads
+        return [a for part in self.extra["parts"] for a in part.reads]
+
+
+def is_again(base: Task | Node) -> TypeGuard[Task]:
+    return isinstance(base, Task) and base.again
 
 
 def tasks_of(graph: Graph) -> list[Task]:
     return _Collector(graph).run()
+
+
+def made_from(made: Task, along: IndexMap) -> list[Access]:
+    """What an elementwise task, or the parts of a memory, read for the element that is read along
+    somebody's loops.
+    """
+    if made.kind == "memory":
+        return [a for part in made.extra["parts"] for a in part_from(part, along)]
+    here = {p: e for p, e in zip(made.out_axes, along, strict=True) if p != UNIT}
+    outer = tuple(here[p] for p in range(len(made.domain)))
+    return [replace(a, map=compose(a.map, outer)) for a in made.reads]
+
+
+def part_from(part: Task, along: IndexMap) -> list[Access]:
+    """What a part of a memory reads for the element of the memory that is read."""
+    assert part.region is not None
+    pairs = zip(part.region[1], along, strict=True)
+    here = {e.axis: Along(a.axis, a.start - e.start, a.step) for e, a in pairs}
+    outer = tuple(here[p] for p in range(len(part.domain)))
+    return [replace(a, map=compose(a.map, outer)) for a in part.reads]
 
 
 class _Collector:
@@ -281,6 +338,15 @@ class _Collector:
             )
             parts.append(self._add(part))
         self.of[node] = self._add(target)  # after its parts, which it needs
+
+
+def _numbered(shape: Sequence[Size]) -> list[tuple[int, Size]]:
+    """Axes, with their places among those that are not of size 1."""
+    found, place = [], 0
+    for s in shape:
+        found.append((place, s))
+        place += s != 1
+    return found
 
 
 def _tiny(sizes: dict[str, Size], a: str, b: str, out: str, k: str) -> bool:

@@ -48,6 +48,7 @@ from graphc.lower.loops import (
     Fill,
     For,
     Index,
+    Inside,
     Iota,
     Kernel,
     Let,
@@ -222,6 +223,7 @@ class _Counter:
     ) -> None:
         self.program, self.sizes, self.share, self.body = program, sizes, share, body
         self.dtypes: dict[str, DType] = {}
+        self.ranges: set[str] = set()  # names of `inside`
         self.counts: dict[str, float] = defaultdict(int)
         self.products: list[Product] = []
         self.near = 0
@@ -265,6 +267,9 @@ class _Counter:
             self.dtypes[s.name] = s.dtype
         elif isinstance(s, (Iota, Index)):
             self.dtypes[s.name] = DTYPES["i64"]
+        elif isinstance(s, Inside):
+            self.dtypes[s.name] = bool_
+            self.ranges.add(s.name)
         elif isinstance(s, For):
             self.dtypes.update((a.name, a.dtype) for a in s.accs)
 
@@ -407,13 +412,19 @@ class _Counter:
                     self._units("vector", vectors * width, self.dtypes[s.acc].itemsize)
                     self.near += 2 * vectors * width * self.dtypes[s.acc].itemsize
 
+    def _is_range(self, s: Let) -> bool:
+        """Does it depend on ranges alone? Nearly all vectors are in the interior."""
+        if s.op == "and" and all(a in self.ranges for a in s.args):
+            self.ranges.add(s.name)
+        return s.name in self.ranges or (s.op == "select" and s.args[0] in self.ranges)
+
     def _units(self, name: str, elements: int, itemsize: int) -> None:
         """Whole vectors, or in a loop with wider elements parts of them."""
         units = elements * itemsize / UNIT
         self.counts[name] += int(units) if units == int(units) else units
 
     def _vector_operation(self, s: Let, vectors: int, width: int) -> None:
-        if s.op in FREE:
+        if s.op in FREE or self._is_range(s):
             return
         slow = self._slow(s)
         if slow is not None and slow.startswith("call"):

@@ -26,7 +26,18 @@ from typing import TYPE_CHECKING, Any
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, evaluate
 from graphc.lower.donate import donors, refusals
-from graphc.lower.loops import Buffer, Contract, For, Kernel, Load, Program, Scatter, Store, walk
+from graphc.lower.loops import (
+    Buffer,
+    Contract,
+    For,
+    Inside,
+    Kernel,
+    Load,
+    Program,
+    Scatter,
+    Store,
+    walk,
+)
 from graphc.lower.plan import Plan, traffic
 from graphc.lower.tasks import tasks_of
 from graphc.lower.work import works
@@ -53,6 +64,7 @@ def explain(
         _head(compiled, graph, program, made["emit"]),
         _kernels(compiled, graph, program, values, measure),
         _sweeps(program),
+        _stencils(program),
         _bytes(program, values),
         _saved(compiled, values) if compiled.wrt else [],
         _donated(program, compiled.options.donate),
@@ -139,6 +151,24 @@ def _gates(kernel: Kernel) -> str:
 def _sweeps(program: Program) -> list[str]:
     found = [f"{b.name} {Plan(program).passes_over(b.name)}" for b in program.of_role("input")]
     return _filled("Sweeps over each input (farther apart than 256 kB): " + ", ".join(found))
+
+
+def _stencils(program: Program) -> list[str]:
+    """Where neighbours are made again rather than kept: see `lower.stencils`."""
+    found = []
+    for kernel in program.kernels:
+        places: dict[str, set[Size]] = {}
+        if any(isinstance(s, Inside) for s, _ in walk(kernel.body)):
+            for s, _ in walk(kernel.body):
+                if isinstance(s, Load):
+                    places.setdefault(s.buffer, set()).add(s.index)
+        found += [
+            f"{kernel.name} reads {name} at {len(indices)} places"
+            for name, indices in places.items()
+            if len(indices) > 1
+        ]
+    head = "Stencils, with values made again for neighbours rather than kept: "
+    return _filled(head + ", ".join(found)) if found else []
 
 
 def _bytes(program: Program, sizes: Mapping[str, int]) -> list[str]:

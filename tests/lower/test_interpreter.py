@@ -140,6 +140,8 @@ def test_memory_begins_as_poison():
     "statement",
     [
         "%1 = load x[_i+1] : f64",
+        "%1 = load x[_i+2] if %3 : f64",
+        "store y.out[_i+2] %2 if %3",
         "store y.out[2*_i] %2",
         "store x[0-_i] %2",
         "scatter y.out[_i-1] %2",
@@ -151,6 +153,7 @@ buffer output y.out: f64[3]
 kernel k0
   for _i in 3 vector
     %2 = const 1.0 : f64
+    %3 = inside _i in 0..2
     {statement}
 """)
     with pytest.raises(VerifyError):

@@ -29,12 +29,15 @@ kernel k0   take add
     %4 = index %3 in n
     %5 = iota 2*_i+1
     %6 = const -0.5 : f64
+    %20 = inside _i in 1..n
+    %21 = load p[_i-1] if %20 : i32
     for _j in 3 vector
       acc %7: f64 fma lanes
       %8 = load x[_j; %4*3] : f64
       %9 = call exp %8 : f64
       %10 = rare power_rare %11, %9, %8 : f64
       store t1[_j] %10
+      store t1[_j] %8 if %20
       add %7 %9 %8
       add %1[_j] %10
     scatter y.out[0; %4*1] %7
@@ -81,7 +84,7 @@ def test_coefficient_and_without():
 
 def test_walk_gives_the_loops_around_each_statement():
     body = parse_program(EVERY_STATEMENT).kernels[0].body
-    assert [len(outer) for _, outer in walk(body)] == [0, 0, *[1] * 6, *[2] * 6, 1]
+    assert [len(outer) for _, outer in walk(body)] == [0, 0, *[1] * 8, *[2] * 7, 1]
 
 
 def test_buffer_bytes():

@@ -59,6 +59,16 @@ def valley(x: graphc.f64["n"]):
 
 
 @graphc.graph
+def bends(x: graphc.f32["n"]):
+    return ((x[2:] - 2.0 * x[1:-1] + x[:-2]) ** 2).sum()
+
+
+@graphc.graph
+def membrane(x: graphc.f64["n", "m"]):
+    return ((x[1:] - x[:-1]) ** 2).sum() + ((x[:, 1:] - x[:, :-1]) ** 2).sum()
+
+
+@graphc.graph
 def layer(x: graphc.f64["n", 64], w: graphc.f64[64, 128], b: graphc.f64[128]):
     return graphc.tanh(x @ w + b).sum()
 
@@ -72,6 +82,8 @@ SCHEDULES = {
     "small_vectors": (small_vectors, "x", {"x": 1, "seen": 1}),
     "gathered": (gathered, "level", {"x": 1, "group": 1}),
     "valley": (valley, "x", {"x": 1}),
+    "bends": (bends, "x", {"x": 1}),
+    "membrane": (membrane, "x", {"x": 1}),
     "layer": (layer, ("w", "b"), {}),
 }
 
