@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.codegen.units import units
@@ -24,6 +25,11 @@ from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
+# A pass that takes an eighth to two fifths of LLVM's time, and on the average nothing is faster for it: addresses of
+# kernels are a base and an index as they stand. LLVM ends the process where it does not know a name, so a version has to
+# be known.
+_LEFT_OUT = "-disable-lsr"  # loop strength reduction
+_KNOWN = range(20, 23)  # versions of LLVM
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
 
 
@@ -156,9 +162,24 @@ def _forget_routines(text: str) -> None:
     _routine.cache_clear()
 
 
+@contextmanager
+def _fewer_passes() -> Iterator[None]:
+    """LLVM without `_LEFT_OUT`, an option of the whole process, in which others may use LLVM, too."""
+    import llvmlite.binding as llvm
+
+    if llvm.llvm_version_info[0] not in _KNOWN:
+        yield
+        return
+    llvm.set_option("graphc", _LEFT_OUT)
+    try:
+        yield
+    finally:
+        llvm.set_option("graphc", f"{_LEFT_OUT}=false")
+
+
 def object_image(text: str, target_machine: Any = None) -> bytes:
     """The relocatable object of a module."""
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
 
@@ -167,7 +188,7 @@ def routines_image(text: str, quick: bool = False) -> bytes:
     """The object of code whose variables live in memory, as from codegen/native.py: passes move
     them. `quick` makes slower code in a tenth of the time.
     """
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         return _routines_image(text, quick)
 
 
@@ -190,6 +211,6 @@ def _routines_image(text: str, quick: bool) -> bytes:
 
 def assembly(text: str, target_machine: Any = None) -> str:
     """The assembly of a module."""
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         target_machine = target_machine or host_machine()
         return target_machine.emit_assembly(_parse(text, target_machine))
