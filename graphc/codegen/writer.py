@@ -23,7 +23,6 @@ from graphc.codegen.slots import ARENA
 from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
 from graphc.codegen.sweep import Sweep
 from graphc.codegen.vectors import VectorLoop
-from graphc.ir.scalar import Instruction
 from graphc.ir.types import DType, Size, bool_, i64, product
 from graphc.lower.loops import (
     Acc,
@@ -227,10 +226,8 @@ class KernelWriter:
 
     def let(self, s: Let, width: int) -> None:
         args = [self.known[a] for a in s.args]
-        ins = Instruction(s.op, (), s.dtype, s.attr)
-        made = emit_instruction(
-            self.fn, ins, [a.register for a in args], [a.dtype for a in args], width
-        )
+        registers, dtypes = [a.register for a in args], [a.dtype for a in args]
+        made = emit_instruction(self.fn, s, registers, dtypes, width)
         self.known[s.name] = Known(made, s.dtype, width)
 
     def _gathered(self, buffer: str, index: Size, at: Sequence[tuple[str, Size]]) -> str:

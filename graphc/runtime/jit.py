@@ -25,9 +25,8 @@ from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
-# A pass that takes an eighth to two fifths of LLVM's time, and on the average nothing is faster for it: addresses of
-# kernels are a base and an index as they stand. LLVM ends the process where it does not know a name, so a version has to
-# be known.
+# A pass that takes an eighth to two fifths of LLVM's time, for nothing: addresses in kernels are a
+# base and an index as they stand. LLVM ends the process where it does not know an option.
 _LEFT_OUT = "-disable-lsr"  # loop strength reduction
 _KNOWN = range(20, 23)  # versions of LLVM
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
@@ -164,7 +163,7 @@ def _forget_routines(text: str) -> None:
 
 @contextmanager
 def _fewer_passes() -> Iterator[None]:
-    """LLVM without `_LEFT_OUT`, an option of the whole process, in which others may use LLVM, too."""
+    """LLVM without `_LEFT_OUT`: an option of the process, in which others may use LLVM, too."""
     import llvmlite.binding as llvm
 
     if llvm.llvm_version_info[0] not in _KNOWN:
