@@ -66,7 +66,6 @@ class Pieces:
 
         outer, var = self.outer, self.loop.loop.var
         inner = outer.beside(PARAMS)
-        inner.fn.effort = "long"
         inner.symbols[START], inner.symbols[COUNT] = "%first", "%count"
         words: list[tuple[str, str]] = []
         for name in dict.fromkeys(n for s in piece.statements for n in read_by(s)):

@@ -16,7 +16,7 @@ inputs, outputs and named sizes in the program's order.
 >>> from graphc.lower.plan import plan
 >>> text = emit(plan(fuse(b.graph("energy", {"y": (x * x).sum(0)}))))
 >>> [line for line in text.split("\\n") if "@graphc_run" in line]
-['define i32 @graphc_run(ptr %args) #2 {']
+['define i32 @graphc_run(ptr %args) #1 {']
 """
 
 from __future__ import annotations

@@ -53,10 +53,9 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 # Marks in a module's text: before each routine, and before what all of its functions refer to.
 ROUTINE, TAIL = "; routine", "; declarations"
 
-# How much work LLVM puts into a function: `usual` for loops; `long` for long straight lines, where a processor's own
-# model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing the
-# best instructions takes longer than they ever save.
-EFFORTS = ("usual", "long", "brief")
+# How much work LLVM puts into a function: `brief` for what runs once a call and is short, where choosing the best
+# instructions takes longer than they ever save.
+EFFORTS = ("usual", "brief")
 
 
 class Module:
@@ -95,8 +94,7 @@ class Module:
 
     def text(self) -> str:
         always = 'nounwind "no-builtins"'
-        tuned = ' "tune-cpu"="x86-64-v3"' if self.x86 else ""
-        attributes = (always, always + tuned, f"{always} noinline optnone")
+        attributes = (always, f"{always} noinline optnone")
         groups = [f"attributes #{i} = {{ {text} }}" for i, text in enumerate(attributes)]
         tables = (f"@{name} = {value}" for name, value in self.globals.items())
         code = [*tables, *self.functions, *self.routines.values()]

@@ -49,9 +49,8 @@ BRIEF = 16  # statements up to which a kernel without loops is not worth much ef
 def _effort(kernel: Kernel) -> str:
     """How much work a kernel's own function deserves: parts of loops and products have theirs."""
     here = [s for s in kernel.body if not isinstance(s, Contract) and not _in_parts(s)]
-    if any(isinstance(s, For) for s in here):
-        return "usual"
-    return "brief" if len(here) <= BRIEF else "long"
+    loops = any(isinstance(s, For) for s in here)
+    return "usual" if loops or len(here) > BRIEF else "brief"
 
 
 def _in_parts(s: Statement) -> bool:

@@ -42,7 +42,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
-    walk,
+    touching,
 )
 
 LEAST = 20_000_000  # picoseconds of work that are worth a second thread
@@ -83,11 +83,11 @@ def _worthwhile(loop: For) -> bool:
 def is_independent(program: Program, loop: For) -> bool:
     """Does every iteration write elements of its own, and read what no other one writes?"""
     steps: dict[str, Size] = {}
-    inner = {a.into for s, _ in walk(loop.body) if isinstance(s, For) for a in s.accs if a.into}
+    inner = {
+        a.into for s, _ in touching(loop.touching) if isinstance(s, For) for a in s.accs if a.into
+    }
     loads: list[Load] = []
-    for s, _ in walk(loop.body):
-        if isinstance(s, Let):  # most of them
-            continue
+    for s, _ in touching(loop.touching):
         if isinstance(s, Load):
             loads.append(s)
         if isinstance(s, (Contract, Fill)):

@@ -25,10 +25,14 @@ from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
-# A pass that takes an eighth to two fifths of LLVM's time, for nothing: addresses in kernels are a
-# base and an index as they stand. LLVM ends the process where it does not know an option.
-_LEFT_OUT = "-disable-lsr"  # loop strength reduction
-_KNOWN = range(20, 23)  # versions of LLVM
+# Passes that take a fifth to two fifths of LLVM's time, for nothing: loop strength reduction, as
+# addresses in kernels are a base and an index; and the scheduler of machine instructions, as
+# processors have their own. Each is what leaves it out, and what takes that back.
+_LEFT_OUT = {
+    "-disable-lsr=true": "-disable-lsr=false",
+    "-enable-misched=false": "-enable-misched=true",
+}
+HAVE_THESE = (22,)  # versions of LLVM
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
 
 
@@ -163,17 +167,17 @@ def _forget_routines(text: str) -> None:
 
 @contextmanager
 def _fewer_passes() -> Iterator[None]:
-    """LLVM without `_LEFT_OUT`: an option of the process, in which others may use LLVM, too."""
+    """LLVM without some. Its options are the process's, in which others may use LLVM, too."""
     import llvmlite.binding as llvm
 
-    if llvm.llvm_version_info[0] not in _KNOWN:
-        yield
-        return
-    llvm.set_option("graphc", _LEFT_OUT)
+    known = llvm.llvm_version_info[0] in HAVE_THESE  # at others it would end the process
     try:
+        for option in _LEFT_OUT if known else ():
+            llvm.set_option("graphc", option)
         yield
     finally:
-        llvm.set_option("graphc", f"{_LEFT_OUT}=false")
+        for option in _LEFT_OUT.values() if known else ():
+            llvm.set_option("graphc", option)
 
 
 def object_image(text: str, target_machine: Any = None) -> bytes:
