@@ -325,7 +325,7 @@ class VectorLoop:
     def _load_spare(self, n: str, whole: str, partial: str) -> None:
         """What partial vectors load goes to the stack, with zeros in the lanes that are not in use."""
         for position, s in enumerate(self.loop.body):
-            if isinstance(s, (Load, Store)) and s.buffer in self.kernel.local:
+            if isinstance(s, (Load, Store)) and s.buffer in self.kernel.slot_of:
                 continue  # whole vectors on their own
             if isinstance(s, Store) or (isinstance(s, Load) and self.steps[position] == "1"):
                 count = self.width * self.vectors
@@ -554,8 +554,10 @@ class VectorLoop:
     def _prepare_access(self, position: int, buffer: str, index: Size, s: Statement) -> None:
         kernel, var = self.kernel, self.loop.var
         step = coefficient(index, var)
-        self.bases[position] = kernel.address(buffer, self._first(index))
         self.steps[position] = kernel.size(step)
+        if buffer in kernel.slot_of:
+            return
+        self.bases[position] = kernel.address(buffer, self._first(index))
         if isinstance(s, Load) and step == 0 and not s.at:
             value = kernel.load(self.bases[position], s.dtype)
             kernel.known[s.name] = Known(
@@ -608,6 +610,8 @@ class VectorLoop:
                 kernel.let(s, width)
             case Iota():
                 kernel.known[s.name] = Known(self._offsets(position, i), i64, width)
+            case Load() if s.buffer in kernel.slot_of:
+                kernel.known[s.name] = Known(self.load(self._slot(s), s.dtype, ""), s.dtype, width)
             case Load():
                 if kernel.preloaded and (s, i) in kernel.preloaded:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
@@ -626,6 +630,8 @@ class VectorLoop:
                     ):
                         kernel.block.prefetch(s, address)
                     kernel.known[s.name] = Known(self.load(address, s.dtype, mask), s.dtype, width)
+            case Store() if s.buffer in kernel.slot_of:
+                self.store(self._slot(s), kernel.known[s.value], "")
             case Store() if position in self.strided:
                 if position == max(self.strided[position].positions):
                     self._store_rows(self.strided[position], i, mask)
@@ -698,6 +704,9 @@ class VectorLoop:
         if step == "1":
             return fn.iota(width)
         return fn.do(f"mul <{width} x i64> {fn.iota(width)}, {fn.spread_type(step, 'i64', width)}")
+
+    def _slot(self, s: Load | Store) -> str:
+        return self.fn.do(f"getelementptr i8, ptr {self.kernel.slot_of[s.buffer]}")
 
     def _addresses(self, position: int, at: Sequence[tuple[str, Size]], i: str) -> str:
         """One address, marked by being a plain register, or a vector of addresses."""

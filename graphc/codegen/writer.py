@@ -77,6 +77,7 @@ class KernelWriter:
         self.pointers: dict[str, str] = {}
         self.offsets: dict[object, str] = {}  # parts of sizes that the entry block computes
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
+        self.slot_of: dict[str, str] = {}  # buffer of one vector, for another piece -> its address
         self.block: BlockLoop | None = None  # the loop in blocks whose rows are being written
         self.preloaded: dict[
             tuple[Load, str], str

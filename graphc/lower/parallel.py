@@ -126,23 +126,23 @@ def _leaf(acc: Acc) -> int:
 
 def cost(loop: For) -> Size:
     """Picoseconds of one iteration; right within a factor of a few."""
-    total: Size = 0
+    inner: Size = 0
+    here = 0
     for s in loop.body:
-        if isinstance(s, For):
-            total = total + s.size * cost(s) + INNER
+        if isinstance(s, Let):  # most of them
+            here += _LET.get(s.op, OPERATION)
+        elif isinstance(s, For):
+            inner = inner + s.size * cost(s) + INNER
         else:
-            total = total + _element(s) * (ALONE if loop.mode == "rows" else 1)
-    return total
+            here += _element(s)
+    return inner + here * (ALONE if loop.mode == "rows" else 1)
+
+
+_LET = {"": 0, "call": CALL, "rare": CALL, "div": ROOT, "sqrt": ROOT}
 
 
 def _element(s: Statement) -> int:
     match s:
-        case Let("", _, _, _):
-            return 0
-        case Let():
-            if s.op in ("call", "rare"):
-                return CALL
-            return ROOT if s.op in ("div", "sqrt") else OPERATION
         case Load():
             return GATHER if s.at else MEMORY
         case Store():
