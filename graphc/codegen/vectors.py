@@ -13,6 +13,7 @@ from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
 from graphc.gates.gate import registry
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
+    VARIABLES,
     Acc,
     Add,
     For,
@@ -27,6 +28,7 @@ from graphc.lower.loops import (
     without,
 )
 from graphc.lower.names import used_by
+from graphc.lower.parallel import cost
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ LONG = 100  # instructions from which on a body is written once, under a mask th
 # Where a body is longer than a processor looks ahead, two vectors take turns, statement by statement, up to where that is
 # not worth what it takes to compile. In registers of 32 bytes, a vector is two as it is.
 PAIRED = (250, 500)
+# Picoseconds that a loop takes at least, if that is known: an eighth of it, a thousand times, is what it takes.
+REPAID = 40_000_000
 
 
 class VectorLoop:
@@ -212,7 +216,13 @@ class VectorLoop:
             and 2 * gates <= self.fn.module.inline_left
             and len(set(added)) == len(added)
             and not (isinstance(n, int) and n <= self.width)
+            and not self._is_brief()
         )
+
+    def _is_brief(self) -> bool:
+        """Does a loop that no other one runs again take so little that few calls would notice?"""
+        alone = self.start == "" and self.kernel.symbols.keys().isdisjoint(VARIABLES)
+        return alone and isinstance(n := self.loop.size * cost(self.loop), int) and n < REPAID
 
     def _once(
         self, n: str, values: list[str], levels: list[str], single: bool
