@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ from graphc.ir.types import evaluate, named_sizes
 from graphc.pipeline import Observer, Options, is_verified, run_stages
 from graphc.runtime import cache, interrupts, threads
 from graphc.runtime.compiling import once
-from graphc.runtime.garbage import collected_later
 from graphc.runtime.jit import Jit, Library
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
 from graphc.runtime.objects import native_soon as native
@@ -237,11 +235,10 @@ def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Ke
             cache.refuse_kernel(key)
         else:
             return _kernel(found[0], library, start, options)
-    graph, seen = start(), dict[str, Any]()
-    with collected_later():
-        text = run_stages(graph, options, seen.__setitem__, last="emit")
-        library, objects = Jit.linked(text, (ENTRY,))
-        manifest = manifest_of(seen["simplify"], seen["plan"])
+    seen: dict[str, Any] = {}
+    text = run_stages(start(), options, seen.__setitem__, last="emit")
+    library, objects = Jit.linked(text, (ENTRY,))
+    manifest = manifest_of(seen["simplify"], seen["plan"])
     kernel = _kernel(manifest, library, start, options)
     cache.keep_kernel(key, manifest, objects)
     return kernel
@@ -255,11 +252,8 @@ def _compiled(start: Callable[[], Graph], options: Options, observer: Observer |
         if observer is not None:
             observer(stage, item)
 
-    graph = start()
-    with collected_later() if observer is None else nullcontext():
-        library = run_stages(graph, options, watch)
-        manifest = manifest_of(seen["simplify"], seen["plan"])
-    return _kernel(manifest, library, start, options)
+    library = run_stages(start(), options, watch)
+    return _kernel(manifest_of(seen["simplify"], seen["plan"]), library, start, options)
 
 
 def _kernel(
