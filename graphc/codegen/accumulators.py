@@ -7,6 +7,7 @@ keep the leaf in the array itself and the counter in the arena. Orders that cann
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from graphc.codegen.llvm import (
     MEMORY,
@@ -120,6 +121,27 @@ def _neighbours_in_quads(fn: Function, monoid: str, dtype: DType, vectors: Seque
     return horizontal(fn, monoid, dtype, pairs, 4)
 
 
+@dataclass(frozen=True)
+class Counter:
+    """A binary counter in memory, level by level, and the monoid that merges what is in it.
+
+    From one level to the next there are `stride` elements; with none, one vector.
+    """
+
+    levels: str
+    monoid: str
+    dtype: DType
+    width: int
+    stride: str = ""
+
+    @property
+    def step(self) -> tuple[str, str]:
+        """The type in which levels are counted, and how many of it there are between two."""
+        if self.stride:
+            return MEMORY[self.dtype.name], self.stride
+        return register(self.dtype, self.width), "1"
+
+
 def push(
     fn: Function,
     levels: str,
@@ -128,28 +150,40 @@ def push(
     monoid: str,
     dtype: DType,
     width: int,
-    stride: str = "1",
+    stride: str = "",
 ) -> None:
-    """Enter leaf number t into a counter: while the bit is set, take the vector that waits at that level."""
-    ty = register(dtype, width)
+    """Enter leaf number t into a counter."""
+    push_all(fn, [(Counter(levels, monoid, dtype, width, stride), leaf)], t)
+
+
+def push_all(fn: Function, leaves: Sequence[tuple[Counter, str]], t: str) -> None:
+    """Enter leaf number t into each counter: while the bit is set, take the vector that waits at that level."""
     before, head, inside, after = fn.block, fn.label("carry"), fn.label("merge"), fn.label("wait")
+    types = [register(c.dtype, c.width) for c, _ in leaves]
     fn.jump(head)
     fn.open_block(head)
-    value, next_value = fn.phi(ty, (leaf, before))
+    values = [fn.phi(ty, (leaf, before)) for ty, (_, leaf) in zip(types, leaves, strict=True)]
     bits, next_bits = fn.phi("i64", (t, before))
-    place, next_place = fn.phi("i64", ("0", before))
-    address = fn.do(
-        f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {place}"
-    )
+    steps = dict.fromkeys(c.step[1] for c, _ in leaves)
+    places = {step: fn.phi("i64", ("0", before)) for step in steps}
+    addresses = [
+        fn.do(f"getelementptr {c.step[0]}, ptr {c.levels}, i64 {places[c.step[1]][0]}")
+        for c, _ in leaves
+    ]
     fn.branch(fn.do(f"trunc i64 {bits} to i1"), inside, after)
     fn.open_block(inside)
-    waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
-    next_value(combine(fn, monoid, dtype, waiting, value, width), inside)
+    for (c, _), ty, (value, next_value), address in zip(
+        leaves, types, values, addresses, strict=True
+    ):
+        waiting = fn.do(f"load {ty}, ptr {address}, align {c.dtype.itemsize}")
+        next_value(combine(fn, c.monoid, c.dtype, waiting, value, c.width), inside)
     next_bits(fn.do(f"lshr i64 {bits}, 1"), inside)
-    next_place(fn.do(f"add i64 {place}, {stride}"), inside)
+    for step, (place, next_place) in places.items():
+        next_place(fn.do(f"add i64 {place}, {step}"), inside)
     fn.jump(head)
     fn.open_block(after)
-    fn.say(f"store {ty} {value}, ptr {address}, align {dtype.itemsize}")
+    for (c, _), ty, (value, _), address in zip(leaves, types, values, addresses, strict=True):
+        fn.say(f"store {ty} {value}, ptr {address}, align {c.dtype.itemsize}")
 
 
 def collapse(
@@ -159,7 +193,7 @@ def collapse(
     monoid: str,
     dtype: DType,
     width: int,
-    stride: str = "1",
+    stride: str = "",
     start: str = "",
 ) -> str:
     """What is left in a counter after t leaves, folded smallest first; `start` is smaller than all of them."""
@@ -173,9 +207,9 @@ def collapse(
     fn.open_block(inside)
     count = fn.module.intrinsic("llvm.cttz.i64", "i64", ("i64", "i1"))
     level = fn.do(f"call i64 @{count}(i64 {bits}, i1 true)")
-    offset = level if stride == "1" else fn.do(f"mul i64 {level}, {stride}")
+    offset = fn.do(f"mul i64 {level}, {stride}") if stride else level
     address = fn.do(
-        f"getelementptr {MEMORY[dtype.name] if stride != '1' else ty}, ptr {levels}, i64 {offset}"
+        f"getelementptr {MEMORY[dtype.name] if stride else ty}, ptr {levels}, i64 {offset}"
     )
     waiting = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
     next_total(combine(fn, monoid, dtype, waiting, total, width), inside)
@@ -183,6 +217,11 @@ def collapse(
     fn.jump(head)
     fn.open_block(after)
     return total
+
+
+def collapse_counter(fn: Function, c: Counter, t: str) -> str:
+    """What is left in a counter after t leaves."""
+    return collapse(fn, c.levels, t, c.monoid, c.dtype, c.width, c.stride)
 
 
 def counter(fn: Function, monoid: str, dtype: DType, leaves: Sequence[str], width: int) -> str:

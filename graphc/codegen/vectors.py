@@ -10,6 +10,7 @@ from graphc.codegen.apart import Pieces
 from graphc.codegen.llvm import MEMORY, register, vector
 from graphc.codegen.state import Kept, Known
 from graphc.codegen.strided import Rows, load_columns, rows_of, store_columns
+from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
 from graphc.gates.gate import registry
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
@@ -494,11 +495,14 @@ class VectorLoop:
             i = self.fn.do(f"add i64 {i}, {self.kernel.symbols[self.start]}")
             i = self.kernel.since_first(i)
         t = self.fn.do(f"lshr i64 {i}, {step.bit_length() - 1}")
-        for acc, leaf, level in zip(self.lanes, leaves, levels):
-            accs.push(self.fn, level, leaf, t, acc.monoid, acc.dtype, self.width)
+        entered = [
+            (accs.Counter(level, acc.monoid, acc.dtype, self.width), leaf)
+            for acc, leaf, level in zip(self.lanes, leaves, levels)
+        ]
         for acc, level in zip(self.rows, levels[len(self.lanes) :], strict=True):
             node = accs.neighbours(self.fn, acc.monoid, acc.dtype, self._staged(acc), self.width)
-            accs.push(self.fn, level, node, t, acc.monoid, acc.dtype, 1)
+            entered.append((accs.Counter(level, acc.monoid, acc.dtype, 1), node))
+        accs.push_all(self.fn, entered, t)
 
     # -- sums in rows: neighbouring iterations, which are neighbouring lanes, are added ---------------------------
 
@@ -636,7 +640,7 @@ class VectorLoop:
                         kernel.block is not None
                         and i.isdigit()
                         and int(i) // width % 2 == 0
-                        and not address.startswith("many ")
+                        and not address.startswith(EACH)
                     ):
                         kernel.block.prefetch(s, address)
                     kernel.known[s.name] = Known(self.load(address, s.dtype, mask), s.dtype, width)
@@ -732,8 +736,8 @@ class VectorLoop:
             wide = fn.spread_type(self.kernel.size(stride), "i64", width)
             scaled = fn.do(f"mul <{width} x i64> {self.kernel.known[value].register}, {wide}")
             offsets = fn.do(f"add <{width} x i64> {offsets}, {scaled}")
-        return "many " + fn.do(
-            f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}"
+        return many(
+            fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, <{width} x i64> {offsets}")
         )
 
     # -- rows of neighbouring elements ------------------------------------------------------------------------------------
@@ -807,53 +811,7 @@ class VectorLoop:
         return MEMORY[self.kernel.buffer(buffer).type.dtype.name]
 
     def load(self, address: str, dtype: DType, mask: str) -> str:
-        fn, width = self.fn, self.width
-        ty = vector(MEMORY[dtype.name], width)
-        many, ones = address.startswith("many "), vector("i1", width)
-        zero = "zeroinitializer"
-        if many:
-            name = fn.module.intrinsic(
-                f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0",
-                ty,
-                (f"<{width} x ptr>", "i32", ones, ty),
-            )
-            raw = fn.do(
-                f"call {ty} @{name}(<{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'}, {ty} {zero})"
-            )
-        elif mask:
-            name = fn.module.intrinsic(
-                f"llvm.masked.load.{_over(dtype, width)}.p0", ty, ("ptr", "i32", ones, ty)
-            )
-            raw = fn.do(
-                f"call {ty} @{name}(ptr {address}, i32 {dtype.itemsize}, {ones} {mask}, {ty} {zero})"
-            )
-        else:
-            raw = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
-        return fn.do(f"icmp ne {ty} {raw}, zeroinitializer") if dtype is bool_ else raw
+        return load_vector(self.fn, address, dtype, self.width, mask)
 
     def store(self, address: str, value: Known, mask: str) -> None:
-        fn, width, dtype = self.fn, self.width, value.dtype
-        ty, ones = vector(MEMORY[dtype.name], width), vector("i1", width)
-        text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
-        if address.startswith("many "):
-            name = fn.module.intrinsic(
-                f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0",
-                "void",
-                (ty, f"<{width} x ptr>", "i32", ones),
-            )
-            fn.say(
-                f"call void @{name}({ty} {text}, <{width} x ptr> {address[5:]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'})"
-            )
-        elif mask:
-            name = fn.module.intrinsic(
-                f"llvm.masked.store.{_over(dtype, width)}.p0", "void", (ty, "ptr", "i32", ones)
-            )
-            fn.say(
-                f"call void @{name}({ty} {text}, ptr {address}, i32 {dtype.itemsize}, {ones} {mask})"
-            )
-        else:
-            fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
-
-
-def _over(dtype: DType, width: int) -> str:
-    return f"v{width}{'i8' if dtype is bool_ else dtype.name}"
+        store_vector(self.fn, address, value, mask)

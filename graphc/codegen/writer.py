@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from graphc.codegen import accumulators as accs
 from graphc.codegen.blocks import BlockLoop
 from graphc.codegen.gemm import emit_contract
+from graphc.codegen.lanes import LanesLoop
 from graphc.codegen.llvm import (
     MEMORY,
     REGISTER,
@@ -219,6 +220,8 @@ class KernelWriter:
                 VectorLoop(self, s).write()
             case For(mode="blocks"):
                 BlockLoop(self, s).write()
+            case For(mode="lanes"):
+                LanesLoop(self, s).write()
             case For():
                 self._rows(s)
             case _:

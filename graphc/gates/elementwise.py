@@ -215,7 +215,7 @@ mul = gate(
 )  # fmt: skip
 mul0: Elementwise = gate(
     "mul0", "ct * p, and 0 where ct is 0 whatever p is: the product of a cotangent and a partial.",
-    body=lambda ct, p: s.select(s.equal(ct, 0.0), 0.0, ct * p), sym="ct*p",
+    body=lambda ct, p: s.select(s.convert(ct, bool_), ct * p, 0.0), sym="ct*p",
     partials=lambda out, ct, p: (p, ct), transposed=lambda ct, t, p: (mul0(ct, p), None),
 )  # fmt: skip
 div = gate(

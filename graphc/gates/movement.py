@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -38,6 +39,21 @@ class Along(NamedTuple):
 
 
 IndexMap = tuple[Along, ...]  # one entry for each axis of the operand
+
+
+@cache
+def identity_map(rank: int) -> IndexMap:
+    return tuple(Along(i) for i in range(rank))
+
+
+def compose(inner: IndexMap, outer: IndexMap) -> IndexMap:
+    """inner reads a view at its axes; outer says where along the domain those axes are."""
+    return tuple(
+        entry if entry.axis is None
+        else Along(outer[entry.axis].axis, entry.start + entry.step * outer[entry.axis].start,
+                   entry.step * outer[entry.axis].step)
+        for entry in inner
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

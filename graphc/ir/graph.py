@@ -145,6 +145,11 @@ class Graph:
         return f"<graph {self.name}: {', '.join(f'{len(v)} {k}' for k, v in counts.items())}>"
 
 
+def is_splat(node: Node) -> bool:
+    """A constant that is one number everywhere."""
+    return node.op == "constant" and len(node["data"]) == node.type.dtype.itemsize
+
+
 def reachable(roots: Iterable[Node]) -> list[Node]:
     """Every node that the roots need, by order of creation, which puts operands before users."""
     pending = list(roots)
@@ -365,9 +370,7 @@ class Value:
         return self.builder.constant(0, self.type)
 
     def is_splat(self) -> bool:
-        """A constant that is one number everywhere."""
-        node = self.node
-        return node.op == "constant" and len(node["data"]) == node.type.dtype.itemsize
+        return is_splat(self.node)
 
     def splat(self) -> Any:
         return from_bits(int.from_bytes(self.node["data"], "little"), self.dtype)

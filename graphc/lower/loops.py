@@ -195,9 +195,9 @@ class Contract:
 class For:
     """A loop.
 
-    `mode` is a schedule and changes no value: `vector` (lanes are iterations), `rows` (one after
-    the other), `blocks` (`BLOCK_ROWS` iterations at once, part by part). Nor does `parallel`:
-    several threads may share the iterations.
+    `mode` is a schedule and changes no value: `vector` (iterations are lanes), `lanes` (the same,
+    with loops inside), `rows` (one after the other), `blocks` (`BLOCK_ROWS` iterations at once,
+    part by part). Nor does `parallel`: several threads may share the iterations.
     """
 
     var: str
@@ -392,7 +392,7 @@ _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks)( parallel)?$")
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes)( parallel)?$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 

@@ -124,18 +124,20 @@ def _leaf(acc: Acc) -> int:
     return {"rows": LEAF, "chain": BLOCK}.get(acc.order, 1)
 
 
-def cost(loop: For) -> Size:
-    """Picoseconds of one iteration; right within a factor of a few."""
+def cost(loop: For, in_lanes: bool = False) -> Size:
+    """Picoseconds of one iteration, right within a factor of a few; `in_lanes` if one of the loops
+    around it is."""
     inner: Size = 0
     here = 0
+    in_lanes = in_lanes or loop.mode == "lanes"
     for s in loop.body:
         if isinstance(s, Let):  # most of them
             here += _LET.get(s.op, OPERATION)
         elif isinstance(s, For):
-            inner = inner + s.size * cost(s) + INNER
+            inner = inner + s.size * cost(s, in_lanes) + INNER
         else:
             here += _element(s)
-    return inner + here * (ALONE if loop.mode == "rows" else 1)
+    return inner + here * (1 if in_lanes or loop.mode != "rows" else ALONE)
 
 
 _LET = {"": 0, "call": CALL, "rare": CALL, "div": ROOT, "sqrt": ROOT}

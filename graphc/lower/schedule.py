@@ -1,8 +1,8 @@
 """How loops run: the annotations that `fuse` puts on them. None of them changes a value.
 
 `vector`: iterations are lanes; for innermost loops. `blocks`: 64 iterations at once, part by part,
-while their data stay in cache; for loops over short rows. `rows`: one iteration after the other;
-for all others.
+while their data stay in cache; for loops over short rows. `lanes`: iterations are lanes of all
+that is inside; see `lower.lanes`. `rows`: one iteration after the other; for all others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from graphc.ir.types import Dim, Size, TensorType, product
 from graphc.lower.distribute import distributed
+from graphc.lower.lanes import in_lanes
 from graphc.lower.loops import (
     Add,
     Contract,
@@ -40,6 +41,7 @@ CACHE_BYTES = 256 * 1024  # that a block of rows may take
 def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     kernels = tuple(replace(k, body=with_modes(k.body)) for k in program.kernels)
     program = replace(program, kernels=kernels)
+    program = program if "lanes" in skip else in_lanes(program)
     program = program if "blocks" in skip else in_blocks(program)
     program = program if "parallel" in skip else shared_out(program)
     return program if {"sweep", "parallel"} & skip else in_sweeps(program)

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
 from graphc.gates.elementwise import Elementwise
-from graphc.gates.movement import Along, IndexMap, Movement
+from graphc.gates.movement import Along, IndexMap, Movement, compose, identity_map
 from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, at_least, product
@@ -71,21 +70,6 @@ class Task:
 
 def tasks_of(graph: Graph) -> list[Task]:
     return _Collector(graph).run()
-
-
-@cache
-def identity_map(rank: int) -> IndexMap:
-    return tuple(Along(i) for i in range(rank))
-
-
-def compose(inner: IndexMap, outer: IndexMap) -> IndexMap:
-    """inner reads a view at its axes; outer says where along the domain those axes are."""
-    return tuple(
-        entry if entry.axis is None
-        else Along(outer[entry.axis].axis, entry.start + entry.step * outer[entry.axis].start,
-                   entry.step * outer[entry.axis].step)
-        for entry in inner
-    )  # fmt: skip
 
 
 class _Collector:

@@ -94,7 +94,7 @@ def _in_body(body: tuple[Statement, ...], depth: int, names: Names) -> tuple[Sta
         inner = _in_body(s.body, depth + 1, names)
         s = s if inner is s.body else replace(s, body=inner)
         flat = _flattened(s, depth, names)
-        if flat is not None and _cost_in_lanes(flat, depth) < _cost_of_inner_loops(s):
+        if flat is not None and _cost_in_lanes(flat, depth) < _cost_as_it_is(s, depth):
             made.extend(_apart(flat, names))
         else:
             made.append(s)
@@ -174,6 +174,7 @@ def _lanes(loop: For) -> int:
 # -- what it costs, in vector instructions for one iteration -------------------------------------
 
 CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 2.5, 3.0
+COUNTER = 10.0  # a row is added to an array in memory, and every fourth one goes into its counter
 ARRAY = 30.0  # an array accumulator is filled, and its counter pushed and finished
 
 
@@ -198,6 +199,12 @@ def _cost_of_inner_loops(loop: For) -> float:
         else:
             total += 2 * _weight(s) / _lanes(loop)  # lanes of a block at best, and handed over
     return total
+
+
+def _cost_as_it_is(loop: For, depth: int) -> float:
+    """A loop at the top adds rows in blocks, with columns in registers; one inside does not."""
+    counters = [a for a in loop.accs if a.into and a.order != "any"] if depth else []
+    return _cost_of_inner_loops(loop) + COUNTER * len(counters)
 
 
 def _cost_in_lanes(loop: For, depth: int) -> float:

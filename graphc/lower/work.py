@@ -39,6 +39,7 @@ from graphc.gates.contraction import BLOCK
 from graphc.gates.reduction import LEAF, VECTOR_BYTES
 from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
 from graphc.lower.distribute import is_nest
+from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -239,6 +240,8 @@ class _Counter:
                 self._vector(s, times)
             case For(mode="blocks"):
                 self._blocks(s, times)
+            case For(mode="lanes"):
+                self._around_loops(s, times)
             case For():
                 self._rows(s, times)
             case Contract():
@@ -388,6 +391,47 @@ class _Counter:
             self.counts["strided"] += elements
         else:
             self.near += elements * itemsize
+
+    # -- loops around loops, in lanes --------------------------------------------------------------
+
+    def _around_loops(self, loop: For, times: int) -> None:
+        width = lane_count(loop)
+        vectors = times * -(-self.size(loop.size) // width)
+        self.counts["loop"] += times
+        self._in_all_lanes(loop, loop.body, vectors, 0, width)
+        self._counters(loop, vectors, times)
+
+    def _in_all_lanes(
+        self,
+        loop: For,
+        body: Sequence[Statement],
+        turns: int,
+        before: int,
+        width: int,
+        var: str = "",
+    ) -> None:
+        """Statements of the loop over `var` inside, done `turns` times for a vector; those that no
+        iteration of it changes, `before` times."""
+        names = {a.name for s, _ in walk((loop,)) if isinstance(s, For) for a in s.accs}
+        for s in body:
+            if isinstance(s, For):
+                inner = turns * self.size(s.size)
+                self.counts["scalar"] += 2 * inner
+                self._in_all_lanes(loop, s.body, inner, turns, width, s.var)
+                self._counters(s, inner, turns)
+                continue
+            fixed = var and isinstance(s, Load) and coefficient(s.index, var) == 0
+            count = before if fixed else turns
+            self._lanes(loop, (s,), count, count, width, names)
+
+    def _counters(self, loop: For, turns: int, times: int) -> None:
+        """What sums do besides adding in so many iterations of `times` runs of a loop."""
+        for acc in loop.accs:
+            if acc.order == "any" or not acc.dtype.is_float:
+                self.counts["fold"] += times
+            else:
+                self.counts["leaf"] += -(-turns // (BLOCK if acc.order == "chain" else LEAF))
+                self.counts["tree"] += times
 
     # -- loops in blocks ---------------------------------------------------------------------------
 

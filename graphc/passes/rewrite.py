@@ -32,7 +32,7 @@ import numpy as np
 
 from graphc.errors import RewriteError
 from graphc.gates.gate import Gate, registry
-from graphc.ir.graph import Builder, Node, Value, reachable
+from graphc.ir.graph import Builder, Node, Value, is_splat, reachable
 from graphc.ir.scalar import to_bits
 from graphc.ir.types import DType
 
@@ -258,10 +258,6 @@ def _match_attrs(pattern: Pattern, node: Node, env: dict[str, Any]) -> bool:
         if expected != value:
             return False
     return True
-
-
-def is_splat(node: Node) -> bool:
-    return node.op == "constant" and len(node["data"]) == node.type.dtype.itemsize
 
 
 class _Number:

@@ -59,11 +59,11 @@ def compile(  # noqa: A001  the public name, as in `re.compile`
 
     `wrt` names the parameters to differentiate by: a name, or a tuple of names, whose gradients
     come back alike. `deterministic` keeps large matrix products in graphc's own kernel. `skip`
-    leaves out optional passes ("rules", "fold", "fuse", "blocks", "parallel", "sweep", "reuse"),
-    for tests and for curiosity. `donate` names parameters whose memory results of the same type may
-    take, as in `w = step(w, x)`: the caller goes on with the result alone. Whether that can be is
-    in `explain`; at a call, an array that is read-only, has to be converted, or overlaps another is
-    left alone.
+    leaves out optional passes ("rules", "fold", "fuse", "lanes", "blocks", "parallel", "sweep",
+    "reuse"), for tests and for curiosity. `donate` names parameters whose memory results of the
+    same type may take, as in `w = step(w, x)`: the caller goes on with the result alone. Whether
+    that can be is in `explain`; at a call, an array that is read-only, has to be converted, or
+    overlaps another is left alone.
     `threads`, a number or "all", is how many threads a call may use; else it is as `set_threads`
     says. Results do not depend on it, to the last bit.
     """

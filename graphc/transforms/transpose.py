@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from graphc.gates.gate import registry
 from graphc.ir.graph import Builder, Node, Value, reachable
+from graphc.transforms.exchange import shared
 from graphc.transforms.places import joined
 from graphc.transforms.tangent import check_alike
 
@@ -84,7 +85,7 @@ def _contribute(parts_of: dict[Node, list[Value]], node: Node, ct: Value, builde
 def _total(parts: Sequence[Value]) -> Value:
     if len(parts) == 1:
         return parts[0]
-    first, *others = joined(parts)
+    first, *others = shared(joined(parts))
     for ct in others:
         first = first + ct
     return first

@@ -191,6 +191,8 @@ def _half_scalar(scalar, args):
             values.append(_half_scalar(body, operands))
         elif ins.op == "bitcast":
             values.append(np.ascontiguousarray(operands[0]).view(HALF[ins.dtype]))
+        elif ins.op == "convert" and ins.dtype is bool_:
+            values.append(operands[0] != 0)
         else:
             values.append(np.asarray(_MEANING[ins.op](*operands), HALF[ins.dtype]))
     return values[scalar.result]

@@ -22,6 +22,7 @@ RSQRT = {  # of ((1 - e)^(-1/2) - 1) / e
         0.50109196, 0.37628713,
     ),
 }  # fmt: skip
+MOST_SLOPE = 0.5275  # of RSQRT's series in f64, where the guess is right to 3.5%: 0.5271
 CBRT_GUESS = {f64: 0x553EE961, f32: 0x54A1F5}  # the same in units of 2^32, in f32 of 2^8
 CBRT = {  # of ((1 - e)^(-1/3) - 1) / e
     f64: (  # generate.py CBRT_F64: error 2^-23.4
@@ -38,9 +39,15 @@ SMALLEST_NORMAL = {f64: 2.0**-1022, f32: 2.0**-126}
 
 def reciprocal_root(x: Scalar) -> Scalar:
     """1/sqrt x to 2^-30 (2^-15 in f32), for normal x above 0; some finite number for 0."""
+    return _reciprocal_root(x)[0]
+
+
+def _reciprocal_root(x: Scalar) -> tuple[Scalar, Scalar]:
+    """The same, and the series' slope, which tells by how much the guess was wrong."""
     r = bitcast(SQRT_GUESS[x.dtype] - lshr(bitcast(x), 1))
     e = fma(-(x * r), r, 1.0)
-    return fma(r * e, horner(e, RSQRT[x.dtype]), r)
+    slope = horner(e, RSQRT[x.dtype])
+    return fma(r * e, slope, r), slope
 
 
 def refined(x: Scalar, r: Scalar) -> Scalar:
@@ -54,11 +61,17 @@ def refined(x: Scalar, r: Scalar) -> Scalar:
 def rsqrt(x: Scalar) -> Scalar:
     from graphc.gates.roots import rsqrt_special
 
-    # Patterns of normal numbers above 0, moved to where the least integers are.
     ty = x.dtype
-    first, least = to_bits(SMALLEST_NORMAL[ty], ty), -(2 ** (8 * ty.itemsize - 1))
-    special = bitcast(x) - (first + least) >= to_bits(INF, ty) - first + least
-    return rare(special, rsqrt_special, (x,), refined(x, reciprocal_root(x)))
+    r, slope = _reciprocal_root(x)
+    if ty is f64:
+        # Where x is not a normal number above 0 the guess is off, up to those subnormal numbers for
+        # which it is as good. Of even degree, the series is large at infinities, too.
+        special = ~(slope < MOST_SLOPE)
+    else:
+        # Patterns of normal numbers above 0, moved to where the least integers are.
+        first, least = to_bits(SMALLEST_NORMAL[ty], ty), -(2 ** (8 * ty.itemsize - 1))
+        special = bitcast(x) - (first + least) >= to_bits(INF, ty) - first + least
+    return rare(special, rsqrt_special, (x,), refined(x, r))
 
 
 def rsqrt_special(x: Scalar) -> Scalar:

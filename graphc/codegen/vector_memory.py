@@ -1,0 +1,69 @@
+"""Vectors to and from memory: side by side or each element elsewhere, all lanes or those of a mask.
+
+An address is a register: of the first element, or, marked by `many`, a vector with one for each lane.
+"""
+
+from __future__ import annotations
+
+from graphc.codegen.llvm import MEMORY, Function, vector
+from graphc.codegen.state import Known
+from graphc.ir.types import DType, bool_
+
+EACH = "many "  # before a register that holds an address for each lane
+
+
+def many(addresses: str) -> str:
+    """Addresses, one for each lane, marked as such."""
+    return EACH + addresses
+
+
+def load_vector(fn: Function, address: str, dtype: DType, width: int, mask: str) -> str:
+    """Lanes that a mask leaves out are zeros."""
+    ty, ones, zero = vector(MEMORY[dtype.name], width), vector("i1", width), "zeroinitializer"
+    if address.startswith(EACH):
+        name = fn.module.intrinsic(
+            f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0",
+            ty,
+            (f"<{width} x ptr>", "i32", ones, ty),
+        )
+        raw = fn.do(
+            f"call {ty} @{name}(<{width} x ptr> {address[len(EACH) :]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'}, {ty} {zero})"
+        )
+    elif mask:
+        name = fn.module.intrinsic(
+            f"llvm.masked.load.{_over(dtype, width)}.p0", ty, ("ptr", "i32", ones, ty)
+        )
+        raw = fn.do(
+            f"call {ty} @{name}(ptr {address}, i32 {dtype.itemsize}, {ones} {mask}, {ty} {zero})"
+        )
+    else:
+        raw = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
+    return fn.do(f"icmp ne {ty} {raw}, zeroinitializer") if dtype is bool_ else raw
+
+
+def store_vector(fn: Function, address: str, value: Known, mask: str) -> None:
+    width, dtype = value.width, value.dtype
+    ty, ones = vector(MEMORY[dtype.name], width), vector("i1", width)
+    text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
+    if address.startswith(EACH):
+        name = fn.module.intrinsic(
+            f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0",
+            "void",
+            (ty, f"<{width} x ptr>", "i32", ones),
+        )
+        fn.say(
+            f"call void @{name}({ty} {text}, <{width} x ptr> {address[len(EACH) :]}, i32 {dtype.itemsize}, {ones} {mask or 'splat (i1 true)'})"
+        )
+    elif mask:
+        name = fn.module.intrinsic(
+            f"llvm.masked.store.{_over(dtype, width)}.p0", "void", (ty, "ptr", "i32", ones)
+        )
+        fn.say(
+            f"call void @{name}({ty} {text}, ptr {address}, i32 {dtype.itemsize}, {ones} {mask})"
+        )
+    else:
+        fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
+
+
+def _over(dtype: DType, width: int) -> str:
+    return f"v{width}{'i8' if dtype is bool_ else dtype.name}"

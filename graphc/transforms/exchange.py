@@ -1,0 +1,247 @@
+"""Cotangents that are one array, computed along exchanged axes: computed once.
+
+In:   the cotangents of a value.
+Out:  as many with the same sum, up to the order of sums and the sign of zeros.
+Invariant: an operand of anything but sums and products is the other's to the bit, so that no
+infinity, no branch and no comparison depends on which of the two is computed.
+
+The energy of pairs of points is a sum over i and j of e(x_i - x_j). By the chain rule x_k takes the
+forces F_kj, summed over j, less the forces F_ik, summed over i. But F_ik is -F_ki: the second sum
+is the first. Seen on its graph, F is what it was, with another sign, when i and j are exchanged.
+
+>>> from graphc.ir.graph import Builder
+>>> from graphc.ir.types import f64
+>>> b = Builder()
+>>> x = b.input("x", f64["n"])
+>>> left, right = (x.expand(axis).broadcast(f64["n", "n"].shape) for axis in (1, 0))
+>>> force = (left - right) * 2.0
+>>> one, other = shared([force.sum(1), (-force).sum(0)])
+>>> one.node is other.node
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from graphc.gates.movement import IndexMap, Movement, compose, identity_map
+from graphc.ir.graph import Node, Value, is_splat
+
+EXCHANGEABLE = frozenset(("add", "mul", "sub", "eq", "ne", "logical_and", "logical_or"))  # operands
+PRODUCTS = frozenset(("mul", "mul0", "div"))  # their sign is the product of their operands' signs
+EVEN = frozenset((
+    "abs", "asinh_partial", "atan_partial", "cos", "cosh", "erf_partial", "erfinv_partial",
+    "ndtr_partial", "sigmoid_partial", "sinc", "square", "tanh_partial",
+))  # fmt: skip
+ODD = frozenset((  # and 0 at 0
+    "asin", "asinh", "atan", "atanh", "cbrt", "erf", "erfinv", "round", "sign", "sin",
+    "sinc_partial", "sinh", "stop_gradient", "tan", "tanh", "trunc",
+))  # fmt: skip
+COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
+REDUCTIONS = frozenset(("sum", "prod", "max", "min", "all", "any"))
+KNOWN = 4  # sums with which another one is compared
+VISITS = 1000  # pairs of nodes that a comparison looks at, at most,
+DEPTH = 100  # and how far from the sums
+
+Axes = tuple[int, ...]  # for each axis of one value the axis of the other
+
+
+class Likeness(NamedTuple):
+    """One value is `sign` times another: to the bit, or up to the sign of zeros.
+
+    A zero everywhere has the sign 0, for it is either.
+    """
+
+    sign: int
+    exact: bool
+
+
+SAME = Likeness(1, True)
+
+
+class _Sum(NamedTuple):
+    """A cotangent that is a sum, seen through movements that select nothing twice."""
+
+    value: Value
+    sign: int
+    node: Node
+    map: IndexMap  # where the cotangent's axes are among the sum's
+
+
+def shared(cotangents: Sequence[Value]) -> list[Value]:
+    """The cotangents, with sums that equal others replaced by these."""
+    if len(cotangents) < 2:
+        return list(cotangents)
+    found = {i: s for i, ct in enumerate(cotangents) if (s := _as_sum(ct)) is not None}
+    if len(found) < 2:
+        return list(cotangents)
+    made = list(cotangents)
+    known: list[_Sum] = []
+    # Over the last axes first: their sums stay in registers.
+    for i, s in sorted(found.items(), key=lambda item: (-item[1].node["axis"], item[0])):
+        for other in known:
+            sign = _sign_between(other, s)
+            if sign:
+                made[i] = other.value if sign == 1 else -other.value
+                break
+        else:
+            if len(known) < KNOWN:
+                known.append(s)
+    return made
+
+
+def _as_sum(ct: Value) -> _Sum | None:
+    sign, node, along = _core(ct.node)
+    if node.op != "sum" or not ct.dtype.is_float:
+        return None
+    return _Sum(ct, sign, node, along)
+
+
+def _core(node: Node) -> tuple[int, Node, IndexMap]:
+    """A value below its views and changes of sign: its sign, and where its axes are now."""
+    sign, along = 1, identity_map(node.type.rank)
+    while True:
+        gate = node.gate
+        if node.op == "neg":
+            sign = -sign
+        elif isinstance(gate, Movement) and gate.view is not None:
+            along = compose(gate.view(node), along)
+        else:
+            return sign, node, along
+        node = node.args[0]
+
+
+def _sign_between(a: _Sum, b: _Sum) -> int:
+    """s where b is s times a; 0 where it is not known to be either."""
+    kept = _matched(a.map, b.map, range(a.value.type.rank))
+    if kept is None or a.node.type.dtype is not b.node.type.dtype:
+        return 0
+    axes = _with_axis(kept, a.node["axis"], b.node["axis"])
+    likeness = _Comparison().compare(a.node.args[0], b.node.args[0], axes)
+    return 0 if likeness is None else a.sign * b.sign * (likeness.sign or 1)
+
+
+def _matched(a: IndexMap, b: IndexMap, axes: Sequence[int]) -> Axes | None:
+    """Two sources seen through maps: for each axis of one the axis of the other, where `axes` says
+    the same of what they are seen as.
+    """
+    if len(a) != len(b):
+        return None
+    free, found = list(range(len(b))), []
+    for entry in a:
+        there = entry if entry.axis is None else entry._replace(axis=axes[entry.axis])
+        place = next((k for k in free if b[k] == there), None)
+        if place is None:
+            return None
+        free.remove(place)
+        found.append(place)
+    return tuple(found)
+
+
+def _with_axis(axes: Axes, a: int, b: int) -> Axes:
+    """The same of the operands of reductions over the axes a and b."""
+    moved = [k + (k >= b) for k in axes]
+    return (*moved[:a], b, *moved[a:])
+
+
+class _Comparison:
+    """Two values, operand by operand, as far down as they may differ."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Node, Node, Axes], Likeness | None] = {}
+        self.depth = 0
+
+    def compare(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
+        """How b, its axes numbered as `axes` says, is like a."""
+        if a is b and axes == tuple(range(len(axes))):
+            return SAME
+        key = a, b, axes
+        if key not in self.known:
+            if len(self.known) >= VISITS or self.depth >= DEPTH:
+                return None
+            self.known[key] = None  # operands never lead back here
+            self.depth += 1
+            self.known[key] = self._compared(a, b, axes)
+            self.depth -= 1
+        return self.known[key]
+
+    def _compared(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
+        if any(s != b.type.shape[k] for s, k in zip(a.type.shape, axes, strict=True)):
+            return None
+        (sign, x, along), (other, y, beyond) = _core(a), _core(b)
+        if x is not a or y is not b:
+            matched = _matched(along, beyond, axes)
+            likeness = None if matched is None else self.compare(x, y, matched)
+            return likeness and Likeness(sign * other * likeness.sign, likeness.exact)
+        if x.op != y.op or x.type.dtype is not y.type.dtype or len(x.args) != len(y.args):
+            return None
+        if is_splat(x) and is_splat(y):
+            return _of_numbers(x, y)
+        if not x.args:
+            return None
+        if x.op in REDUCTIONS:
+            return self._reduced(x, y, axes)
+        if x.gate.kind != "elementwise" or x.attrs != y.attrs:
+            return None
+        op = "square" if _is_square(x) and _is_square(y) else x.op
+        likeness = _combined(op, [self.compare(p, q, axes) for p, q in zip(x.args, y.args)])
+        if likeness is None and x.op in EXCHANGEABLE:
+            likeness = _combined(
+                x.op, [self.compare(p, q, axes) for p, q in zip(x.args, y.args[::-1])]
+            )
+            if likeness is not None and x.op == "sub":
+                likeness = Likeness(-likeness.sign, False)  # a - a is +0 either way
+        return likeness
+
+    def _reduced(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
+        order = [dict(n.attrs).get("order") for n in (a, b)]
+        likeness = self.compare(a.args[0], b.args[0], _with_axis(axes, a["axis"], b["axis"]))
+        if likeness is None or order[0] != order[1]:
+            return None
+        return likeness if a.op == "sum" else _strictly([likeness])
+
+
+def _is_square(node: Node) -> bool:
+    return node.op == "mul" and node.args[0] is node.args[1]
+
+
+def _of_numbers(a: Node, b: Node) -> Likeness | None:
+    if a["data"] != b["data"]:
+        return None
+    return Likeness(1 if any(a["data"]) else 0, True)
+
+
+def _combined(op: str, operands: Sequence[Likeness | None]) -> Likeness | None:
+    """How two results of a gate are alike, if their operands are as said."""
+    known = [o for o in operands if o is not None]
+    if len(known) < len(operands):
+        return None
+    if op in ("add", "sub") or op in ODD:
+        return _in_common(known)
+    if op == "where":
+        return _in_common(known[1:]) if _strictly(known[:1]) else None
+    if op in PRODUCTS and (op != "div" or _strictly(known[1:])):
+        first, second = known
+        exact = first.exact and second.exact and first.sign * second.sign == 1
+        return Likeness(first.sign * second.sign, exact)
+    if op in EVEN:
+        return SAME
+    if op in COMPARISONS:
+        common = _in_common(known)
+        return SAME if common and (common.sign >= 0 or op in ("eq", "ne")) else None
+    return _strictly(known)
+
+
+def _in_common(operands: Sequence[Likeness]) -> Likeness | None:
+    """All have one sign, and so has what is linear in them."""
+    signs = {o.sign for o in operands if o.sign}
+    if len(signs) > 1:
+        return None
+    sign = signs.pop() if signs else 0
+    return Likeness(sign, sign >= 0 and all(o.exact for o in operands))
+
+
+def _strictly(operands: Sequence[Likeness]) -> Likeness | None:
+    """Any function of operands that are the same to the bit is."""
+    return SAME if all(o.exact and o.sign >= 0 for o in operands) else None

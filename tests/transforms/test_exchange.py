@@ -1,0 +1,245 @@
+"""Sums of cotangents over exchanged axes: which are one, and with which sign."""
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.gates.gate import registry
+from graphc.ir.graph import Builder
+from graphc.ir.reference import run_scalar
+from graphc.ir.types import f32, f64
+from graphc.transforms.exchange import EVEN, ODD, shared
+
+
+def sums_of(compiled, stage="simplify"):
+    return [line for line in compiled.stages[stage].split("\n") if " = sum " in line]
+
+
+def by_differences(function, x, step=1e-6):
+    found = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[i] += step
+        down[i] -= step
+        found[i] = (function(up) - function(down)) / (2 * step)
+    return found
+
+
+X = np.random.default_rng(0).normal(size=(6, 3))
+
+
+@graphc.graph
+def energy(x: graphc.f64["n", 3]):
+    apart = x[:, None, :] - x[None, :, :]
+    return (1.0 / np.sqrt((apart * apart).sum(axis=2) + 0.1)).sum()
+
+
+@graphc.graph
+def by_coordinates(x: graphc.f64["n", 3]):
+    d = [x[:, None, k] - x[None, :, k] for k in range(3)]
+    return np.exp(-(d[0] ** 2 + d[1] ** 2 + d[2] ** 2)).sum()
+
+
+@graphc.graph
+def without_new_axis(x: graphc.f64["n", 3]):
+    apart = x[:, None, :] - x
+    return np.log1p(np.abs(apart).sum(axis=2)).sum()
+
+
+@graphc.graph
+def products(x: graphc.f64["n", 3]):
+    return np.tanh((x[:, None, :] * x[None, :, :]).sum(axis=2)).sum()
+
+
+@graphc.graph
+def masked(x: graphc.f64["n", 3]):
+    apart = x[:, None, :] - x[None, :, :]
+    k = graphc.arange(x.shape[0])
+    square = np.where((k[:, None] != k[None, :])[:, :, None], apart * apart, 1.0)
+    return (1.0 / square.sum(axis=2)).sum()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [energy, by_coordinates, without_new_axis, products, masked],
+    ids=lambda f: f.__name__,
+)
+def test_force_and_counterforce_are_summed_once(function):
+    compiled = graphc.compile(function, wrt="x")
+    _, gradient = compiled.value_and_grad(X)
+    np.testing.assert_allclose(gradient, by_differences(compiled, X), rtol=1e-5, atol=1e-7)
+    assert not any(" axis=0 " in line and "order=rows" in line for line in sums_of(compiled))
+
+
+@graphc.graph
+def one_sided(x: graphc.f64["n", 3]):
+    apart = x[:, None, :] - 2.0 * x[None, :, :]
+    return np.exp(-(apart * apart).sum(axis=2)).sum()
+
+
+@graphc.graph
+def weighted(x: graphc.f64["n", 3], w: graphc.f64["n", "n"]):
+    apart = x[:, None, :] - x[None, :, :]
+    return (w * np.exp(-(apart * apart).sum(axis=2))).sum()
+
+
+@graphc.graph
+def inverse(x: graphc.f64["n", 3]):
+    """1/0 is inf on both sides of the diagonal, not inf and -inf."""
+    apart = x[:, None, :] - x[None, :, :]
+    return np.tanh(1.0 / (apart + 0.5)).sum()
+
+
+@graphc.graph
+def ordered(x: graphc.f64["n", 3]):
+    apart = x[:, None, :] - x[None, :, :]
+    return np.maximum(apart, 0.25 * apart).sum(axis=2).sum()
+
+
+@pytest.mark.parametrize(
+    "function", [one_sided, weighted, inverse, ordered], ids=lambda f: f.__name__
+)
+def test_what_is_not_symmetric_is_summed_twice(function):
+    compiled = graphc.compile(function, wrt="x")
+    more = [np.random.default_rng(1).normal(size=(6, 6))] if function is weighted else []
+    _, gradient = compiled.value_and_grad(X, *more)
+    want = by_differences(lambda x: compiled(x, *more), X)
+    np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-7)
+    assert any(" axis=0 " in line and "order=rows" in line for line in sums_of(compiled))
+
+
+@graphc.graph
+def oscillators(x: graphc.f64["n", 3]):
+    """Odd functions of differences, and even partials of them."""
+    apart = x[:, None, :] - x[None, :, :]
+    return (np.tanh(np.sin(apart)) * np.arctan(apart)).sum()
+
+
+def test_odd_and_even_functions():
+    test_force_and_counterforce_are_summed_once(oscillators)
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+@pytest.mark.parametrize("op", sorted(EVEN | ODD))
+def test_these_functions_are_even_or_odd_to_the_bit(op, dtype):
+    rng = np.random.default_rng(0)
+    scales = (1e-8, 1e-3, 1, 10, 1e3, 1e6)
+    x = np.concatenate([rng.normal(size=20_000) * s for s in scales]).astype(dtype.numpy)
+    x = np.append(x, np.array([0, 0.5, 1, 2, np.inf, 1e-40, 1e30], dtype.numpy))
+    body = registry()[op].body_graph((dtype,))
+    right, left = run_scalar(body, x), run_scalar(body, -x)
+    np.testing.assert_array_equal(left, right if op in EVEN else -right)
+    if op in ODD:
+        assert run_scalar(body, x[:1] * 0) == 0
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def crossed(b, name="x"):
+    """x_i and x_j over pairs."""
+    x = b.input(name, f64["n"])
+    shape = f64["n", "n"].shape
+    return x.expand(1).broadcast(shape), x.expand(0).broadcast(shape)
+
+
+def sign(a, b):
+    """s where the sum of b over its first axis was found to be s times that of a over its last."""
+    one, other = shared([a.sum(1), b.sum(0)])
+    if other.node is one.node:
+        return 1
+    return -1 if other.node.op == "neg" and other.node.args[0] is one.node else 0
+
+
+def unary(op, x):
+    return x.builder.apply(op, x)
+
+
+def test_signs():
+    b = Builder()
+    x, y = crossed(b)
+    force = x - y
+    assert sign(force, force) == -1
+    assert sign(force, -force) == 1
+    assert sign(x * y, x * y) == 1
+    assert sign(force * (x + y), force * (x + y)) == -1
+    assert sign(force * force, force * force) == 1
+    assert sign(unary("abs", force), unary("abs", force)) == 1
+    assert sign(x, y) == 1
+    assert sign(x * 3.0, y * 3.0) == 1
+    assert sign(x, x) == 0
+    assert sign(x + y * 2.0, x + y * 2.0) == 0
+    assert sign(x * 3.0, y * 4.0) == 0
+
+
+def test_only_to_the_bit_below_other_gates():
+    """A difference is +0 on the diagonal, either way: a square cannot tell, its inverse can."""
+    b = Builder()
+    x, y = crossed(b)
+    force = x - y
+    assert sign(unary("exp", force * force), unary("exp", force * force)) == 1
+    assert sign(unary("exp", force), unary("exp", force)) == 0
+    assert sign(unary("reciprocal", force), unary("reciprocal", force)) == 0
+    product = force * (x + y) * force  # -0 in one, +0 in the other
+    assert sign(unary("reciprocal", product), unary("reciprocal", product)) == 0
+    assert sign(force / (x * y), force / (x * y)) == -1
+    assert sign((x * y) / force, (x * y) / force) == 0
+
+
+def test_choices_and_comparisons():
+    b = Builder()
+    x, y = crossed(b)
+    force, zero = x - y, x.zeros_like()
+    near = b.apply("lt", force * force, x.constant(1.0))
+    chosen = b.apply("where", near, force, zero)
+    assert sign(chosen, chosen) == -1
+    assert sign(b.apply("where", near, force, x * y), b.apply("where", near, force, x * y)) == 0
+    first = b.apply("lt", x, y)
+    assert sign(b.apply("where", first, x * y, zero), b.apply("where", first, x * y, zero)) == 0
+    differ = b.apply("where", b.apply("ne", x, y), force, zero)
+    assert sign(differ, differ) == -1
+
+
+def test_the_axes_that_are_summed_have_one_size():
+    b = Builder()
+    x = b.input("x", f64["n"])
+    y = b.input("y", f64["m"])
+    wide = x.expand(1).broadcast(f64["n", "m"].shape) * y.expand(0).broadcast(f64["n", "m"].shape)
+    one, other = wide.sum(1), wide.sum(0)
+    assert [v.node for v in shared([one, other])] == [one.node, other.node]
+
+
+def test_transposed_views_and_inner_sums():
+    b = Builder()
+    m = b.input("m", f64["n", "n"])
+    t = m.transposed((1, 0))
+    assert sign(m, t) == 1
+    assert sign(m + t, m + t) == 1
+    assert sign(m - t, m - t) == -1
+    assert sign(m, m) == 0
+    deep = b.input("d", f64["n", "n", 3])
+    swapped = deep.transposed((1, 0, 2))
+    assert sign((deep * swapped).sum(2), (deep * swapped).sum(2)) == 1
+
+
+def test_deep_and_wide_graphs_end():
+    """A comparison gives up in time, and in depth."""
+    b = Builder()
+    x, y = crossed(b)
+    deep = x * y
+    for _ in range(3000):
+        deep = deep + x * y
+    assert sign(deep, deep) == 0
+    many = [unary("sin", x * float(k)) for k in range(500)]
+    total = many[0]
+    for term in many[1:]:
+        total = total + term
+    assert sign(total, total) == 0
+
+
+def test_many_cotangents_of_one_value():
+    """Each sum is compared with a few others only."""
+    b = Builder()
+    x, y = crossed(b)
+    cotangents = [(x * float(k) + y).sum(1) for k in range(2, 200)]
+    assert [v.node for v in shared(cotangents)] == [v.node for v in cotangents]
