@@ -121,6 +121,8 @@ def workloads(options: argparse.Namespace) -> None:
             show("starting")
             field.start()
             run.versions, run.absent = field.versions, field.absent
+            show("threads that share nothing")
+            run.ceiling = field.ceiling()
             for case in cases:
                 show(case.name)
                 run.rows.append(field.row(case, options.seconds or 4.0, options.memory))

@@ -7,9 +7,10 @@
 The workload is value and gradient of ten gates: of a declared graph (`graphc.compile`), or of plain
 NumPy code (`graphc.value_and_grad`), whose derivative is part of the trace. A child prints one line
 of JSON, in seconds: `numpy` and `graphc` for the imports (of graphc with all modules that a trace
-and a call load later on), `llvm` for llvmlite, its first target machine and its JIT, `first` from
-the function to its result (trace, key, reading, linking and the call), and `hits` and `misses`. The
-parent adds `process`, from the start of the process to its end.
+and a call load later on), `llvm` for llvmlite, its first target machine and its JIT, which only a
+process without a cache needs, `first` from the function to its result (trace, key, reading, loading
+and the call), and `hits` and `misses`. The parent adds `process`, from the start of the process to
+its end.
 """
 
 import json
@@ -44,9 +45,10 @@ def child(way: str) -> Times:
         import graphc.transforms.adjoint  # noqa: F401
     registry()
     imported = clock()
-    from graphc.runtime.jit import Jit
+    if os.environ["GRAPHC_CACHE_DIR"] == "off":
+        from graphc.runtime.jit import Jit
 
-    Jit.instance()
+        Jit.instance()
     started = clock()
 
     def loss(x: graphc.f64["n", 3], w: graphc.f64[3], b: graphc.f64):

@@ -25,6 +25,8 @@ TURN = 8e-3  # seconds of calls, each time it is a contestant's turn
 ROUNDS = 5  # at least
 SLOW = 10.0  # who takes this many times longer than the fastest, and more than a turn,
 FEW = 2  # gets no more rounds than this
+ALONE = "tanh wave 1e4 f64"  # computes in its caches and shares nothing
+SPAN = 0.1  # seconds of it, where several processes compute at once
 
 
 class Field:
@@ -72,7 +74,7 @@ class Field:
             notes={name: found["notes"] for name, found in ready.items() if found["notes"]},
             same_bits=self._same_bits(ready),
         )
-        row = replace(row, **self._limit(row))
+        row = replace(row, **self._limit(row), elsewhere=self._elsewhere(row))
         return replace(row, memory=self._memory(row)) if memory else row
 
     def _ask_all(self, request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -89,7 +91,7 @@ class Field:
         fastest = min((t.once for t in turns), default=0.0)
         end, count = time.monotonic() + seconds, 0
         while time.monotonic() < end or count < ROUNDS:
-            for turn in turns:
+            for turn in in_turn(turns, count):
                 if turn.name in lost or (count >= FEW and turn.is_slow(fastest)):
                     continue
                 request = {"do": "time", "way": turn.way, "calls": turn.calls}
@@ -120,6 +122,36 @@ class Field:
         answer = self.processes["graphc"].ask(request, PATIENCE)
         return answer if "limit" in answer else {"limit": reason(answer)}
 
+    def _elsewhere(self, row: Row) -> dict[str, Any]:
+        if row.ours is None:
+            return {}
+        request = {"do": "elsewhere", "case": row.name}
+        return self.processes["graphc"].ask(request, PATIENCE).get("elsewhere", {})
+
+    def ceiling(self) -> float | None:
+        """How many times what one process computes as many processes do as there are threads.
+
+        At best: whether the system has them on processors of their own at once is up to it.
+        """
+        if self.threads == 1 or "graphc-1" not in self.processes:
+            return None
+        mine, others = self.processes["graphc-1"], range(1, self.threads)
+        crowd = [mine, *(Process(mine.contestant, self.threads, self.log) for _ in others)]
+        try:
+            entered = [p.ask({"do": "enter", "case": ALONE}) for p in crowd]
+            once = min(answer["ways"]["gradient"]["once"] for answer in entered)
+            request = {"do": "time", "way": "gradient", "calls": int(SPAN / once)}
+            with ThreadPoolExecutor(self.threads) as pool:
+                alone, together = [], []
+                for _ in range(ROUNDS):
+                    alone.append(mine.ask(request)["seconds"])
+                    answers = pool.map(lambda p: p.ask(request), crowd)
+                    together.append(max(a["seconds"] for a in answers))
+        finally:
+            for process in crowd[1:]:
+                process.stop()
+        return self.threads * min(alone) / min(together)
+
     def many_charges(self) -> float | None:
         """Bytes that the pairwise energy of 20,000 charges takes in graphc."""
         return peak_memory(named("graphc"), MANY_CHARGES.name, self.threads, self.log)
@@ -145,6 +177,14 @@ class Turn:
 
     def is_slow(self, fastest: float) -> bool:
         return self.once > SLOW * fastest and self.once > TURN
+
+
+def in_turn(turns: Sequence[Turn], count: int) -> list[Turn]:
+    """A round's turns: contestant by contestant, each of whose ways comes first in turn."""
+    ways: dict[str, list[Turn]] = {}
+    for turn in turns:
+        ways.setdefault(turn.name, []).append(turn)
+    return [own[(i + count) % len(own)] for own in ways.values() for i in range(len(own))]
 
 
 def peak_memory(contestant: Contestant, case: str, threads: int, log: Path) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.cases.case import PRODUCTS
+from bench.cases.case import ELSEWHERE, PRODUCTS
 from bench.contestants import named
 from bench.results import Best, Row, Run, scaling, summary
 from bench.tables import amount, console, duration, number, print_rows, write_json
@@ -46,7 +46,9 @@ def memory_cells(r: Row) -> list[str]:
 
 def limit_text(r: Row) -> str:
     share = "" if r.limit_share is None else f" [{r.limit_share:.0%}]"
-    guess = "" if r.prediction_error is None else f" (predicted within {r.prediction_error:.0%})"
+    errors = [r.prediction_error, *r.errors_elsewhere]
+    within = ", ".join(f"{error:.0%}" for error in errors if error is not None)
+    guess = f" (predicted within {within})" if within else ""
     return f"{r.limit}{share}{guess}"
 
 
@@ -69,11 +71,15 @@ def summary_lines(run: Run) -> list[str]:
             f"A gradient with its value costs {found['gradient_cost']:.1f} values (median)."
         )
     if found["thread_gain"]:
-        lines.append(
-            f"One thread's time over two's, where computing binds: {found['thread_gain']:.2f}."
-        )
+        apart = "" if run.ceiling is None else f"; with nothing shared, {run.ceiling:.2f}"
+        gain = f"{found['thread_gain']:.2f}{apart}"
+        lines.append(f"One thread's time over two's, where computing binds: {gain}.")
     if found["prediction_error"] is not None:
         lines.append(f"The cost model is {found['prediction_error']:.0%} off (median).")
+    if found["error_elsewhere"] is not None:
+        sizes = " and ".join(f"{factor:g}" for factor in ELSEWHERE)
+        error = f"{found['error_elsewhere']:.0%} off"
+        lines.append(f"At sizes that no row has, {sizes} times as large, it is {error} (median).")
     if run.many_charges is not None:
         lines.append(
             f"The pairwise energy of 20,000 charges takes {amount(run.many_charges)} of memory."
@@ -149,12 +155,13 @@ Made by `python -m bench --memory --markdown > docs/benchmarks.md`, on {heading}
 
 Value and gradient, or a step of training, of the same function in every library; all results are
 checked against NumPy's, with the gradient by hand, before anything is timed. Each contestant runs
-in a process of its own, with two threads and arrays of its own, and they take turns; times are
-medians of a call. The best peer is the fastest of JAX (awaited; of ten calls dispatched ahead; with
-synchronous dispatch), PyTorch (eager, compiled, func), autograd, PyTensor and CasADi. `bound` is a
-call on buffers fixed beforehand, which CasADi has, too. Loops and gradients by hand in Numba,
-without fastmath, are no peer but a limit. A ratio above 1 means that graphc is faster, except for
-`ours / Numba`. Rows whose time is that of matrix products come last and are summed up apart.
+in a process of its own, with two threads and arrays of its own, and they take turns; so do the ways
+to call one. Times are medians of a call, after calls of 5 ms. The best peer is the fastest of JAX
+(awaited; of ten calls dispatched ahead; with synchronous dispatch), PyTorch (eager, compiled,
+func), autograd, PyTensor and CasADi. `bound` is a call on buffers fixed beforehand, which CasADi
+has, too. Loops and gradients by hand in Numba, without fastmath, are no peer but a limit. A ratio
+above 1 means that graphc is faster, except for `ours / Numba`. Rows whose time is that of matrix
+products come last and are summed up apart.
 """
 
 

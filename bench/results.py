@@ -36,6 +36,8 @@ class Row:
     limit: str = ""
     limit_share: float | None = None  # of the time, that the limit explains
     predicted: float | None = None  # by the cost model
+    # What it predicts at other sizes, and what was measured there.
+    elsewhere: Mapping[str, Sequence[float]] = field(default_factory=dict)
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes at the peak
 
     def time(self, contestant: str, way: str = "gradient") -> float | None:
@@ -91,6 +93,11 @@ class Row:
         found = ratio(self.predicted, self.ours)
         return None if found is None else abs(found - 1.0)
 
+    @property
+    def errors_elsewhere(self) -> list[float]:
+        """Of predictions at other sizes."""
+        return [abs(guess / seconds - 1.0) for guess, seconds in self.elsewhere.values()]
+
     def as_json(self) -> dict[str, Any]:
         best, bound = self.best(), self.best(("bound",))
         return {
@@ -111,6 +118,7 @@ class Run:
     absent: dict[str, str] = field(default_factory=dict)  # who does not, and why
     rows: list[Row] = field(default_factory=list)
     many_charges: float | None = None  # bytes of the pairwise energy of 20,000 charges
+    ceiling: float | None = None  # what as many processes as threads compute, over what one does
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -127,7 +135,7 @@ class Run:
         return cls(**{name: found[name] for name in RUN}, rows=rows)
 
 
-RUN = ("machine", "threads", "versions", "absent", "many_charges")
+RUN = ("machine", "threads", "versions", "absent", "many_charges", "ceiling")
 RATIOS = (
     "peer_ratio", "bound_ratio", "numpy_ratio", "numba_share", "gradient_cost", "thread_gain",
     "prediction_error",
@@ -165,6 +173,7 @@ def summary(rows: Sequence[Row]) -> dict[str, float | None]:
         "gradient_cost": middle(r.gradient_cost for r in rows),
         "thread_gain": mean(r.thread_gain for r in rows if r.name in COMPUTE_BOUND),
         "prediction_error": middle(r.prediction_error for r in rows),
+        "error_elsewhere": middle(error for r in rows for error in r.errors_elsewhere),
     }
 
 

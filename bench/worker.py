@@ -8,6 +8,7 @@ both JSON; all that libraries print goes to the standard error. Requests:
     {"do": "time", "way": NAME, "calls": N}          -> seconds of one call
     {"do": "memory", "case": NAME}                   -> bytes at the peak of calls, over the start
     {"do": "limit", "case": NAME, "seconds": S}      -> what limits it; of graphc alone
+    {"do": "elsewhere", "case": NAME}                -> predicted and measured at other sizes
     {"do": "digest", "way": NAME}                    -> a hash of the bits of the results
 """
 
@@ -22,6 +23,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,11 @@ from bench.cases import named
 from bench.cases.case import Case
 from bench.contestants.contestant import Absent, Entry, Way
 
-WARM = 2e-3  # seconds of calls before those that count
+# Seconds of calls before those that count: so long it takes until the system has spread a process's
+# threads over processors, and these run wide vectors at full speed.
+WARM = 5e-3
+TURN = 8e-3  # seconds of calls that count, and how often, where a worker times by itself
+TURNS = 7
 LONG = 0.05  # seconds of a call that is not repeated to see how long it takes
 
 
@@ -84,6 +90,19 @@ class Worker:
         """About what a call takes: the best of three, where that is soon known."""
         first = self.time(way, 1)["seconds"]
         return first if first > LONG else min(first, *(self.time(way, 1)["seconds"] for _ in "ab"))
+
+    def elsewhere(self, case: str) -> dict[str, Any]:
+        """Seconds of value and gradient at sizes that no row has; of graphc alone."""
+        chosen = named(case)
+        found = {}
+        for n in chosen.other_sizes:
+            args = chosen.arguments(n)
+            predicted = self.module.predicted(chosen, args)
+            self.entry = self.module.enter(chosen, args, self.contestant.setting)
+            calls = max(1, int(TURN / max(self.once("gradient"), 1e-7)))
+            times = [self.time("gradient", calls)["seconds"] for _ in range(TURNS)]
+            found[str(n)] = [predicted, median(times)]
+        return {"elsewhere": found}
 
     def time(self, way: str, calls: int) -> dict[str, Any]:
         chosen = self.entry.ways[way]

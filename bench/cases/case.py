@@ -16,6 +16,7 @@ import numpy as np
 Arrays = tuple[Any, ...]
 Types = Mapping[str, Any]  # parameter -> "f64[n,3]", or a dict of such
 
+ELSEWHERE = (0.37, 2.7)  # times the size of a row
 ROWS, TINY, PRODUCTS = "rows", "tiny", "products"  # the groups that are judged apart
 
 
@@ -42,6 +43,11 @@ class Case:
     def positions(self) -> tuple[int, ...]:
         """The places of the parameters to differentiate by."""
         return tuple(list(self.types).index(name) for name in self.wrt)
+
+    @property
+    def other_sizes(self) -> tuple[int, ...]:
+        """Sizes that no row has, smaller and larger, and no multiples of vectors."""
+        return tuple(max(round(factor * self.n), 3) | 1 for factor in ELSEWHERE)
 
     def results(self, value: Any, wanted: Sequence[Any], grads: Sequence[Any]) -> list[Any]:
         """The value, and the gradients, or the parameters after a step; flat, of any library."""

@@ -105,7 +105,12 @@ def limit(case: Case, seconds: float) -> dict[str, Any]:
     program = (kernels if case.rate is None else both).plan.program
     copy = limits.median(limits.copying(limits.moved(case)))
     found = limits.limited_by(case, program, both, seconds, copy)
-    predicted = float(both.predict(*case.arguments()))
     return {
-        "limit": found.sentence, "limit_share": found.share, "copy": copy, "predicted": predicted,
+        "limit": found.sentence, "limit_share": found.share, "copy": copy,
+        "predicted": float(both.predict(*case.arguments())),
     }  # fmt: skip
+
+
+def predicted(case: Case, args: Arrays) -> float:
+    """The seconds that the cost model gives a call."""
+    return float(compiled(case)[1].predict(*args))

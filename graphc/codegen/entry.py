@@ -40,12 +40,12 @@ OUTPUT = ("O_SLOT", "O_SCRATCH", "O_DTYPE", "O_RANK", "O_BYTES", "O_SIZES")
 
 FUNCTIONS = {
     "Py_IncRef": "void", "Py_DecRef": "void", "PyTuple_New": "i64", "PyTuple_Size": "i64", "PyTuple_GetItem": "i64",
-    "PyTuple_SetItem": "i32", "PyList_New": "i64", "PyList_Size": "i64", "PyList_GetItem": "i64", "PyList_SetItem": "i32",
+    "PyList_New": "i64", "PyList_Size": "i64", "PyList_GetItem": "i64", "PyList_SetItem": "i32",
     "PyDict_Copy": "i64", "PyDict_Size": "i64", "PyDict_Next": "i32", "PyDict_SetItem": "i32", "PyErr_Occurred": "i64",
     "PyErr_Clear": "void", "PyErr_NoMemory": "i64", "PyFloat_AsDouble": "double", "PyLong_AsDouble": "double",
     "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64", "PyObject_GetAttr": "i64", "PyObject_Vectorcall": "i64", "PyObject_VectorcallDict": "i64",
     "PyEval_SaveThread": "i64", "PyEval_RestoreThread": "void", "PyUnicode_Compare": "i32", "PyArray_Scalar": "i64",
-    "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
+    "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "PY_float64": "object", "PY_dtype_f64": "object", "_PyObject_New": "i64", "TUPLE_ITEMS": "number", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
 }  # fmt: skip
 EXPORTS = ("call", "bound")
 
@@ -191,13 +191,22 @@ def scalars(record, frame, made, n):
     while i < n:
         rank = load(output + O_RANK)
         if rank == 0:
-            number = C_PyArray_Scalar(frame + load(output + O_SCRATCH), load(output + O_DTYPE), 0)
+            number = scalar(frame + load(output + O_SCRATCH), load(output + O_DTYPE))
             if number == 0:
                 return 0
             store(made + 8 * i, number)
         output += O_SIZES + 8 * rank
         i += 1
     return 1
+
+def scalar(place, dtype):
+    "A NumPy scalar. Doubles, which are the rule, are made here."
+    if dtype != PY_dtype_f64:
+        return C_PyArray_Scalar(place, dtype, 0)
+    number = C__PyObject_New(PY_float64)
+    if number != 0:
+        store(number + SCALAR_VALUE, load(place))
+    return number
 
 def drop(made, n):
     "What no result has taken over."
@@ -208,22 +217,50 @@ def drop(made, n):
 
 def packed(node, made):
     "The result: outputs move from `made` into their containers."
+    if load(node) == LEAF:
+        return moved_out(node, made)
+    return packed_tree(node, made)
+
+def moved_out(node, made):
+    place = made + 8 * load(node + COUNT)
+    x = load(place)
+    store(place, 0)
+    return x
+
+def packed_tree(node, made):
     kind = load(node)
-    n = load(node + COUNT)
-    if kind == LEAF:
-        x = load(made + 8 * n)
-        store(made + 8 * n, 0)
-        return x
-    if kind == STATIC:
-        x = load(node + CLASS)
-        C_Py_IncRef(x)
-        return x
+    if kind == TUPLE:
+        return packed_tuple(node, made)
     if kind == DICT:
         return packed_dict(node, made)
     if kind == LIST:
-        whole = C_PyList_New(n)
-    else:
-        whole = C_PyTuple_New(n)
+        return packed_list(node, made)
+    if kind == BUILD:
+        return built(node, made)
+    C_Py_IncRef(load(node + CLASS))
+    return load(node + CLASS)
+
+def packed_tuple(node, made):
+    n = load(node + COUNT)
+    whole = C_PyTuple_New(n)
+    if whole == 0:
+        return 0
+    child = load(node + CHILDREN)
+    item = whole + TUPLE_ITEMS
+    end = child + 8 * n
+    while child < end:
+        x = packed(load(child), made)
+        if x == 0:
+            C_Py_DecRef(whole)
+            return 0
+        store(item, x)
+        item += 8
+        child += 8
+    return whole
+
+def packed_list(node, made):
+    n = load(node + COUNT)
+    whole = C_PyList_New(n)
     if whole == 0:
         return 0
     children = load(node + CHILDREN)
@@ -233,17 +270,18 @@ def packed(node, made):
         if x == 0:
             C_Py_DecRef(whole)
             return 0
-        if kind == LIST:
-            C_PyList_SetItem(whole, i, x)
-        else:
-            C_PyTuple_SetItem(whole, i, x)
+        C_PyList_SetItem(whole, i, x)
         i += 1
-    if kind != BUILD:
-        return whole
+    return whole
+
+def built(node, made):
+    "What a Python function makes of a tuple of the leaves."
     argument = stack(8)
-    store(argument, whole)
+    store(argument, packed_tuple(node, made))
+    if load(argument) == 0:
+        return 0
     result = C_PyObject_VectorcallDict(load(node + CLASS), argument, 1, 0)
-    C_Py_DecRef(whole)
+    C_Py_DecRef(load(argument))
     return result
 
 def packed_dict(node, made):
@@ -255,17 +293,17 @@ def packed_dict(node, made):
     keys = load(node + KEYS)
     children = load(node + CHILDREN)
     i = 0
-    while i < n:
-        x = packed(load(children + 8 * i), made)
+    while i < 8 * n:
+        x = packed(load(children + i), made)
         if x == 0:
             C_Py_DecRef(whole)
             return 0
-        status = C_PyDict_SetItem(whole, load(keys + 8 * i), x)
+        status = C_PyDict_SetItem(whole, load(keys + i), x)
         C_Py_DecRef(x)
         if status < 0:
             C_Py_DecRef(whole)
             return 0
-        i += 1
+        i += 8
     return whole
 
 def failed(raises, slots):

@@ -5,15 +5,16 @@ Out:  words and a table of instructions; the routine that runs it.
 Invariant: native code finds the numbers that `evaluate` finds, or says that it cannot be sure of them.
 
 A word that is not negative is a number; a negative one, -p, says that the number stands p bytes after the start of the
-frame. An instruction is four words: what it does, two operands, and where in the frame the result goes. An expression that
-occurs twice is computed once. A number of 2^61 or a factor of 2^31 ends the evaluation: Python's integers go on from there.
+frame. An instruction is five words: what it does, two operands, a number that is added to the result, and where in the frame
+that goes. An expression that occurs twice is computed once. A number of 2^61 or a factor of 2^31 ends the evaluation: Python's
+integers go on from there.
 
 >>> n, m = Dim.symbol("n"), Dim.symbol("m")
 >>> table = Formulas({"n": 80, "m": 88}, 96)
 >>> table.word(8), table.word(n), table.word(8 * n * m - 1)
-(8, -80, -112)
+(8, -80, -104)
 >>> table.text()
-['96 = MUL [88] [80]', '104 = MUL [96] 8', '112 = SUB [104] 1']
+['96 = MUL [88] [80]', '104 = MUL [96] 8 - 1']
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphc.codegen.layout import WORD
-from graphc.ir.types import Atom, Dim, Size
+from graphc.ir.types import Atom, Dim, Monomial, Size
 
 OPERATIONS = ("ADD", "SUB", "MUL", "FLOORDIV", "MAX", "MIN", "BITS")
-INSTRUCTION = ("F_OPERATION", "F_A", "F_B", "F_TO")
+INSTRUCTION = ("F_OPERATION", "F_A", "F_B", "F_PLUS", "F_TO")
+MOST_ADDED = 1 << 60
 
 TEXT = """
 def value(frame, word):
@@ -41,16 +43,18 @@ def evaluated(frame, instruction, count):
         limit = 0x2000000000000000
         if operation == MUL:
             limit = 0x80000000
-        if a > limit or b > limit or a < 0 - limit or b < 0 - limit:
+        if (((a + limit - 1) | (b + limit - 1)) & (0 - 2 * limit)) != 0:
             return 0
-        store(frame + load(instruction + F_TO), computed(operation, a, b))
+        if operation == MUL:
+            result = a * b
+        else:
+            result = computed(operation, a, b)
+        store(frame + load(instruction + F_TO), result + load(instruction + F_PLUS))
         instruction += INSTRUCTION_BYTES
         count = count - 1
     return 1
 
 def computed(operation, a, b):
-    if operation == MUL:
-        return a * b
     if operation == ADD:
         return a + b
     if operation == SUB:
@@ -88,7 +92,7 @@ class Formulas:
 
     def __init__(self, places: Mapping[str, int], first: int) -> None:
         self._places, self._first = places, first
-        self._known: dict[tuple[str, int, int], int] = {}
+        self._known: dict[tuple[str, int, int, int], int] = {}
 
     @property
     def end(self) -> int:
@@ -99,40 +103,45 @@ class Formulas:
         """The word of a size; instructions are added for what is not yet there."""
         if isinstance(size, int):
             return size if size >= 0 else self._do("SUB", 0, -size)
-        total: int | None = None
-        for monomial, c in sorted(size.terms, key=lambda term: term[1] < 0):
-            if monomial:
-                word = self._product([self._atom(a) for a in monomial], abs(c))
-            else:
-                word = abs(c)
-            if total is None:
-                total = word if c > 0 else self._do("SUB", 0, word)
-            else:
-                total = self._do("ADD" if c > 0 else "SUB", total, word)
-        return total or 0
+        terms = sorted(size.terms, key=lambda term: (not term[0], term[1] < 0))
+        plus = 0 if terms[-1][0] or abs(terms[-1][1]) > MOST_ADDED else terms.pop()[1]
+        total = self._product(*terms[0], plus if len(terms) == 1 else 0)
+        for i, (monomial, c) in enumerate(terms[1:], 2):
+            word = self._product(monomial, abs(c))
+            operation = "ADD" if c > 0 else "SUB"
+            total = self._do(operation, total, word, plus if i == len(terms) else 0)
+        return total
 
-    def _product(self, words: list[int], c: int) -> int:
+    def _product(self, monomial: Monomial, c: int, plus: int = 0) -> int:
+        """The word of c times some atoms, plus a number."""
+        if c < 0:
+            return self._do("SUB", 0, self._product(monomial, -c), plus)
+        words = [self._atom(a) for a in monomial]
+        if c != 1 or not words:
+            words.append(c)
         first, *others = words
-        for word in (*others, *((c,) if c != 1 else ())):
+        for word in others[:-1]:
             first = self._do("MUL", first, word)
-        return first
+        if others:
+            return self._do("MUL", first, others[-1], plus)
+        return self._do("ADD", first, 0, plus) if plus else first
 
     def _atom(self, atom: Atom) -> int:
         if isinstance(atom, str):
             return -self._places[atom]
         return self._do(atom[0].upper(), self.word(atom[1]), self.word(atom[2]))
 
-    def _do(self, operation: str, a: int, b: int) -> int:
-        place = self._known.get((operation, a, b))
+    def _do(self, operation: str, a: int, b: int, plus: int = 0) -> int:
+        place = self._known.get((operation, a, b, plus))
         if place is None:
-            place = self._known[operation, a, b] = self.end
+            place = self._known[operation, a, b, plus] = self.end
         return -place
 
     def words(self) -> list[int]:
         """The table."""
         found: list[int] = []
-        for (operation, a, b), to in self._known.items():
-            found.extend((OPERATIONS.index(operation), a, b, to))
+        for (operation, a, b, plus), to in self._known.items():
+            found.extend((OPERATIONS.index(operation), a, b, plus, to))
         return found
 
     def __len__(self) -> int:
@@ -141,9 +150,13 @@ class Formulas:
     def text(self) -> list[str]:
         """The instructions, for people."""
         return [
-            f"{to} = {operation} {_shown(a)} {_shown(b)}"
-            for (operation, a, b), to in self._known.items()
+            f"{to} = {operation} {_shown(a)} {_shown(b)}{_added(plus)}"
+            for (operation, a, b, plus), to in self._known.items()
         ]
+
+
+def _added(plus: int) -> str:
+    return f" {'+' if plus > 0 else '-'} {abs(plus)}" if plus else ""
 
 
 def _shown(word: int) -> str:

@@ -21,14 +21,12 @@ from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract
 from graphc.lower.matrix import COLUMN_BYTES, ROWS, Matrices, matrices
-from graphc.lower.parallel import PARTS_PER_THREAD
+from graphc.lower.parallel import BYTES_PER_NS, FEW, PARTS_PER_THREAD
 from graphc.lower.plan import work_name
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-BYTES_PER_NS = 128  # of products made, on one thread: the estimate that tells whether several pay
-FEW = 1 << 15  # products of numbers that are never shared
 LETTER = ("size", "c", "a", "b")  # of an outer letter: its extent, and its stride in each operand
 
 

@@ -68,7 +68,8 @@ class Surroundings:
     """What the text may name besides its own functions."""
 
     constants: Mapping[str, int] = field(default_factory=dict)
-    # What the table holds: C functions by their result, "i64", "i32", "double" or "void", and "object"s.
+    # What the table holds: C functions by their result, "i64", "i32", "double" or "void", "object"s, and "number"s that
+    # only the process knows.
     functions: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, int] = field(default_factory=dict)  # globals, and how many words each has
 
@@ -282,7 +283,7 @@ class _Function:
             return str(self.around.constants[name])
         if name in self.known or name in self.around.words:
             return self.do(f"ptrtoint ptr @{name} to i64")
-        if self.around.functions.get(name) == "object":
+        if self.around.functions.get(name) in ("object", "number"):
             return self.do(f"load i64, ptr {self.place(name)}")
         raise NameError(f"{self.definition.name}: {name}")
 

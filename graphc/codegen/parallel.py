@@ -5,7 +5,9 @@ bounds. `@gc.parallel` calls it for each index, with the pool that a caller pass
 
 A parallel loop becomes such a function, which runs some of the iterations: 2^k units, each of whole leaves of every
 sum. So a part's sums are nodes of the trees that the whole loop's sums are, and the kernel goes on from there with the
-same binary counter. With one part, all iterations are in it, and nothing is left to add up.
+same binary counter. With one part, all iterations are in it, and nothing is left to add up. Where an ordered loop
+follows, as of scatters, a part goes on with it when it is its turn: when all parts before it have. So a thread scatters
+while others compute.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
 COUNT = "_count_of_part"  # the symbol of how many iterations a part has
 
 # The words of a pool's structure: see `runtime.workers`.
-RUN, THREADS, PORTION, FOLD = 0, 1, 2, 3
+RUN, THREADS, PORTION, FOLD, IN_ORDER, PAUSE = range(6)
 
 # The context of a loop's parts, in 64-bit words; values that the loop reads follow, then reports of wrong indices.
-ARGS, TOTAL, EXTENT, SINGLE, RESULTS, WRONG, OWNER_WORD, BEGIN_WORD, VALUES = range(9)
+ARGS, TOTAL, EXTENT, SINGLE, RESULTS, WRONG, OWNER_WORD, BEGIN_WORD, TURN, VALUES = range(10)
 
 
 def parallel(module: Module) -> str:
@@ -116,6 +118,34 @@ def threads(module: Module) -> str:
     return module.once("gc.threads", make)
 
 
+def _turn(module: Module) -> str:
+    """@gc.turn(args, turn, wrong, index): wait for the turn of a part, or a wrong index in one."""
+
+    def make() -> None:
+        params = [("ptr", "args"), ("ptr", "turn"), ("ptr", "wrong"), ("i64", "index")]
+        fn = Function(module, "gc.turn", "void", params, effort="brief")
+        head, others, wait, after = (fn.label(x) for x in ("head", "others", "wait", "after"))
+        before = fn.block
+        fn.jump(head)
+        fn.open_block(head)
+        looks, again = fn.phi("i64", ("0", before))
+        now = fn.do("load atomic i64, ptr %turn acquire, align 8")
+        fn.branch(fn.do(f"icmp eq i64 {now}, %index"), after, others)
+        fn.open_block(others)
+        failed = fn.do("load atomic i64, ptr %wrong monotonic, align 8")
+        fn.branch(fn.do(f"icmp ne i64 {failed}, 0"), after, wait)
+        fn.open_block(wait)
+        pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
+        fn.say(f"call void {of_pool(fn, pool, PAUSE)}(ptr {pool}, i64 {looks})")
+        again(fn.do(f"add i64 {looks}, 1"), wait)
+        fn.jump(head)
+        fn.open_block(after)
+        fn.say("ret void")
+        fn.close()
+
+    return module.once("gc.turn", make)
+
+
 def of_pool(fn: Function, pool: str, word: int, ty: str = "ptr") -> str:
     """What a pool's structure holds: see `runtime.workers`."""
     return fn.do(f"load {ty}, ptr {fn.do(f'getelementptr i64, ptr {pool}, i64 {word}')}")
@@ -188,20 +218,21 @@ def _store(fn: Function, address: str, value: str, dtype: DType, width: int, mas
 
 
 class ParallelLoop:
-    """A top-level loop whose iterations several threads may share."""
+    """A top-level loop whose iterations several threads may share, and perhaps an ordered one behind it."""
 
-    def __init__(self, writer: KernelWriter, loop: For) -> None:
-        self.writer, self.loop, self.fn = writer, loop, writer.fn
+    def __init__(self, writer: KernelWriter, loop: For, then: For | None = None) -> None:
+        self.writer, self.loop, self.fn, self.then = writer, loop, writer.fn, then
+        self.all = (*loop.body, *(then.body if then else ()))
         self.unit = unit(loop)
         self.places, self.stride = partials_of(loop)
         self.handed = self._handed()
         self.name = ""  # of the function for parts
         self.panels = {b.name for b in writer.program.buffers if b.panel}
-        self.can_fail = any(isinstance(s, Index) for s, _ in walk(loop.body))
+        self.can_fail = any(isinstance(s, Index) for s, _ in walk(self.all))
 
     def _handed(self) -> list[str]:
         """The values from before the loop that it reads, constants apart."""
-        names = dict.fromkeys(_used_inside(self.loop.body))
+        names = dict.fromkeys(_used_inside(self.all))
         known = self.writer.known
         return [n for n in names if n in known and known[n].register.startswith("%")]
 
@@ -237,7 +268,7 @@ class ParallelLoop:
         parts = fn.do(f"add i64 {whole}, {rest}")
         results = self._place_for_many(pool)
         self._put(context, ("i64", n), ("i64", extent), ("i1", "false"), ("ptr", results))
-        run = of_pool(fn, pool, RUN)
+        run = of_pool(fn, pool, IN_ORDER if self.then else RUN)
         failed = fn.do(f"call i32 {run}(ptr {pool}, ptr @{part}, ptr {context}, i64 {parts})")
         self._fold(pool, results, whole, rest)
         fn.jump(after)
@@ -282,6 +313,8 @@ class ParallelLoop:
         context = fn.alloca("i64", words)
         self._put_word(context, ARGS, "ptr", "%args")
         self._put_word(context, WRONG, "i64", "0")
+        if self.then:
+            self._put_word(context, TURN, "i64", "0")
         if self.panels:  # the rows are few, and all threads share the first one's memory
             self._put_word(context, OWNER_WORD, "i64", "0")
             self._put_word(context, BEGIN_WORD, "i64", "0")
@@ -355,8 +388,26 @@ class ParallelLoop:
             VectorLoop(part, loop, FIRST).write()
         else:
             part.statement(loop)
+        if self.then:
+            self._in_turn(part, self.then)
         part.end()
         return name
+
+    def _in_turn(self, part: KernelWriter, loop: For) -> None:
+        """The same iterations of the ordered loop, after those of all parts before."""
+        fn = part.fn
+        turn, wrong = (
+            fn.do(f"getelementptr i64, ptr %context, i64 {word}") for word in (TURN, WRONG)
+        )
+        fn.say(f"call void @{_turn(fn.module)}(ptr %args, ptr {turn}, ptr {wrong}, i64 %index)")
+        if self.can_fail:
+            found = fn.do(f"load i64, ptr {wrong}")
+            with fn.when(fn.do(f"icmp ne i64 {found}, 0"), returns=True):
+                fn.say("ret i32 0")
+        part.part_of = loop.var
+        part.statement(replace(loop, size=Dim.symbol(COUNT), ordered=False))
+        following = fn.do("add i64 %index, 1")
+        fn.say(f"store atomic i64 {following}, ptr {turn} release, align 8")
 
     def _begin(self, part: KernelWriter) -> None:
         """What the context says, and where this part begins and ends."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphc.codegen.gemm import BYTES_PER_NS, emit_contract
+from graphc.codegen.gemm import emit_contract
 from graphc.codegen.parallel import (
     ARGS,
     BEGIN_WORD,
@@ -34,12 +34,10 @@ from graphc.codegen.product import nobody, put
 from graphc.codegen.slots import POOL
 from graphc.codegen.state import BEGIN, FIRST, OWNER
 from graphc.ir.types import Dim, Size
-from graphc.ir.types import product as size_product
 from graphc.lower.loops import PANEL_ROWS, Contract, For, Statement
-from graphc.lower.parallel import cost
 from graphc.lower.partials import SweepSum, partials_of_sweep
 from graphc.lower.plan import levels_name
-from graphc.lower.sweep import adds_up, iterations, of_panel
+from graphc.lower.sweep import adds_up, cost_of_row, iterations, of_panel
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -142,16 +140,10 @@ class Sweep:
 
     def _nanoseconds(self, n: str) -> str:
         """Of all rows, on one thread."""
-        program, each = self.writer.program, Dim.symbol("_row")
-        total: Size = 0  # picoseconds of a row
-        for s in self.kernel.body:
-            if isinstance(s, For):
-                total = total + cost(s) * iterations(program, s, self.rows)
-            elif isinstance(s, Contract):
-                numbers = size_product(k for _, k in of_panel(s, self.rows, 0, 1).sizes)
-                total = total + numbers * (1000 * s.dtype.itemsize // BYTES_PER_NS)
+        each = Dim.symbol("_row")
         self.writer.symbols["_row"] = n
-        return self.fn.do(f"udiv i64 {self.writer.size(total * each)}, 1000")
+        row = cost_of_row(self.writer.program, self.kernel)
+        return self.fn.do(f"udiv i64 {self.writer.size(row * each)}, 1000")
 
     def _fold(self, pool: str, results: str, whole: str, rest: str) -> None:
         """The parts' sums become those of all rows, each in its place."""

@@ -55,7 +55,7 @@ def _effort(kernel: Kernel) -> str:
 
 
 def _in_parts(s: Statement) -> bool:
-    return isinstance(s, For) and s.parallel
+    return isinstance(s, For) and (s.parallel or s.ordered)
 
 
 class KernelWriter:
@@ -186,8 +186,13 @@ class KernelWriter:
     # -- scalar statements ------------------------------------------------------------------------------------------
 
     def body(self, statements: Sequence[Statement]) -> None:
-        for s in statements:
-            self.statement(s)
+        for i, s in enumerate(statements):
+            if isinstance(s, For) and s.parallel:
+                then = statements[i + 1] if i + 1 < len(statements) else None
+                after = then if isinstance(then, For) and then.ordered else None
+                ParallelLoop(self, s, after).write()
+            elif not (isinstance(s, For) and s.ordered):
+                self.statement(s)
 
     def statement(self, s: Statement) -> None:
         """One statement outside of vector loops."""
@@ -214,8 +219,6 @@ class KernelWriter:
                 self._fill(s)
             case Contract():
                 emit_contract(self, s)
-            case For(parallel=True):
-                ParallelLoop(self, s).write()
             case For(mode="vector"):
                 VectorLoop(self, s).write()
             case For(mode="blocks"):

@@ -38,8 +38,12 @@ def _pointwise(name: str, gate: Record) -> Any:
     parameters = [inspect.Parameter(p, kind, annotation="Any") for p in gate.params]
     signature = inspect.Signature(parameters, return_annotation="Any")
 
+    count = len(parameters)
+
     def function(*args: Any, **kwargs: Any) -> Tensor:
-        return apply_gate(gate, signature.bind(*args, **kwargs).args, {})
+        if kwargs or len(args) != count:
+            args = signature.bind(*args, **kwargs).args
+        return apply_gate(gate, args, {})
 
     function.__signature__ = signature  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name

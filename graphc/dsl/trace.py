@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import graphc.dsl.protocols  # noqa: F401  what traced values ask for, before the clock of a trace
 from graphc.dsl.promote import operand
 from graphc.dsl.recorder import INSIDE, Recorder, place_text, recording, user_place
 from graphc.dsl.signature import name_of

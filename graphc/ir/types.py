@@ -326,8 +326,10 @@ _FUNCTIONS: dict[str, Callable[[Size, Size], Size]] = {
 
 def at_least(a: Size, b: Size) -> bool:
     """True if a >= b is certain for all sizes >= 0."""
-    difference = a - b
-    return all(c >= 0 for _, c in _terms(difference))
+    difference = dict(_terms(a))
+    for monomial, c in _terms(b):
+        difference[monomial] = difference.get(monomial, 0) - c
+    return all(c >= 0 for c in difference.values())
 
 
 def align_up(size: Size, to: int) -> Size:
@@ -390,15 +392,16 @@ def as_size(value: object) -> Size:
 _SIZE_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_][A-Za-z0-9_.]*)|(.))")
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_size(text: str) -> Size:
     """The inverse of `str` on a size."""
-    tokens = [(m.group(1), m.group(2), m.group(3)) for m in _SIZE_TOKEN.finditer(text)]
+    tokens: list[tuple[str, str, str]] = _SIZE_TOKEN.findall(text)  # one of three is not empty
     position = 0
 
-    def peek() -> str | None:
-        return tokens[position][2] if position < len(tokens) else None
+    def peek() -> str:
+        return tokens[position][2] if position < len(tokens) else ""
 
-    def take(expected: str | None = None) -> tuple[str | None, str | None, str | None]:
+    def take(expected: str = "") -> tuple[str, str, str]:
         nonlocal position
         if position >= len(tokens) or (expected and tokens[position][2] != expected):
             raise FormatError(f"{text!r} is not a size")
@@ -407,7 +410,7 @@ def parse_size(text: str) -> Size:
 
     def atom() -> Size:
         number, name, _ = take()
-        if number is not None:
+        if number:
             return int(number)
         if name in _FUNCTIONS:
             take("(")
@@ -416,7 +419,7 @@ def parse_size(text: str) -> Size:
             b = total()
             take(")")
             return _FUNCTIONS[name](a, b)
-        if name is None:
+        if not name:
             raise FormatError(f"{text!r} is not a size")
         return Dim.symbol(name)
 

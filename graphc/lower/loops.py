@@ -197,7 +197,9 @@ class For:
 
     `mode` is a schedule and changes no value: `vector` (iterations are lanes), `lanes` (the same,
     with loops inside), `rows` (one after the other), `blocks` (`BLOCK_ROWS` iterations at once,
-    part by part). Nor does `parallel`: several threads may share the iterations.
+    part by part). Nor does `parallel`: several threads may share the iterations. `ordered` stands
+    behind a parallel loop of as many iterations: each thread goes on with those of its part, as
+    soon as all before them are through.
     """
 
     var: str
@@ -206,6 +208,7 @@ class For:
     body: tuple[Statement, ...]
     mode: str = "rows"
     parallel: bool = False
+    ordered: bool = False
 
     @cached_property
     def touching(self) -> tuple[Statement, ...]:
@@ -385,14 +388,15 @@ def statement_text(s: Statement) -> str:
             parts = " ".join(map(_operand_text, (s.out, s.a, s.b)))
             return f"contract {s.order} {s.dtype} {s.k} {parts} sizes {sizes}"
         case For():
-            return f"for {s.var} in {s.size} {s.mode}{' parallel' if s.parallel else ''}"
+            shared = " parallel" * s.parallel + " ordered" * s.ordered
+            return f"for {s.var} in {s.size} {s.mode}{shared}"
 
 
 _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes)( parallel)?$")
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes)( parallel| ordered)?$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
@@ -481,7 +485,7 @@ def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
     head = _FOR.match(lines[position].strip())
     if not head:
         raise FormatError(f"line {position + 1}: {lines[position].strip()!r} is not a loop")
-    var, size, mode, parallel = head.groups()
+    var, size, mode, shared = head.groups()
     position += 1
     accs = []
     while position < len(lines) and lines[position].strip().startswith("acc "):
@@ -495,7 +499,8 @@ def _parse_for(lines: list[str], position: int, depth: int) -> tuple[For, int]:
         accs.append(Acc(name, DTYPES[dtype], monoid, order, *array))
         position += 1
     body, position = _parse_body(lines, position, depth + 1)
-    return For(var, parse_size(size), tuple(accs), body, mode, bool(parallel)), position
+    kinds = (shared == " parallel", shared == " ordered")
+    return For(var, parse_size(size), tuple(accs), body, mode, *kinds), position
 
 
 def _parse_at(text: str) -> tuple[Size, tuple[tuple[str, Size], ...]]:

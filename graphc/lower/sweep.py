@@ -50,7 +50,7 @@ from graphc.lower.loops import (
     walk,
     without,
 )
-from graphc.lower.parallel import is_independent
+from graphc.lower.parallel import BYTES_PER_NS, cost, is_independent
 from graphc.lower.straight import renumbered
 
 FEW_ROWS = 64  # of a panel, whole leaves of every order but `chain`,
@@ -105,6 +105,19 @@ def iterations(program: Program, loop: For, size: Size) -> int:
         if row is not None and size * row == loop.size:
             return row
     return 0
+
+
+def cost_of_row(program: Program, kernel: Kernel) -> Size:
+    """Picoseconds of a row in a sweep; right within a factor of a few."""
+    assert kernel.sweep is not None
+    total: Size = 0
+    for s in kernel.body:
+        if isinstance(s, For):
+            total = total + cost(s) * iterations(program, s, kernel.sweep)
+        elif isinstance(s, Contract):
+            numbers = product(n for _, n in of_panel(s, kernel.sweep, 0, 1).sizes)
+            total = total + numbers * (1000 * s.dtype.itemsize // BYTES_PER_NS)
+    return total
 
 
 def of_panel(
@@ -395,4 +408,4 @@ def _in_own_row(
     return isinstance(first, int) and first >= 0 and isinstance(last, int) and last < row
 
 
-__all__ = ["adds_up", "in_sweeps", "iterations", "letter_of", "of_panel"]
+__all__ = ["adds_up", "cost_of_row", "in_sweeps", "iterations", "letter_of", "of_panel"]

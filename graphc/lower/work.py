@@ -8,9 +8,9 @@ whatever registers there are.
 
 Classes of operations: "vector" and "scalar" are plain operations on a vector or on one element;
 "div f64" and its like are slow ones, "call exp f64" is one element of a gate's own function, both
-with "scalar" in front where elements come alone. "loop", "tail", "masked", "tree", "fold" and
-"leaf" are what loops and sums need beside their iterations; "strided", "gather" and "scatter" are
-elements that do not lie beside their neighbours.
+with "scalar" in front where elements come alone. "loop", "tail", "masked", "tree", "fold", "leaf"
+and "turned", a leaf of neighbouring lanes, are what loops and sums need beside their iterations;
+"strided", "gather" and "scatter" are elements that do not lie beside their neighbours.
 
 >>> from graphc.lower.loops import parse_program
 >>> program = parse_program('''program total(x: f64[n])
@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 
 from graphc.gates.contraction import BLOCK
 from graphc.gates.reduction import LEAF, VECTOR_BYTES
@@ -41,6 +41,7 @@ from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
 from graphc.lower.distribute import is_nest
 from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
+    PANEL_ROWS,
     Acc,
     Add,
     Contract,
@@ -48,6 +49,7 @@ from graphc.lower.loops import (
     For,
     Index,
     Iota,
+    Kernel,
     Let,
     Load,
     Program,
@@ -58,7 +60,9 @@ from graphc.lower.loops import (
     walk,
 )
 from graphc.lower.matrix import COLUMN_BYTES, IN_PLACE, ROWS, USES, matrices
+from graphc.lower.parallel import BYTES_PER_NS, FEW, cost, portion, unit
 from graphc.lower.schedule import BLOCK_ROWS
+from graphc.lower.sweep import cost_of_row
 from graphc.lower.traffic import Traffic, touched_by
 
 UNIT = VECTOR_BYTES
@@ -99,6 +103,27 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How several threads may share something: see `lower.parallel.portion`."""
+
+    units: float  # the last one may be short
+    nanoseconds: int  # the estimate that calls go by
+
+    def busiest(self, threads: int, least: int) -> float:
+        """Of the work, what the thread that has most of it does."""
+        units = ceil(self.units)
+        taken = portion(units, self.nanoseconds, threads, least)
+        if threads == 1 or taken >= units:
+            return 1.0
+        parts = -(-units // taken)
+        short = self.units - (parts - 1) * taken
+        whole = (parts - 1) // threads  # rounds before the last part's
+        return max(
+            (whole * taken + (short if parts % threads == 1 else taken)) / self.units, 1 / threads
+        )
+
+
+@dataclass(frozen=True)
 class Piece:
     """Statements that run together: of a loop that takes one iteration after the other, each inner
     loop for all of these; else a loop with all that is inside of it."""
@@ -109,7 +134,7 @@ class Piece:
     written: int = 0
     near: int = 0  # bytes loaded and stored by all of its statements
     near_set: int = 0  # bytes that one iteration of its outermost loop touches again
-    parallel: bool = False
+    share: Share | None = None  # how several threads may share it
 
 
 @dataclass(frozen=True)
@@ -148,9 +173,7 @@ class Work:
 
 def works(program: Program, sizes: Mapping[str, int]) -> tuple[Work, ...]:
     """The work of each kernel."""
-    return tuple(
-        Work(k.name, k.note, tuple(_pieces(program, sizes, k.body))) for k in program.kernels
-    )
+    return tuple(Work(k.name, k.note, tuple(_pieces(program, sizes, k))) for k in program.kernels)
 
 
 def working_set(program: Program, sizes: Mapping[str, int]) -> int:
@@ -159,25 +182,45 @@ def working_set(program: Program, sizes: Mapping[str, int]) -> int:
     return sum(evaluate(b.bytes(), sizes) for b in given) + evaluate(program.arena or 0, sizes)
 
 
-def _pieces(
-    program: Program, sizes: Mapping[str, int], body: Sequence[Statement]
-) -> Iterable[Piece]:
+def _pieces(program: Program, sizes: Mapping[str, int], kernel: Kernel) -> Iterable[Piece]:
     """Loops and products one by one, and what stands between them as one."""
     alone: list[Statement] = []
-    for s in body:
+    share, swept = None, _share_of_sweep(program, sizes, kernel)
+    for s in kernel.body:
         if isinstance(s, (For, Contract)):
-            yield from _Counter(program, sizes, s).pieces()
+            if not (isinstance(s, For) and s.ordered):  # that goes with the loop before
+                share = swept or _share(sizes, s)
+            yield from _Counter(program, sizes, share, s).pieces()
         else:
             alone.append(s)
     if alone:
-        yield from _Counter(program, sizes, *alone).pieces()
+        yield from _Counter(program, sizes, None, *alone).pieces()
+
+
+def _share_of_sweep(program: Program, sizes: Mapping[str, int], kernel: Kernel) -> Share | None:
+    """Of all of a sweep's panels, if there are several."""
+    rows = 0 if kernel.sweep is None else evaluate(kernel.sweep, sizes)
+    if rows <= kernel.panel:
+        return None
+    return Share(rows / PANEL_ROWS, rows * evaluate(cost_of_row(program, kernel), sizes) // 1000)
+
+
+def _share(sizes: Mapping[str, int], s: For | Contract) -> Share | None:
+    if isinstance(s, Contract):  # cut into about equal regions
+        numbers = prod(evaluate(n, sizes) for _, n in s.sizes)
+        nanoseconds = numbers * s.dtype.itemsize // BYTES_PER_NS
+        return Share(numbers, nanoseconds) if numbers > FEW else None
+    n = evaluate(s.size, sizes)
+    return Share(n / unit(s), n * evaluate(cost(s), sizes) // 1000) if s.parallel else None
 
 
 class _Counter:
     """Counts one piece."""
 
-    def __init__(self, program: Program, sizes: Mapping[str, int], *body: Statement) -> None:
-        self.program, self.sizes, self.body = program, sizes, body
+    def __init__(
+        self, program: Program, sizes: Mapping[str, int], share: Share | None, *body: Statement
+    ) -> None:
+        self.program, self.sizes, self.share, self.body = program, sizes, share, body
         self.dtypes: dict[str, DType] = {}
         self.counts: dict[str, float] = defaultdict(int)
         self.products: list[Product] = []
@@ -190,14 +233,13 @@ class _Counter:
         traffic = Traffic(self.program, self.sizes, self.body)
         top = self.body[0]
         loop = top if isinstance(top, For) else None
-        parallel = isinstance(top, Contract) or (loop is not None and loop.parallel)
         near_set = traffic.near_set(loop) if loop is not None and loop.mode != "vector" else 0
         read, written = traffic.far()
         if loop is None or loop.mode != "rows" or not any(isinstance(s, For) for s in loop.body):
             for s in self.body:
                 self._statement(s, 1)
             far = sum(read.values()), sum(written.values())
-            yield self._piece(far, near_set, parallel)
+            yield self._piece(far, near_set)
             return
         n = self.size(loop.size)
         for s in loop.body:
@@ -206,15 +248,15 @@ class _Counter:
             self._statement(s, n)
             names = touched_by((s,))
             far = sum(read.pop(x, 0) for x in names), sum(written.pop(x, 0) for x in names)
-            yield self._piece(far, near_set, parallel)
+            yield self._piece(far, near_set)
         rest = tuple(s for s in loop.body if not isinstance(s, For))
         self._rows(replace(loop, body=rest), 1)
-        yield self._piece((sum(read.values()), sum(written.values())), near_set, parallel)
+        yield self._piece((sum(read.values()), sum(written.values())), near_set)
 
-    def _piece(self, far: tuple[int, int], near_set: int, parallel: bool) -> Piece:
+    def _piece(self, far: tuple[int, int], near_set: int) -> Piece:
         """What was counted since the last piece."""
         counts = {name: count for name, count in self.counts.items() if count}
-        made = Piece(counts, tuple(self.products), *far, self.near, near_set, parallel)
+        made = Piece(counts, tuple(self.products), *far, self.near, near_set, self.share)
         self.counts, self.products, self.near = defaultdict(int), [], 0
         return made
 
@@ -337,7 +379,8 @@ class _Counter:
                 self.counts["fold"] += times
             else:
                 self.counts["tree"] += times
-                self.counts["leaf"] += times * -(-vectors // LEAF)
+                leaf = "turned" if acc.order == "rows" and not acc.into else "leaf"
+                self.counts[leaf] += times * -(-vectors // LEAF)
 
     def _lanes(
         self, loop: For, body: Sequence[Statement], times: int, vectors: int, width: int,

@@ -6,9 +6,10 @@ Invariant: bytes and operations are counted in the program (lower/work.py) and d
 machine; seconds come from what this machine takes for each of them (report/machine.py). Nothing of
 the program is run.
 
-A kernel's loops compute and move memory at the same time: the longer of both counts. Memory is near
-(what an iteration loads and stores, most of it in the first caches) or far (buffers, each as often
-as it is swept over), at the pace of whichever cache holds all that the call touches.
+A kernel's loops compute and move memory at the same time, as far as they can: the root of the sum
+of squares counts. Memory is near (what an iteration loads and stores, most of it in the first
+caches) or far (buffers, each as often as it is swept over), at the pace of whichever cache holds
+all that the call touches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, hypot
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import SignatureError
@@ -34,7 +35,7 @@ OPERATIONS, DIVISIONS, LOOPS, APART = "operations", "divisions", "short loops", 
 PRODUCTS = "matrix products"
 _GROUPS = {
     "loop": LOOPS, "tail": LOOPS, "masked": LOOPS, "tree": LOOPS, "fold": LOOPS,
-    "leaf": OPERATIONS, "strided": APART, "gather": APART, "scatter": APART,
+    "leaf": OPERATIONS, "turned": OPERATIONS, "strided": APART, "gather": APART, "scatter": APART,
 }  # fmt: skip
 
 
@@ -165,32 +166,28 @@ def _kernel(work: Work, room: int, threads: int) -> KernelTime:
 
 def _piece(piece: Piece, room: int, threads: int) -> tuple[float, str]:
     """Seconds, and what they go to."""
-    seconds, limit = _seconds(piece, room, 1)
-    if threads > 1 and piece.parallel and seconds > LEAST_WORK * 1e-9:
-        return _seconds(piece, room, threads)
-    return seconds, limit
-
-
-def _seconds(piece: Piece, room: int, threads: int) -> tuple[float, str]:
+    busiest = piece.share.busiest(threads, LEAST_WORK) if piece.share else 1.0
+    threads = 1 if busiest == 1.0 else threads
     groups: dict[str, float] = defaultdict(float)
     for name, times in piece.counts.items():
         group, each = _each(name)
         groups[group] += times * each
     for p in piece.products:
         groups[PRODUCTS] += _product(p)
-    compute = sum(groups.values()) / threads
-    near = piece.near * machine.memory("read", piece.near_set) / threads
+    compute = sum(groups.values()) * busiest
+    near = piece.near * machine.memory("read", piece.near_set) * busiest
     far = piece.read * machine.memory("read", room, threads)
     far += piece.written * machine.memory("write", room, threads)
-    longest = max(compute, near, far)
+    far *= busiest * threads
+    seconds, longest = hypot(compute, near, far), max(compute, near, far)
     if longest == far and far > compute:
-        return far, MEMORY
+        return seconds, MEMORY
     if longest == near and near > compute:
-        return near, CACHE
+        return seconds, CACHE
     gates = {g: s for g, s in groups.items() if g.startswith("gates")}
-    if gates and sum(gates.values()) * threads > 0.5 * compute:
-        return compute, max(gates, key=lambda g: gates[g])
-    return compute, max(groups, key=lambda g: groups[g]) if groups else OPERATIONS
+    if gates and sum(gates.values()) * busiest > 0.5 * compute:
+        return seconds, max(gates, key=lambda g: gates[g])
+    return seconds, max(groups, key=lambda g: groups[g]) if groups else OPERATIONS
 
 
 def _each(name: str) -> tuple[str, float]:

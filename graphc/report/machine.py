@@ -195,7 +195,8 @@ def start(what: str) -> float:
 
     "loop": to begin and end it; "tail": what is left where vectors are not whole; "masked": a store
     of a part of a vector; "tree": the end of each of its sums; "fold": the end of a sum in a
-    loop that is so short that it is written out; "leaf": of each leaf of its sums.
+    loop that is so short that it is written out; "leaf": of each leaf of its sums; "turned": of
+    one of neighbouring lanes.
     """
     load = "  %2 = load x[_j] : f64\n"
     acc, add = "  acc %1: f64 sum lanes\n", "  add %1 %2\n"
@@ -214,7 +215,8 @@ def start(what: str) -> float:
     summed = f"for _j in n vector\n{acc}{load}{add}store y[0] %1"
     if what == "tree":
         return max(_once(summed, heads, outputs, 8) - start("loop"), 0.0)
-    assert what == "leaf", what
+    assert what in ("leaf", "turned"), what
+    summed = summed.replace("lanes", "rows") if what == "turned" else summed
     few, many = 256, 3072
     apart = _once(summed, heads, outputs, many) - _once(summed, heads, outputs, few)
     return max(apart, 0.0) / ((many - few) / (LEAF * UNIT // 8))

@@ -25,8 +25,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from graphc.codegen.target import host
 from graphc.errors import CompileError, FormatError
@@ -38,6 +39,7 @@ from graphc.runtime.fingerprint import (
     Unknown,
     graph_bytes,
     is_settled,
+    machine_facts,
     machine_text,
     options_bytes,
     source_digest,
@@ -45,7 +47,7 @@ from graphc.runtime.fingerprint import (
     source_stamp,
 )
 from graphc.runtime.manifest import Manifest, parse_manifest
-from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, check_around
+from graphc.runtime.store import KEY_BYTES, SUPPORTED, Entry, Store, Unsafe, blake2b, check_around
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
@@ -194,7 +196,7 @@ class Disk:
     def __init__(self, environment: tuple[str, ...]) -> None:
         self.hits = self.misses = 0
         self.store: Store | None = None
-        self.reason = ""
+        self.reason = self._isa = ""
         try:
             self.store = Store(_folder(environment), _secret(environment[3]))
         except (OSError, Unsafe) as error:
@@ -213,39 +215,48 @@ class Disk:
         if self.store is None:
             return None
         try:
-            return _key(self._source(), machine_text().encode())
+            return _key(*self._made_with(), np.__version__.encode())
         except OSError as error:
             self._stop(f"graphc's source cannot be read: {error}")
         except Changed as error:
             self._stop(f"graphc's source has changed since it was imported: {error}")
         return None
 
-    def _source(self) -> bytes:
-        """The digest of graphc's source, remembered for as long as no file changes."""
-        key = _key(b"source", os.fsencode(PACKAGE))
+    def _made_with(self) -> tuple[bytes, bytes]:
+        """The digest of graphc's source, and the text of this machine, remembered for as long as no
+        file changes and the system runs.
+        """
+        facts = machine_facts()
+        key = _key(b"source", os.fsencode(PACKAGE), facts or b"")
         entry = self._read(key)
         if entry is not None:
-            _, *names = entry.text.split("\n")
+            machine, *names = entry.text.split("\n")[1:] or [""]
             with suppress(FileNotFoundError):
                 if source_stamp(names) == entry.data[DIGEST_BYTES:]:
-                    return entry.data[:DIGEST_BYTES]
-        names = source_names()
+                    self._isa = machine.rpartition(" ")[2]
+                    return entry.data[:DIGEST_BYTES], (machine or machine_text()).encode()
+        names, machine = source_names(), machine_text()
         stamp, found = source_stamp(names), source_digest(names)
         if source_stamp(names) != stamp:
             raise Changed("while it was read")
         if is_settled(names):
-            self._write(key, Entry("\n".join(("source", *names)), found + stamp))
-        return found
+            text = "\n".join(("source", machine if facts else "", *names))
+            self._write(key, Entry(text, found + stamp))
+        return found, machine.encode()
+
+    def _features(self) -> str:
+        """Those of this processor, as remembered, or as LLVM says."""
+        return self._isa or host().isa
 
     def load(self, key: bytes) -> Entry | None:
         """An entry that this processor can run."""
         entry = self._read(key)
-        if entry is not None and not set(entry.needs.split(",")) <= set(host().isa.split(",")):
-            return None
-        return entry
+        if entry is None or set(entry.needs.split(",")) <= set(self._features().split(",")):
+            return entry
+        return None
 
     def keep(self, key: bytes, text: str, image: bytes, durable: bool = True) -> None:
-        self._write(key, Entry(text, image, host().isa), durable)
+        self._write(key, Entry(text, image, self._features()), durable)
 
     def refuse(self, key: bytes) -> None:
         if self.store is not None:

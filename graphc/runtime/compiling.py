@@ -71,7 +71,7 @@ class whole:  # noqa: N801  a context
     def __init__(self, longer: bool = False) -> None:
         self._longer = longer
         self._handler: Callable[..., Any] | None = None
-        self._waiting: list[tuple[Any, ...]] = []
+        self._waiting: list[int] = []
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():  # no other runs handlers
@@ -81,8 +81,9 @@ class whole:  # noqa: N801  a context
                     signal.signal(signal.SIGINT, self._wait)
                     self._handler = handler
 
-    def _wait(self, *arguments: Any) -> None:
-        self._waiting.append(arguments)
+    def _wait(self, signum: int, _: object) -> None:
+        """The frame is not kept: it would let what is in it die later, in no such block."""
+        self._waiting.append(signum)
 
     def __exit__(self, *failure: object) -> None:
         if self._handler is not None:
@@ -91,7 +92,7 @@ class whole:  # noqa: N801  a context
                 with suppress(RuntimeError):  # the process is ending
                     threading.Timer(LONGER, _thread.interrupt_main).start()
             elif self._waiting:
-                self._handler(*self._waiting[0])
+                self._handler(self._waiting[0], sys._getframe(1))
 
 
 def _llvm_lock() -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 from graphc.codegen.units import units
 from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
+from graphc.runtime.linker import Loaded, Unlinkable, is_image, link
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
 # Passes that take a fifth to two fifths of LLVM's time, for next to nothing: loop strength reduction,
@@ -65,16 +66,16 @@ class Jit:
 
     @classmethod
     def linked(cls, text: str, exports: tuple[str, ...]) -> tuple[Library, tuple[bytes, ...]]:
-        """The functions of a module, and its objects."""
-        made = images(text)
+        """The functions of a module, and what `load` makes them of."""
+        made = code(images(text), exports)
         try:
-            return cls.link_objects(made, exports), made
+            return cls.load(made, exports), made
         except RuntimeError:
             if len(made) == 1:
                 raise
         _forget_routines(text)  # LLVM does not take what was kept
-        made = images(text)
-        return cls.link_objects(made, exports), made
+        made = code(images(text), exports)
+        return cls.load(made, exports), made
 
     @classmethod
     def instance(cls) -> Any:
@@ -89,6 +90,17 @@ class Jit:
 
     @classmethod
     def link_objects(cls, images: Sequence[bytes], exports: tuple[str, ...]) -> Library:
+        return cls.load(code(images, exports), exports)
+
+    @classmethod
+    def load(cls, code: Sequence[bytes], exports: tuple[str, ...]) -> Library:
+        """Objects, which LLVM links; or one image that is linked."""
+        if len(code) == 1 and is_image(code[0]):
+            return Library(Loaded(code[0]), len(code[0]))
+        return cls._llvm_linked(code, exports)
+
+    @classmethod
+    def _llvm_linked(cls, images: Sequence[bytes], exports: tuple[str, ...]) -> Library:
         import llvmlite.binding as llvm
 
         with LOCK, whole():
@@ -136,6 +148,14 @@ def _parse(text: str, target_machine: Any) -> Any:
     module.data_layout = str(target_machine.target_data)
     module.verify()
     return module
+
+
+def code(objects: Sequence[bytes], exports: tuple[str, ...]) -> tuple[bytes, ...]:
+    """What `load` makes a library of most quickly: one image, or objects if they cannot be one."""
+    try:
+        return (link(objects, exports),)
+    except Unlinkable:
+        return tuple(objects)
 
 
 def images(text: str) -> tuple[bytes, ...]:

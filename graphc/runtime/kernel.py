@@ -230,17 +230,17 @@ def _kept(key: bytes | None, start: Callable[[], Graph], options: Options) -> Ke
     found = cache.load_kernel(key)
     if found is not None:
         try:
-            library = Jit.link_objects(found[1], (ENTRY,))
-        except RuntimeError:  # LLVM does not take it
+            library = Jit.load(found[1], (ENTRY,))
+        except RuntimeError:  # it cannot be loaded
             cache.refuse_kernel(key)
         else:
             return _kernel(found[0], library, start, options)
     seen: dict[str, Any] = {}
     text = run_stages(start(), options, seen.__setitem__, last="emit")
-    library, objects = Jit.linked(text, (ENTRY,))
+    library, code = Jit.linked(text, (ENTRY,))
     manifest = manifest_of(seen["simplify"], seen["plan"])
     kernel = _kernel(manifest, library, start, options)
-    cache.keep_kernel(key, manifest, objects)
+    cache.keep_kernel(key, manifest, code)
     return kernel
 
 

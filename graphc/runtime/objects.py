@@ -31,8 +31,13 @@ from graphc.runtime.routines import linked
 _NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray_Scalar": 60}
 # In Python 3.10 this one is a macro; what is called so is always a Python function.
 _ELSE = {"PyObject_Vectorcall": "_PyFunction_Vectorcall"}
-_OBJECTS: dict[str, object] = {"PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True}
+_OBJECTS: dict[str, object] = {
+    "PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True,
+    "PY_float64": np.float64, "PY_dtype_f64": np.dtype("f8"),
+}  # fmt: skip
+_NUMBERS = {"TUPLE_ITEMS": tuple.__basicsize__}
 POOL_LIMIT = 256 << 20  # bytes of free blocks that are kept unless the user says otherwise
+_HAVE_GC = 1 << 14  # of a type's flags
 _WORD = ctypes.c_int64
 _POINTER = ctypes.c_void_p
 
@@ -45,7 +50,7 @@ def layout_holds() -> bool:
         return False
     arrays = [np.arange(4.0), np.arange(12.0).reshape(3, 4)[1:, ::2], np.asarray(1.0)]
     arrays += [np.asfortranarray(arrays[1]), np.arange(3, dtype=np.int8)[::-1]]
-    return all(map(_array_holds, arrays)) and _scalars_hold()
+    return all(map(_array_holds, arrays)) and _scalars_hold() and _tuples_hold()
 
 
 def _word(address: int) -> int:
@@ -82,11 +87,22 @@ def _scalars_hold() -> bool:
         np.int32(7),
         np.bool_(True),
     ]
-    return all(
+    return _is_plain(np.float64) and all(
         type(x).__basicsize__ >= layout.SCALAR_VALUE + x.dtype.itemsize
         and ctypes.string_at(id(x) + layout.SCALAR_VALUE, x.dtype.itemsize) == x.tobytes()
         for x in numbers
     )
+
+
+def _is_plain(cls: type) -> bool:
+    """Is an object of a type its header and one word, and no business of the garbage collector?"""
+    words = (cls.__basicsize__, cls.__itemsize__) == (layout.SCALAR_VALUE + layout.WORD, 0)
+    return words and not cls.__flags__ & _HAVE_GC
+
+
+def _tuples_hold() -> bool:
+    items = object(), object(), object()
+    return _words(id(items) + _NUMBERS["TUPLE_ITEMS"], 3) == tuple(map(id, items))
 
 
 class Native:
@@ -132,6 +148,8 @@ def _linked_for_good(
     for i, (needed, kind) in enumerate(module.FUNCTIONS.items()):
         if kind == "object":
             table[i] = id(_OBJECTS[needed])
+        elif kind == "number":
+            table[i] = _NUMBERS[needed]
         else:
             table[i] = (known or {}).get(needed) or _address(needed)
     return library

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.runtime import cache
-from graphc.runtime.jit import Jit, Library, object_image, routines_image
+from graphc.runtime.jit import Jit, Library, code, object_image, routines_image
 
 
 def linked(
@@ -21,11 +21,12 @@ def linked(
     image = None if key is None else cache.load_routines(key)
     if key is not None and image is not None:
         try:
-            return Jit.link_objects((image,), exports)
-        except RuntimeError:  # LLVM does not take it
+            return Jit.load((image,), exports)
+        except RuntimeError:  # it cannot be loaded
             cache.refuse_routines(key)
-    made = routines_image(text(), quick) if passes else object_image(text())
-    library = Jit.link_objects((made,), exports)
+    object_ = routines_image(text(), quick) if passes else object_image(text())
+    (made,) = code((object_,), exports)
+    library = Jit.load((made,), exports)
     if key is not None:
         cache.keep_routines(key, name, made)
     return library

@@ -20,16 +20,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphc.errors import SignatureError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Count = int | str  # at least 1, or "all"
 LEAST_WORK = 20_000  # nanoseconds: less work than this is never shared
 SINGLE = (0, 1)  # no pool, one thread
 
-_GROUPS = Path("/proc/self/cgroup")
-_MOUNT = Path("/sys/fs/cgroup")
+_GROUPS, _MOUNT = "/proc/self/cgroup", "/sys/fs/cgroup"
 
 
 # -- how many --------------------------------------------------------------------------------------
@@ -41,7 +43,9 @@ def processors() -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    quota = group_quota(_GROUPS, _MOUNT)
+    from pathlib import Path
+
+    quota = group_quota(Path(_GROUPS), Path(_MOUNT))
     return count if quota is None else max(1, min(count, int(quota)))
 
 

@@ -3,10 +3,11 @@
 In:   a part function and how often to call it, from native code of any kernel, through the address
       in a pool's structure: `parallel(pool, part, context, parts)`.
 Out:  each of `part(context, index, worker)` for the indices 0 .. parts-1 has run, once, on some
-      thread; or one of them gave something but 0, all of smaller indices have run, and the result
-      is 1.
+      thread; the result is 1 if one of them gave something but 0.
 Invariant: whoever calls works, too, and never waits for a worker that has not begun: a job holds
 tickets, a worker takes one and by it its number, and the caller takes back those that are left.
+Each number has a range of the indices to itself, until others are through with theirs: from loop to
+loop and from call to call a thread finds in its own caches what it has written there.
 Where the pool is busy, with another thread's job or one around this, the caller does it all alone.
 
 Workers wait in a short spin, then on a condition of the system (POSIX threads, or Windows' slim
@@ -24,25 +25,30 @@ from typing import Any
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
 
 # Bytes from the start of the structure that all pools share, words that threads fight for on lines
-# of their own.
-BUSY, TICKETS, NEXT, FINISHED = 0, 64, 128, 192
+# of their own; what a job is stands beside its tickets, so that it comes with them.
+BUSY, TICKETS, FINISHED = 0, 64, 192
+PART, CONTEXT, PARTS, MODE, RANGES = 72, 80, 88, 96, 104
 SLEEPERS, WAITING, STOP, WORKERS = 256, 260, 264, 268
-PART, CONTEXT, PARTS, FAILED, MODE = 320, 328, 336, 344, 352
+FAILED = 320
 LOCK, UNLOCK, SLEEP, WAKE, YIELD = 384, 392, 400, 408, 416
 MUTEX, WORK, DONE = 448, 576, 704
-SHARED_BYTES = 832
+NEXT, LINE, MOST_RANGES = 832, 64, 64  # how much of each range of parts is taken
+SHARED_BYTES = NEXT + LINE * MOST_RANGES
 # Of a pool: what kernels read (`codegen.parallel` has the same), the least nanoseconds of work that
 # are shared, and where the shared structure is.
-POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_LEAST, POOL_SHARED = range(0, 48, 8)
-POOL_BYTES = 48
+POOL_PARALLEL, POOL_THREADS, POOL_PORTION, POOL_FOLD, POOL_IN_ORDER, POOL_PAUSE = range(0, 48, 8)
+POOL_LEAST, POOL_SHARED, POOL_BYTES = 48, 56, 64
 
-EXPORTS = ("gc_parallel", "gc_portion", "gc_fold", "gc_worker", "gc_stop")
+EXPORTS = (
+    "gc_parallel", "gc_in_order", "gc_portion", "gc_fold", "gc_pause", "gc_worker", "gc_stop"
+)  # fmt: skip
 # A thread that waits looks again and again, for some tens of microseconds; then it lets others run
 # between its looks, as it may be in the way of the very thread it waits for; after some hundred
-# microseconds it sleeps. To wake it takes 50 to 100, and on a virtual machine milliseconds, in
-# which the caller would do all parts alone: so workers stay awake from one call to the next.
+# microseconds, which are longer than what stands between two loops in most calls, it sleeps. To
+# wake it takes 50 to 100, and on a virtual machine milliseconds, in which the caller would do all
+# parts alone: so workers stay awake from one call to the next.
 SPINS = 1000
-LOOKS = 2000
+LOOKS = 5000
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _ARM = platform.machine().lower() in ("arm64", "aarch64")
@@ -94,26 +100,53 @@ long:
   ret void
 }}
 
-; The parts of a job, one after the other, until none is left.
+; The same, for a part that waits for another one.
+define void @gc_pause(ptr %pool, i64 %looks) {{
+start:
+{_fields("%pool", SHARED=POOL_SHARED)}
+  %shared = load ptr, ptr %SHARED
+  call void @between_looks(ptr %shared, i64 %looks)
+  ret void
+}}
+
+; Parts of a job, one after the other, until none is left: those of its own range, then of others'.
 define internal void @run(ptr %shared, i64 %worker) {{
 start:
-{_fields("%shared", PART=PART, CONTEXT=CONTEXT, PARTS=PARTS, FAILED=FAILED, NEXT=NEXT)}
+{_fields("%shared", PART=PART, CONTEXT=CONTEXT, PARTS=PARTS, RANGES=RANGES, FAILED=FAILED)}
+{_fields("%shared", NEXT=NEXT)}
   %part = load ptr, ptr %PART
   %context = load ptr, ptr %CONTEXT
   %parts = load i64, ptr %PARTS
+  %ranges = load i64, ptr %RANGES
+  br label %range
+range:
+  %k = phi i64 [ 0, %start ], [ %another, %through ]
+  %sum = add i64 %worker, %k
+  %r = urem i64 %sum, %ranges
+  %above = add i64 %r, 1
+  %first = mul i64 %r, %parts
+  %begin = udiv i64 %first, %ranges
+  %last = mul i64 %above, %parts
+  %end = udiv i64 %last, %ranges
+  %line = mul i64 %r, {LINE}
+  %next = getelementptr i8, ptr %NEXT, i64 %line
   br label %head
 head:
-  %index = atomicrmw add ptr %NEXT, i64 1 monotonic
-  %some = icmp ult i64 %index, %parts
-  br i1 %some, label %body, label %after
+  %taken = atomicrmw add ptr %next, i64 1 monotonic
+  %index = add i64 %begin, %taken
+  %some = icmp ult i64 %index, %end
+  br i1 %some, label %body, label %through
 body:
   %status = call i32 %part(ptr %context, i64 %index, i64 %worker)
   %good = icmp eq i32 %status, 0
   br i1 %good, label %head, label %bad
 bad:
   store atomic i32 1, ptr %FAILED monotonic, align 4
-  %last = atomicrmw max ptr %NEXT, i64 %parts monotonic
-  br label %after
+  br label %head
+through:
+  %another = add i64 %k, 1
+  %more = icmp ult i64 %another, %ranges
+  br i1 %more, label %range, label %after
 after:
   ret void
 }}
@@ -160,10 +193,24 @@ after:
 
 define i32 @gc_parallel(ptr %pool, ptr %part, ptr %context, i64 %parts) {{
 start:
+  %status = call i32 @job(ptr %pool, ptr %part, ptr %context, i64 %parts, i64 {MOST_RANGES})
+  ret i32 %status
+}}
+
+; The same, where parts wait for those before them: no part is begun before these are.
+define i32 @gc_in_order(ptr %pool, ptr %part, ptr %context, i64 %parts) {{
+start:
+  %status = call i32 @job(ptr %pool, ptr %part, ptr %context, i64 %parts, i64 1)
+  ret i32 %status
+}}
+
+define internal i32 @job(ptr %pool, ptr %part, ptr %context, i64 %parts, i64 %most) {{
+start:
   %here = alloca i32
 {_fields("%pool", THREADS=POOL_THREADS, SHARED=POOL_SHARED)}
   %shared = load ptr, ptr %SHARED
-{_fields("%shared", BUSY=BUSY, TICKETS=TICKETS, NEXT=NEXT, FINISHED=FINISHED, SLEEPERS=SLEEPERS)}
+{_fields("%shared", BUSY=BUSY, TICKETS=TICKETS, FINISHED=FINISHED, SLEEPERS=SLEEPERS)}
+{_fields("%shared", RANGES=RANGES, NEXT=NEXT)}
 {_fields("%shared", WAITING=WAITING, WORKERS=WORKERS, PART=PART, CONTEXT=CONTEXT, PARTS=PARTS)}
 {_fields("%shared", FAILED=FAILED, MODE=MODE, LOCK=LOCK, UNLOCK=UNLOCK, SLEEP=SLEEP)}
 {_fields("%shared", MUTEX=MUTEX, DONE=DONE)}
@@ -191,9 +238,21 @@ give:
   store ptr %part, ptr %PART
   store ptr %context, ptr %CONTEXT
   store i64 %parts, ptr %PARTS
+  %all_threads = add i64 %tickets, 1
+  %ranges = call i64 @llvm.smin.i64(i64 %all_threads, i64 %most)
+  store i64 %ranges, ptr %RANGES
   store atomic i32 0, ptr %FAILED monotonic, align 4
-  store atomic i64 0, ptr %NEXT monotonic, align 8
   store atomic i64 0, ptr %FINISHED monotonic, align 8
+  br label %clear
+clear:
+  %r = phi i64 [ 0, %give ], [ %r.after, %clear ]
+  %line = mul i64 %r, {LINE}
+  %next = getelementptr i8, ptr %NEXT, i64 %line
+  store atomic i64 0, ptr %next monotonic, align 8
+  %r.after = add i64 %r, 1
+  %another = icmp slt i64 %r.after, %ranges
+  br i1 %another, label %clear, label %open
+open:
   store atomic i64 %tickets, ptr %TICKETS seq_cst, align 8
   %asleep = load atomic i32, ptr %SLEEPERS seq_cst, align 4
   %quiet = icmp eq i32 %asleep, 0
@@ -498,7 +557,9 @@ class Shared:
         words = (ctypes.c_uint64 * (POOL_BYTES // 8))()
         words[POOL_PARALLEL // 8] = self.library.address("gc_parallel")
         words[POOL_PORTION // 8] = self.library.address("gc_portion")
+        words[POOL_IN_ORDER // 8] = self.library.address("gc_in_order")
         words[POOL_FOLD // 8] = self.library.address("gc_fold")
+        words[POOL_PAUSE // 8] = self.library.address("gc_pause")
         words[POOL_THREADS // 8] = threads
         words[POOL_LEAST // 8] = least
         words[POOL_SHARED // 8] = self.address

@@ -45,6 +45,13 @@ def test_arguments_have_the_types_that_are_declared(case):
 KIND = {"f32": "f4", "f64": "f8", "i64": "i8"}
 
 
+def test_other_sizes_are_those_of_no_row():
+    for case in CASES:
+        taken = {other.n for other in CASES if other.family == case.family}
+        assert not taken & set(case.other_sizes)
+        assert all(n % 2 for n in case.other_sizes)
+
+
 def test_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
     assert all(named(case.name) is case for case in CASES)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench import contestants, plots, report
+from bench.measure import Turn, in_turn
 from bench.results import Row, Run, mean, scaling, summary
 
 
@@ -40,6 +41,16 @@ def test_other_ratios():
     assert r.gradient_cost == 2.0
     assert r.thread_gain == 1.5
     assert r.prediction_error == 0.25
+
+
+def test_errors_of_predictions_at_other_sizes_are_summed_up_apart():
+    r = row(predicted=1.5, elsewhere={"3": [1.0, 2.0], "21": [1.1, 1.0]})
+    assert r.errors_elsewhere == pytest.approx([0.5, 0.1])
+    found = summary([r, Row("x", "rows", 1, {})])
+    assert (found["prediction_error"], found["error_elsewhere"]) == pytest.approx((0.25, 0.3))
+    line = "At sizes that no row has, 0.37 and 2.7 times as large, it is 30% off (median)."
+    assert line in report.summary_lines(Run("", 2, rows=[r]))
+    assert report.limit_text(r).endswith("(predicted within 25%, 50%, 10%)")
 
 
 def test_ratios_are_none_where_a_side_is_missing():
@@ -90,6 +101,25 @@ def test_who_failed_is_named_with_the_reason():
         "Numba, by hand took no part: ModuleNotFoundError",
         "CasADi: too wide: logistic",
         "JAX: ahead is 1.0e+00 from NumPy: logistic",
+    ]
+
+
+def test_the_gain_of_threads_stands_beside_that_of_processes_that_share_nothing():
+    r = row("100,000 cameras")
+    lines = report.summary_lines(Run("", 2, rows=[r], ceiling=1.98))
+    assert (
+        "One thread's time over two's, where computing binds: 1.50; with nothing shared, 1.98."
+        in lines
+    )
+
+
+def test_each_way_of_a_contestant_comes_first_in_turn():
+    turns = [Turn("jax", "ahead", 1.0), Turn("jax", "gradient", 1.0), Turn("numba", "bound", 1.0)]
+    rounds = [[t.way for t in in_turn(turns, count)] for count in range(3)]
+    assert rounds == [
+        ["ahead", "gradient", "bound"],
+        ["gradient", "ahead", "bound"],
+        ["ahead", "gradient", "bound"],
     ]
 
 

@@ -43,7 +43,7 @@ def evaluator():
         frame = (word * (table.end // WORD))()
         for i, n in enumerate(env.values()):
             frame[START // WORD + i] = n
-        instructions = (word * max(4 * len(table), 1))(*table.words())
+        instructions = (word * max(len(INSTRUCTION) * len(table), 1))(*table.words())
         if not evaluated(frame, instructions, len(table)):
             return None
         return [value(frame, w) for w in given]

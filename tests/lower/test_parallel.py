@@ -107,6 +107,46 @@ def test_iterations_that_touch_what_is_others(name):
     assert not top(shared_out(made)).parallel
 
 
+COMPUTED = """
+  for _i in n vector
+    acc %1: f64 sum lanes
+    %2 = load x[4*_i] : f64
+    store made[_i] %2
+    add %1 %2"""
+SCATTERED = """
+  for _i in n rows
+    %5 = load at[_i] : i64
+    %6 = index %5 in 9
+    %7 = load made[{place}] : f64
+    scatter y.out[{into}; %6*1] {value}"""
+MADE = "buffer output y.out: f64[n]\nbuffer temp made: f64[n]"
+FOLLOWERS = {
+    "of its own row": (COMPUTED, {}, True),
+    "of another row": (COMPUTED, {"place": "_i+1"}, False),
+    "of one row for all": (COMPUTED, {"place": "0"}, False),
+    "the sum": (COMPUTED, {"value": "%1"}, False),
+    "read before": (COMPUTED.replace("x[4*_i]", "y.out[_i]"), {}, False),
+    "stored before": (COMPUTED.replace("add", "store y.out[_i] %2\n    add"), {}, False),
+    "checked before": (
+        COMPUTED.replace("    add", "    %3 = load at[_i] : i64\n    %4 = index %3 in 9\n    add"),
+        {}, True,
+    ),
+    "something else was checked before": (
+        COMPUTED.replace("    add", "    %3 = load at[_i] : i64\n    %4 = index %3 in 8\n    add"),
+        {}, False,
+    ),
+    "another number of rows": (COMPUTED.replace("in n", "in n-1"), {}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLLOWERS)
+def test_scatters_that_follow_part_by_part(name):
+    first, words, expected = FOLLOWERS[name]
+    second = SCATTERED.format(**({"place": "_i", "into": "0", "value": "%7"} | words))
+    loops = shared_out(program(first + second, MADE)).kernels[0].body
+    assert [(s.parallel, s.ordered) for s in loops] == [(True, False), (False, expected)]
+
+
 def test_units_are_whole_leaves():
     text = """
   for _i in n {mode}

@@ -56,6 +56,7 @@ def test_threads_share_what_is_computed(declared, wrt):
     loops = top_loops(graphc.compile(declared, wrt=wrt))
     scattering = [f for f in loops if any(isinstance(s, Scatter) for s in f.body)]
     assert scattering and not any(f.parallel for f in scattering)
+    assert all(f.ordered for f in scattering)
     assert any(f.parallel for f in loops)
 
 

@@ -10,7 +10,7 @@ import graphc
 from graphc.errors import SignatureError
 from graphc.lower.loops import parse_program
 from graphc.lower.plan import plan
-from graphc.lower.work import Product, working_set, works
+from graphc.lower.work import Product, Share, working_set, works
 from graphc.report import cost, machine
 
 # -- counting --------------------------------------------------------------------------------------
@@ -145,7 +145,8 @@ def energy(wrt=("x",)):
     return graphc.compile(energy, wrt=wrt)
 
 
-def test_seconds_are_the_sum_of_kernels_and_call(paper):
+def test_seconds_are_the_sum_of_kernels_and_call(paper, monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda what, room, threads=1: 0.0)
     found = energy().predict(n=8000)
     assert found.seconds == float(found) == found.call + sum(k.seconds for k in found.kernels)
     (loop,) = (k for k in found.kernels if "exp" in k.note)
@@ -167,10 +168,35 @@ def test_more_elements_take_longer(paper):
 
 def test_threads_divide_what_is_parallel(paper):
     program = energy().value_and_grad.kernel.program
-    one, two = (cost.predict(program, {"n": 10**6}, t) for t in (1, 2))
+    one, two = (cost.predict(program, {"n": 1 << 20}, t) for t in (1, 2))
     assert two.seconds - two.call == pytest.approx((one.seconds - one.call) / 2, rel=0.01)
     one, two = (cost.predict(program, {"n": 100}, t) for t in (1, 2))
     assert two.seconds == one.seconds
+
+
+def test_computing_and_moving_overlap_in_part(paper, monkeypatch):
+    program, memory = energy().plan.program, machine.memory
+    computing = cost.predict(program, {"n": 8000}).kernels[0].seconds
+    monkeypatch.setattr(machine, "memory", lambda *args: 1e4 * memory(*args))
+    both = cost.predict(program, {"n": 8000}).kernels[0].seconds
+    monkeypatch.setattr(machine, "start", lambda *_: 0.0)
+    for name in ("operation", "gate"):
+        monkeypatch.setattr(machine, name, lambda *_: 0.0)
+    moving = cost.predict(program, {"n": 8000}).kernels[0].seconds
+    assert max(computing, moving) < both < computing + moving
+
+
+def test_the_busiest_thread():
+    def busiest(units, threads=2, nanoseconds=10**9):
+        return Share(units, nanoseconds).busiest(threads, 20_000)
+
+    assert busiest(100, threads=1) == busiest(1) == busiest(0.3) == 1.0
+    assert busiest(100, nanoseconds=19_999) == 1.0
+    assert busiest(2) == busiest(32) == busiest(1024) == 0.5
+    assert busiest(1.25) == pytest.approx(1 / 1.25)  # one whole, and one that is short
+    assert busiest(2.5) == pytest.approx(1.5 / 2.5)  # three parts: the last one is short
+    assert busiest(33) == pytest.approx(17 / 33)  # 16 parts of 2, and a short one
+    assert busiest(3, threads=4) == pytest.approx(1 / 3)
 
 
 def test_of_arguments_or_of_sizes(paper):

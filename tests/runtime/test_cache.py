@@ -652,6 +652,39 @@ def test_a_hit_loads_no_compiler(disk):
     assert not [m for m in modules if m.startswith(heavy)] and "graphc.gates.gate" in modules
 
 
+@pytest.mark.skipif(fingerprint.machine_facts() is None, reason="the system does not tell")
+def test_a_hit_loads_no_llvm(disk):
+    """What LLVM said of the processor is remembered for as long as the system runs."""
+    for hits in ("0", "3"):
+        found, *modules = python(LEAN, GRAPHC_CACHE_DIR=str(disk)).split()
+        assert found == hits
+        assert (hits == "0") == ("llvmlite.binding" in modules)
+
+
+@pytest.mark.skipif(fingerprint.machine_facts() is None, reason="the system does not tell")
+@pytest.mark.parametrize("of", ["_boot", "answers"])
+def test_another_run_of_the_system_asks_llvm_anew(disk, of, monkeypatch):
+    """Another processor, too, which an emulator may be."""
+
+    def asked():
+        cache._disk_for.cache_clear()
+        fingerprint.machine_text.cache_clear()
+        key = cache.kernel_key(total.graph, kernel.Options())
+        return key, fingerprint.machine_text.cache_info().misses
+
+    first, known = asked(), asked()
+    assert first == (known[0], 1) and known[1] == 0
+    said = getattr(fingerprint, of)()
+    monkeypatch.setattr(fingerprint, of, lambda: bytes(len(said)))
+    assert asked() == first and asked() == known
+
+    def untold():
+        raise OSError
+
+    monkeypatch.setattr(fingerprint, of, untold if of == "_boot" else lambda: None)
+    assert asked() == asked() == first
+
+
 TOGETHER = """
 import sys
 import numpy as np

@@ -47,8 +47,9 @@ def after():
 def test_a_long_call(after):
     k = graphc.compile(pairwise)
     x = np.linspace(0.0, 1.0, N)
-    start = time.perf_counter()
     expected = k(x)
+    start = time.perf_counter()
+    k(x)  # compiled by now
     once = time.perf_counter() - start
     n = int(N * (3.0 / once) ** 0.5)  # about three seconds
     large = np.linspace(0.0, 1.0, n)
@@ -135,6 +136,28 @@ def test_a_failure_in_a_block_is_the_failure():
     with pytest.raises(ZeroDivisionError), whole():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_what_a_block_uses_dies_in_it():
+    """The frame that Ctrl-C finds would keep LLVM's objects until the garbage collector comes."""
+    import weakref
+
+    from graphc.runtime.compiling import whole
+
+    class Module:
+        pass
+
+    def compiled():
+        module = Module()
+        kept.append(weakref.ref(module))
+        signal.raise_signal(signal.SIGINT)
+
+    kept = []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        with whole():
+            compiled()
+            assert kept[0]() is None
+    assert caught.value.__traceback__ is not None and kept[0]() is None
 
 
 def test_code_that_is_given_back_is_not_interrupted(capsys):

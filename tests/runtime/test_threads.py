@@ -205,6 +205,30 @@ def test_wrong_indices_are_the_same_for_all(any_work):
                     k.run([x, bad])
 
 
+def test_scatters_follow_in_order(any_work):
+    """The sums and the first wrong index of one thread, whoever scatters when."""
+
+    @graphc.graph
+    def grouped(x: graphc.f64["n"], group: graphc.i64["n"], level: graphc.f64[9]):
+        return graphc.softplus(x * level[group] + graphc.sin(x)).sum()
+
+    rng = np.random.default_rng(0)
+    kernels = kernels_of(graphc.compile(grouped, wrt=("level",)).gradient_kernel)
+    for n in (1, 100, 5000, 100_000):
+        x, level = rng.normal(size=n), rng.normal(size=9)
+        group = rng.integers(0, 9, n)
+        results = [k.run([x, group, level]) for k in kernels]
+        for found in results[1:]:
+            assert [a.tobytes() for a in found] == [a.tobytes() for a in results[0]]
+        for wrong in (rng.integers(0, n, 1), rng.integers(0, n, 20)):
+            spoilt = group.copy()
+            spoilt[wrong] = 100 + np.arange(len(wrong))
+            first = spoilt[spoilt >= 100][0]
+            for k in kernels:
+                with pytest.raises(IndexOutOfBounds, match=f"index {first} is out"):
+                    k.run([x, spoilt, level])
+
+
 def test_modes_of_floating_point_hold_in_every_thread(any_work):
     """A caller who has tiny numbers flushed to zero gets the same from every thread."""
     if not workers._X86:
@@ -248,16 +272,22 @@ def test_portions():
         assert taken.bit_count() == 1
         assert -(-units // taken) <= PARTS_PER_THREAD * count
         assert taken == 1 or -(-units // (taken // 2)) > PARTS_PER_THREAD * count
+        for work in (0, threads.LEAST_WORK - 1, threads.LEAST_WORK, 10**5, 10**9):
+            expected = parallel.portion(units, work, count, threads.LEAST_WORK)
+            assert portion(pool, units, work) == expected
     few = portion(pool, 10**6, threads.LEAST_WORK)
     assert 2 <= -(-(10**6) // few) <= 5
 
 
 def test_native_code_agrees_about_a_pool():
-    assert [8 * word for word in (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD)] == [
+    words = (emitted.RUN, emitted.THREADS, emitted.PORTION, emitted.FOLD)
+    assert [8 * word for word in (*words, emitted.IN_ORDER, emitted.PAUSE)] == [
         workers.POOL_PARALLEL,
         workers.POOL_THREADS,
         workers.POOL_PORTION,
         workers.POOL_FOLD,
+        workers.POOL_IN_ORDER,
+        workers.POOL_PAUSE,
     ]
 
 
@@ -283,6 +313,38 @@ def test_every_part_runs_once_and_no_two_with_one_number():
         context = (ctypes.c_int64 * 110)()
         assert run(pool, library.address("part"), context, parts) == 0
         assert list(context) == [1] * parts + [0] * (110 - parts)
+
+
+def test_each_thread_begins_with_parts_of_its_own():
+    """Of two parts that wait for each other, the caller makes the first; in order, either one."""
+    text = """define i32 @part(ptr %context, i64 %index, i64 %worker) {
+start:
+  %at = getelementptr i64, ptr %context, i64 %index
+  %number = add i64 %worker, 1
+  %before = sub i64 1, %index
+  %other = getelementptr i64, ptr %context, i64 %before
+  store atomic i64 %number, ptr %at release, align 8
+  br label %look
+look:
+  %begun = load atomic i64, ptr %other acquire, align 8
+  %alone = icmp eq i64 %begun, 0
+  br i1 %alone, label %look, label %end
+end:
+  ret i32 0
+}"""
+    library = Jit.link(text, ("part",))
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    pool, _ = threads.pool(8)
+    kinds = (pointer, pointer, pointer, number)
+    for kind, expected in (
+        (workers.POOL_PARALLEL, {(1, 2)}),
+        (workers.POOL_IN_ORDER, {(1, 2), (2, 1)}),
+    ):
+        run = native(pool, kind, ctypes.c_int32, *kinds)
+        for _ in range(100):
+            context = (ctypes.c_int64 * 2)()
+            assert run(pool, library.address("part"), context, 2) == 0
+            assert tuple(context) in expected
 
 
 # -- counts ----------------------------------------------------------------------------------------
