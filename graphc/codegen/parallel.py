@@ -13,6 +13,7 @@ while others compute.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs

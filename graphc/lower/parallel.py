@@ -46,6 +46,7 @@ from graphc.lower.loops import (
     Store,
     coefficient,
     touching,
+    walk,
 )
 from graphc.lower.names import defined, used
 

@@ -26,9 +26,9 @@ from graphc.runtime.compiling import LOCK, whole
 from graphc.runtime.linker import Loaded, Unlinkable, is_image, link
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
-# Passes that take a fifth to two fifths of LLVM's time, for next to nothing: loop strength reduction,
-# as addresses in kernels are a base and an index; and the scheduler of machine instructions, as
-# processors have their own. Each is what leaves it out, and what takes that back.
+# Passes that take a fifth to two fifths of LLVM's time, for next to nothing: loop strength
+# reduction, as addresses in kernels are a base and an index; and the scheduler of machine
+# instructions, as processors have their own. Each is what leaves it out, and what takes that back.
 _LEFT_OUT = {
     "-disable-lsr=true": "-disable-lsr=false",
     "-enable-misched=false": "-enable-misched=true",
