@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.llvm import register
 from graphc.codegen.state import BEGIN, FIRST, OWNER, Known
-from graphc.ir.types import Dim, DType, TensorType, i64
-from graphc.lower.loops import Buffer, For, Iota, Load, Statement, Store
+from graphc.ir.types import Dim, i64
+from graphc.lower.loops import For, Iota, Load, Statement, Store
 from graphc.lower.pieces import Piece, cut_up, made_by, read_by
 from graphc.lower.plan import pieces_name
 
@@ -54,7 +54,8 @@ class Pieces:
         types = {n: ty for piece in self.cut.pieces for n, ty in piece.goes.items()}
         for name in dict.fromkeys(n for s in self.cut.adds for n in s.values):
             if name in types:
-                at = _slot(self.outer, self.memory, self._offset(name))
+                memory = self.outer.pointer(self.memory)
+                at = fn.do(f"getelementptr i8, ptr {memory}, i64 {self._offset(name)}")
                 value = self.loop.load(at, types[name], "")
                 self.outer.known[name] = Known(value, types[name], self.loop.width)
             else:
@@ -66,7 +67,6 @@ class Pieces:
 
         outer, var = self.outer, self.loop.loop.var
         inner = outer.beside(PARAMS)
-        inner.fn.effort = "long"
         inner.symbols[START], inner.symbols[COUNT] = "%first", "%count"
         words: list[tuple[str, str]] = []
         for name in dict.fromkeys(n for s in piece.statements for n in read_by(s)):
@@ -77,16 +77,15 @@ class Pieces:
             if name not in inner.symbols:
                 number = Known(outer.symbols[name], i64, 1)
                 inner.symbols[name] = self._word(inner, number, words)
-        at = Dim.symbol(var) - Dim.symbol(START)
+        base = inner.pointer(self.memory)
 
-        def place(name: str, dtype: DType) -> str:
-            buffer = f"slot{self.cut.slot[name]}.{dtype}"
-            inner.local[buffer] = Buffer(buffer, "temp", TensorType(dtype, (self.loop.width,)))
-            inner.pointers[buffer] = _slot(inner, self.memory, self._offset(name))
-            return buffer
+        def place(name: str) -> str:
+            slot = f"slot{self.cut.slot[name]}"
+            inner.slot_of[slot] = f"{base}, i64 {self._offset(name)}"
+            return slot
 
-        comes = {n: Load(n, place(n, ty), at, ty) for n, ty in piece.comes.items()}
-        goes = {n: Store(place(n, ty), at, n) for n, ty in piece.goes.items()}
+        comes = {n: Load(n, place(n), 0, ty) for n, ty in piece.comes.items()}
+        goes = {n: Store(place(n), 0, n) for n in piece.goes}
         body: list[Statement] = []
         for s in piece.statements:  # loaded when it is needed, stored when it is made
             body.extend(comes.pop(n) for n in dict.fromkeys(read_by(s)) if n in comes)
@@ -113,17 +112,6 @@ class Pieces:
             at = inner.fn.do(f"getelementptr i64, ptr %frame, i64 {len(words)}")
             words.append((ty, value.register))
             return inner.fn.do(f"load {ty}, ptr {at}")
-
-
-def _slot(writer: KernelWriter, memory: str, offset: int) -> str:
-    """The address of a slot."""
-    base = writer.pointer(memory)
-    name = f"{memory}.{offset}"
-    if name not in writer.pointers:
-        with writer.fn.in_entry():
-            address = writer.fn.do(f"getelementptr i8, ptr {base}, i64 {offset}")
-        writer.pointers[name] = address
-    return writer.pointers[name]
 
 
 def _symbols(piece: Piece, outer: KernelWriter) -> list[str]:

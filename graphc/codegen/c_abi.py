@@ -52,11 +52,11 @@ def emit_library(
         parts.append(Part(f"{interface.name}_value_and_grad", "gc.g.", gradient))
     texts = [_renamed(emit(p.program, isa, RUN), p.prefix) for p in parts]
     module = Module(target.of(isa))
-    module.globals.append(
-        f"@{interface.name}_graphc_info = constant {_bytes(info.encode() + bytes(1))}, align 1"
+    module.globals[f"{interface.name}_graphc_info"] = (
+        f"constant {_bytes(info.encode() + bytes(1))}, align 1"
     )
-    module.globals.extend(
-        f"@gc.{name} = internal constant {_bytes(x.tobytes())}, align 64"
+    module.globals.update(
+        (f"gc.{name}", f"internal constant {_bytes(x.tobytes())}, align 64")
         for name, x in captured.items()
     )
     for part in parts:

@@ -16,7 +16,7 @@ inputs, outputs and named sizes in the program's order.
 >>> from graphc.lower.plan import plan
 >>> text = emit(plan(fuse(b.graph("energy", {"y": (x * x).sum(0)}))))
 >>> [line for line in text.split("\\n") if "@graphc_run" in line]
-['define i32 @graphc_run(ptr %args) #2 {']
+['define i32 @graphc_run(ptr %args) #1 {']
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def emit(program: Program, isa: str = "host", entry: str = ENTRY) -> str:
     module = Module(target.of(isa))
     slots = slots_of(program)
     for b in program.of_role("constant"):
-        module.globals.append(_constant(b))
+        module.globals[f"gc.const.{b.name}"] = _constant(b)
     names = []
     for kernel in program.kernels:
         names.append(f"gc.{kernel.name}")
@@ -57,7 +57,7 @@ def _constant(b: Buffer) -> str:
     parts = [int.from_bytes(b.data[i : i + step], "little") for i in range(0, len(b.data), step)]
     ty = MEMORY[dtype.name]
     values = ", ".join(f"{ty} {int(v) if dtype is bool_ else literal(v, dtype)}" for v in parts)
-    return f"@gc.const.{b.name} = internal constant [{len(parts)} x {ty}] [{values}], align 64"
+    return f"internal constant [{len(parts)} x {ty}] [{values}], align 64"
 
 
 def _entry(module: Module, kernels: Sequence[str], entry: str) -> None:

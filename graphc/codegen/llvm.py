@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from graphc.codegen.target import Target
 from graphc.ir.scalar import from_bits
@@ -32,6 +33,7 @@ def overload(dtype: DType, width: int) -> str:
     return SUFFIX[dtype.name] if width == 1 else f"v{width}{SUFFIX[dtype.name]}"
 
 
+@lru_cache(maxsize=4096)
 def literal(bits: int, dtype: DType) -> str:
     """A number, floats by their bits."""
     if dtype.is_float:
@@ -51,25 +53,24 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 # Marks in a module's text: before each routine, and before what all of its functions refer to.
 ROUTINE, TAIL = "; routine", "; declarations"
 
-# How much work LLVM puts into a function: `usual` for loops; `long` for long straight lines, where a processor's own
-# model makes scheduling slow and nothing faster; `brief` for what runs once a call and is short, where choosing the
-# best instructions takes longer than they ever save.
-EFFORTS = ("usual", "long", "brief")
+# How much work LLVM puts into a function: `brief` for what runs once a call and is short, where choosing the best
+# instructions takes longer than they ever save.
+EFFORTS = ("usual", "brief")
 
 
 class Module:
     """One module: functions are added under names of their own and found again by key."""
 
     def __init__(self, target: Target) -> None:
+        self.target = target
         self.avx512, self.avx2 = target.avx512, target.avx2
         # Intel's keeps half of the vector registers as they are.
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
         self.x86 = target.x86
         self.functions: list[str] = []
-        self.routines: list[str] = []
-        self.globals: list[str] = []
+        self.routines: dict[str, str] = {}
+        self.globals: dict[str, str] = {}
         self.declared: dict[str, str] = {}
-        self.made: set[str] = set()
         self.inline_left = INLINED
 
     def intrinsic(self, name: str, result: str, params: Sequence[str]) -> str:
@@ -78,21 +79,25 @@ class Module:
 
     def once(self, name: str, make: Callable[[], None]) -> str:
         """A routine that is added the first time it is asked for: code that its name says all of."""
-        if name not in self.made:
-            self.made.add(name)
+        if name not in self.routines:
             outside, self.functions = self.functions, []
             make()
-            if self.functions:
-                self.routines.append("\n".join((ROUTINE, *self.functions)))
+            self.routines[name] = "\n".join((ROUTINE, *self.functions))
             self.functions = outside
         return name
 
+    def take(self, other: Module) -> None:
+        """The routines that another module has made, and what they need."""
+        self.routines = {**self.routines, **other.routines}
+        self.globals |= other.globals
+        self.declared |= other.declared
+
     def text(self) -> str:
         always = 'nounwind "no-builtins"'
-        tuned = ' "tune-cpu"="x86-64-v3"' if self.x86 else ""
-        attributes = (always, always + tuned, f"{always} noinline optnone")
+        attributes = (always, f"{always} noinline optnone")
         groups = [f"attributes #{i} = {{ {text} }}" for i, text in enumerate(attributes)]
-        code = [*self.globals, *self.functions, *self.routines]
+        tables = (f"@{name} = {value}" for name, value in self.globals.items())
+        code = [*tables, *self.functions, *self.routines.values()]
         return "\n".join([*code, TAIL, *self.declared.values(), *groups, ""])
 
 
@@ -117,7 +122,7 @@ class Function:
         self.count = 0
         self.block = "start"
         # Machine operations since the last label, by what they compute: none is emitted twice.
-        self.computed: dict[tuple, str] = {}
+        self.computed: dict[tuple | str, str] = {}
 
     def close(self) -> None:
         head = f"{self.head} #{EFFORTS.index(self.effort)} {{"
@@ -130,9 +135,17 @@ class Function:
 
     def do(self, text: str) -> str:
         """An instruction with a result."""
-        name = self.fresh()
+        self.count += 1
+        name = f"%v{self.count}"
         self.lines.append(f"  {name} = {text}")
         return name
+
+    def do_once(self, text: str) -> str:
+        """An instruction that depends on its operands alone: the register of an equal one since the last label."""
+        found = self.computed.get(text)
+        if found is None:
+            found = self.computed[text] = self.do(text)
+        return found
 
     def say(self, text: str) -> None:
         """An instruction without one."""

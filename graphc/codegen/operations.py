@@ -10,8 +10,9 @@ Where a processor lacks an operation of the last section, it is written in the o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from graphc.codegen.llvm import (
     MEMORY,
@@ -24,6 +25,7 @@ from graphc.codegen.llvm import (
     splat,
     vector,
 )
+from graphc.codegen.target import Target
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
@@ -34,12 +36,24 @@ _INTRINSIC = {
     "sqrt": "llvm.sqrt",
     "rint": "llvm.roundeven",
     "floor": "llvm.floor",
+    "abs": "llvm.fabs",  # of floats
 }
 _COMPARE = {"lt": ("olt", "slt"), "le": ("ole", "sle"), "eq": ("oeq", "eq")}
 
 
+class Operation(Protocol):
+    """An instruction of the scalar language or a statement of a loop."""
+
+    @property
+    def op(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def attr(self) -> Any: ...
+
+
 def emit_instruction(
-    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+    fn: Function, ins: Operation, args: Sequence[str], dtypes: Sequence[DType], width: int
 ) -> str:
     """One instruction of the scalar language, on scalars or vectors of one width.
 
@@ -47,8 +61,11 @@ def emit_instruction(
     derivative share what they have in common.
     """
     if ins.op == "const":
-        assert isinstance(ins.attr, int)
         return splat(literal(ins.attr, ins.dtype), REGISTER[ins.dtype.name], width)
+    single = _single(ins.op, ins.dtype, dtypes[0], width)
+    if single is not None:
+        fn.module.declared |= single.declared
+        return fn.do_once(single.text.format(*args))
     key = _key(ins, args, width)
     found = fn.computed.get(key)
     if found is None:
@@ -56,53 +73,61 @@ def emit_instruction(
     return found
 
 
-def _key(ins: Instruction, args: Sequence[str], width: int) -> tuple:
+def _key(ins: Operation, args: Sequence[str], width: int) -> tuple:
     return (ins.op, ins.attr, *args, ins.dtype, width)
 
 
+class Single(NamedTuple):
+    """What is one instruction of LLVM: its text, with a place for each operand, and what it refers to."""
+
+    text: str
+    declared: Mapping[str, str] = {}
+
+
+@cache
+def _single(op: str, dtype: DType, operand: DType, width: int) -> Single | None:
+    ty, of = register(dtype, width), register(operand, width)
+    if op in _INTRINSIC and dtype.is_float:
+        return _intrinsic(_INTRINSIC[op], dtype, width)
+    if op in _COMPARE:
+        ordered, signed = _COMPARE[op]
+        return Single(
+            f"{f'fcmp {ordered}' if operand.is_float else f'icmp {signed}'} {of} {{}}, {{}}"
+        )
+    if op == "select":
+        return Single(f"select {of} {{}}, {ty} {{}}, {ty} {{}}")
+    if op in _FLOAT:
+        return Single(f"{_FLOAT[op] if dtype.is_float else op} {ty} {{}}, {{}}")
+    if op in ("and", "or", "xor"):
+        return Single(f"{op} {ty} {{}}, {{}}")
+    if op == "neg":
+        zero = splat("0", REGISTER[dtype.name], width)
+        return Single(f"fneg {ty} {{}}" if dtype.is_float else f"sub {ty} {zero}, {{}}")
+    return Single(f"bitcast {of} {{}} to {ty}") if op == "bitcast" else None
+
+
+def _intrinsic(base: str, dtype: DType, width: int) -> Single:
+    ty, name = register(dtype, width), f"{base}.{overload(dtype, width)}"
+    count = 3 if base == "llvm.fma" else 1
+    text = f"call {ty} @{name}({', '.join([f'{ty} {{}}'] * count)})"
+    return Single(text, {name: f"declare {ty} @{name}({', '.join([ty] * count)})"})
+
+
 def _emit(
-    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+    fn: Function, ins: Operation, args: Sequence[str], dtypes: Sequence[DType], width: int
 ) -> str:
-    dtype = ins.dtype
-    ty = register(dtype, width)
     if ins.op == "call":
-        return emit_call(fn, str(ins.attr), args, dtypes, dtype, width)
+        return emit_call(fn, str(ins.attr), args, dtypes, ins.dtype, width)
     if ins.op == "rare":
         return _rare(fn, ins, args, dtypes, width)
     if ins.op == "lookup":
         return _lookup(fn, ins, args, dtypes[0], width)
     if ins.op == "scale":
         return _scale(fn, ins, args, width)
-    if ins.op in _INTRINSIC:
-        return _intrinsic(fn, _INTRINSIC[ins.op], dtype, args, width)
-    if ins.op in _COMPARE:
-        ordered, signed = _COMPARE[ins.op]
-        kind = f"fcmp {ordered}" if dtypes[0].is_float else f"icmp {signed}"
-        return fn.do(f"{kind} {register(dtypes[0], width)} {args[0]}, {args[1]}")
-    if ins.op == "select":
-        return fn.do(f"select {vector('i1', width)} {args[0]}, {ty} {args[1]}, {ty} {args[2]}")
-    if ins.op in ("add", "sub", "mul", "div"):
-        return fn.do(f"{_FLOAT[ins.op] if dtype.is_float else ins.op} {ty} {args[0]}, {args[1]}")
-    if ins.op in ("and", "or", "xor"):
-        return fn.do(f"{ins.op} {ty} {args[0]}, {args[1]}")
-    return _OTHERS[ins.op](fn, args, dtypes[0], dtype, width)
-
-
-def _intrinsic(fn: Function, base: str, dtype: DType, args: Sequence[str], width: int) -> str:
-    ty = register(dtype, width)
-    name = fn.module.intrinsic(f"{base}.{overload(dtype, width)}", ty, [ty] * len(args))
-    return fn.do(f"call {ty} @{name}({', '.join(f'{ty} {a}' for a in args)})")
-
-
-def _neg(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-    ty = register(dtype, width)
-    zero = splat("0", REGISTER[dtype.name], width)
-    return fn.do(f"fneg {ty} {args[0]}" if dtype.is_float else f"sub {ty} {zero}, {args[0]}")
+    return _OTHERS[ins.op](fn, args, dtypes[0], ins.dtype, width)
 
 
 def _abs(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: int) -> str:
-    if dtype.is_float:
-        return _intrinsic(fn, "llvm.fabs", dtype, args, width)
     ty = register(dtype, width)
     name = fn.module.intrinsic(f"llvm.abs.{overload(dtype, width)}", ty, [ty, "i1"])
     return fn.do(f"call {ty} @{name}({ty} {args[0]}, i1 false)")
@@ -176,18 +201,14 @@ def _truncated(fn: Function, x: str, source: DType, dtype: DType, width: int) ->
     return fn.do(f"select {mask} {above}, {to_ty} {most}, {to_ty} {low}")
 
 
-def _bitcast(fn: Function, args: Sequence[str], source: DType, dtype: DType, width: int) -> str:
-    return fn.do(f"bitcast {register(source, width)} {args[0]} to {register(dtype, width)}")
-
-
 _OTHERS: dict[str, Callable[..., str]] = {
-    "neg": _neg, "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
-    "convert": _convert, "bitcast": _bitcast,
+    "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
+    "convert": _convert,
 }  # fmt: skip
 
 
 def _rare(
-    fn: Function, ins: Instruction, args: Sequence[str], dtypes: Sequence[DType], width: int
+    fn: Function, ins: Operation, args: Sequence[str], dtypes: Sequence[DType], width: int
 ) -> str:
     """A branch that is taken when any lane wants the gate."""
     ty = register(ins.dtype, width)
@@ -230,12 +251,21 @@ def _call(
     fn: Function, prefix: str, graph: ScalarGraph, args: Sequence[str], width: int, cc: str = ""
 ) -> str:
     """A call of the body as a function of its own, by a calling convention."""
-    name = f"{prefix}.{'.'.join(d.name for d in graph.params)}.x{width}"
-    fn.module.once(name, lambda: _add_body(fn.module, name, graph, width, cc))
+    name = f"{prefix}.{'.'.join([d.name for d in graph.params])}.x{width}"
+    if name not in fn.module.routines:
+        fn.module.take(_with_body(fn.module.target, name, graph, width, cc))
     operands = ", ".join(
         f"{register(d, width)} {a}" for d, a in zip(graph.params, args, strict=True)
     )
     return fn.do(f"call {cc}{register(graph.dtype, width)} @{name}({operands})")
+
+
+@lru_cache(maxsize=256)
+def _with_body(target: Target, name: str, graph: ScalarGraph, width: int, cc: str) -> Module:
+    """A module with the body as a function of its own."""
+    module = Module(target)
+    module.once(name, lambda: _add_body(module, name, graph, width, cc))
+    return module
 
 
 def _add_body(module: Module, name: str, graph: ScalarGraph, width: int, cc: str) -> None:
@@ -298,7 +328,7 @@ def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int
 # -- operations that AVX-512 has as one instruction ---------------------------------------------------------------
 
 
-def _scale(fn: Function, ins: Instruction, args: Sequence[str], width: int) -> str:
+def _scale(fn: Function, ins: Operation, args: Sequence[str], width: int) -> str:
     if not fn.module.avx512:
         return write_body(fn, _plain_scale(ins.dtype, *s.promised(ins.attr)), args, width)
     return _in_registers(fn, "llvm.x86.avx512.mask.scalef", ins.dtype, args, "", width)
@@ -453,7 +483,7 @@ def _normal(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     )
 
 
-def _lookup(fn: Function, ins: Instruction, args: Sequence[str], index: DType, width: int) -> str:
+def _lookup(fn: Function, ins: Operation, args: Sequence[str], index: DType, width: int) -> str:
     entries, dtype = table_bits(ins.attr), ins.dtype
     lanes = 64 // dtype.itemsize
     if width >= 8 and fn.module.avx2 and not fn.module.avx512 and dtype is f32 and index is i32:
@@ -499,8 +529,7 @@ def _rows(fn: Function, lookups: Sequence[Instruction], index: str, width: int) 
     rows = [bits for row in zip(*columns, strict=True) for bits in row]
     name = f"gc.rows.{_named(rows)}"
     values = ", ".join(f"double {literal(bits, f64)}" for bits in rows)
-    text = f"@{name} = internal constant [{len(rows)} x double] [{values}], align 64"
-    fn.module.once(name, lambda: fn.module.globals.append(text))
+    fn.module.globals[name] = f"internal constant [{len(rows)} x double] [{values}], align 64"
     wide = register(i64, width)
     row = fn.do(f"and {wide} {index}, {splat(str(count - 1), 'i64', width)}")
     place = fn.do(f"mul {wide} {row}, {splat(str(len(columns)), 'i64', width)}")
@@ -588,8 +617,7 @@ def _loads(
     name = f"gc.table.{_named(entries)}.{dtype}"
     ty, memory, integer = register(dtype, width), MEMORY[dtype.name], REGISTER[index_type.name]
     values = ", ".join(f"{memory} {literal(e, dtype)}" for e in entries)
-    table = f"@{name} = internal constant [{len(entries)} x {memory}] [{values}], align 64"
-    fn.module.once(name, lambda: fn.module.globals.append(table))
+    fn.module.globals[name] = f"internal constant [{len(entries)} x {memory}] [{values}], align 64"
     wide = register(index_type, width)
     masked = fn.do(f"and {wide} {index}, {splat(str(len(entries) - 1), integer, width)}")
     result = "poison"

@@ -26,6 +26,7 @@ from graphc.lower.loops import Acc, For, Index, Statement, walk
 from graphc.lower.names import defined, used
 from graphc.lower.parallel import MOST_PARTS, cost, unit
 from graphc.lower.partials import ALIGNMENT, partial_elements, partials_of
+from graphc.lower.pieces import resized
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -382,7 +383,7 @@ class ParallelLoop:
         part = self.writer.for_part(name)
         with part.fn.in_entry():
             self._begin(part)
-        loop = replace(self.loop, size=Dim.symbol(COUNT), parallel=False)
+        loop = resized(self.loop, Dim.symbol(COUNT))
         part.part_of = loop.var
         if loop.mode == "vector":
             VectorLoop(part, loop, FIRST).write()

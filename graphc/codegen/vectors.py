@@ -15,6 +15,7 @@ from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
 from graphc.gates.gate import registry
 from graphc.ir.types import Dim, DType, Size, at_least, bool_, i64
 from graphc.lower.loops import (
+    VARIABLES,
     Acc,
     Add,
     For,
@@ -30,6 +31,7 @@ from graphc.lower.loops import (
     without,
 )
 from graphc.lower.names import defined, used_by
+from graphc.lower.parallel import cost
 from graphc.lower.pieces import in_pieces
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ LONG = 100  # instructions from which on a body is written once, under a mask th
 # Where a body is longer than a processor looks ahead, two vectors take turns, statement by statement, up to where that is
 # not worth what it takes to compile. In registers of 32 bytes, a vector is two as it is.
 PAIRED = (250, 500)
+# Picoseconds that a loop takes at least, if that is known: an eighth of it, a thousand times, is what it takes.
+REPAID = 40_000_000
 TRUE, FALSE = "splat (i1 true)", "splat (i1 false)"
 
 
@@ -355,7 +359,13 @@ class VectorLoop:
             and 2 * gates <= self.fn.module.inline_left
             and len(set(added)) == len(added)
             and not (isinstance(n, int) and n <= self.width)
+            and not self._is_brief()
         )
+
+    def _is_brief(self) -> bool:
+        """Does a loop that no other one runs again take so little that few calls would notice?"""
+        alone = self.start == "" and self.kernel.symbols.keys().isdisjoint(VARIABLES)
+        return alone and isinstance(n := self.loop.size * cost(self.loop), int) and n < REPAID
 
     def _once(
         self, n: str, values: list[str], levels: list[str], single: bool
@@ -468,7 +478,7 @@ class VectorLoop:
     def _load_spare(self, n: str, whole: str, partial: str) -> None:
         """What partial vectors load goes to the stack, with zeros in the lanes that are not in use."""
         for position, s in enumerate(self.loop.body):
-            if isinstance(s, (Load, Store)) and s.buffer in self.kernel.local:
+            if isinstance(s, (Load, Store)) and s.buffer in self.kernel.slot_of:
                 continue  # whole vectors on their own
             if isinstance(s, Store) or (isinstance(s, Load) and self.steps[position] == "1"):
                 count = self.width * self.vectors
@@ -702,8 +712,10 @@ class VectorLoop:
     def _prepare_access(self, position: int, buffer: str, index: Size, s: Statement) -> None:
         kernel, var = self.kernel, self.loop.var
         step = coefficient(index, var)
-        self.bases[position] = kernel.address(buffer, self._first(index))
         self.steps[position] = kernel.size(step)
+        if buffer in kernel.slot_of:
+            return
+        self.bases[position] = kernel.address(buffer, self._first(index))
         if isinstance(s, Load) and step == 0 and not s.at and not s.only:
             value = kernel.load(self.bases[position], s.dtype)
             kernel.known[s.name] = Known(
@@ -763,6 +775,8 @@ class VectorLoop:
                 kernel.known[s.name] = Known(self._offsets(position, i), i64, width)
             case Inside():
                 kernel.known[s.name] = Known(self._inside(position, i), bool_, width)
+            case Load() if s.buffer in kernel.slot_of:
+                kernel.known[s.name] = Known(self.load(self._slot(s), s.dtype, ""), s.dtype, width)
             case Load():
                 if kernel.preloaded and (s, i) in kernel.preloaded:
                     kernel.known[s.name] = Known(kernel.preloaded[s, i], s.dtype, width)
@@ -782,6 +796,8 @@ class VectorLoop:
                         kernel.block.prefetch(s, address)
                     loaded = self.load(address, s.dtype, self._where(mask, s.only))
                     kernel.known[s.name] = Known(loaded, s.dtype, width)
+            case Store() if s.buffer in kernel.slot_of:
+                self.store(self._slot(s), kernel.known[s.value], "")
             case Store() if position in self.strided:
                 if position == max(self.strided[position].positions):
                     self._store_rows(self.strided[position], i, mask)
@@ -855,6 +871,9 @@ class VectorLoop:
         if step == "1":
             return fn.iota(width)
         return fn.do(f"mul <{width} x i64> {fn.iota(width)}, {fn.spread_type(step, 'i64', width)}")
+
+    def _slot(self, s: Load | Store) -> str:
+        return self.fn.do(f"getelementptr i8, ptr {self.kernel.slot_of[s.buffer]}")
 
     def _addresses(self, position: int, at: Sequence[tuple[str, Size]], i: str) -> str:
         """One address, marked by being a plain register, or a vector of addresses."""

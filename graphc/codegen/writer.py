@@ -24,7 +24,6 @@ from graphc.codegen.slots import ARENA
 from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
 from graphc.codegen.sweep import Sweep
 from graphc.codegen.vectors import VectorLoop
-from graphc.ir.scalar import Instruction
 from graphc.ir.types import DType, Size, at_least, bool_, i64, product
 from graphc.lower.loops import (
     Acc,
@@ -52,9 +51,8 @@ BRIEF = 16  # statements up to which a kernel without loops is not worth much ef
 def _effort(kernel: Kernel) -> str:
     """How much work a kernel's own function deserves: parts of loops and products have theirs."""
     here = [s for s in kernel.body if not isinstance(s, Contract) and not _in_parts(s)]
-    if any(isinstance(s, For) for s in here):
-        return "usual"
-    return "brief" if len(here) <= BRIEF else "long"
+    loops = any(isinstance(s, For) for s in here)
+    return "usual" if loops or len(here) > BRIEF else "brief"
 
 
 def _in_parts(s: Statement) -> bool:
@@ -81,6 +79,7 @@ class KernelWriter:
         self.pointers: dict[str, str] = {}
         self.offsets: dict[object, str] = {}  # parts of sizes that the entry block computes
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
+        self.slot_of: dict[str, str] = {}  # buffer of one vector, for another piece -> its address
         self.block: BlockLoop | None = None  # the loop in blocks whose rows are being written
         self.preloaded: dict[
             tuple[Load, str], str
@@ -243,10 +242,8 @@ class KernelWriter:
 
     def let(self, s: Let, width: int) -> None:
         args = [self.known[a] for a in s.args]
-        ins = Instruction(s.op, (), s.dtype, s.attr)
-        made = emit_instruction(
-            self.fn, ins, [a.register for a in args], [a.dtype for a in args], width
-        )
+        registers, dtypes = [a.register for a in args], [a.dtype for a in args]
+        made = emit_instruction(self.fn, s, registers, dtypes, width)
         self.known[s.name] = Known(made, s.dtype, width)
 
     def inside(self, s: Inside) -> str:

@@ -17,6 +17,7 @@ return y=%1
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from graphc.gates.gate import Gate
 
 _serial = itertools.count()
+_serial_of = operator.attrgetter("serial")
 
 
 class Node:
@@ -157,7 +159,7 @@ def reachable(roots: Iterable[Node]) -> list[Node]:
             if a not in seen:
                 seen.add(a)
                 pending.append(a)
-    return sorted(seen, key=lambda n: n.serial)
+    return sorted(seen, key=_serial_of)
 
 
 class _Places:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +102,13 @@ class ScalarGraph:
     params: tuple[DType, ...]
     code: tuple[Instruction, ...]
     result: int
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.params, self.code, self.result))
 
     @property
     def dtype(self) -> DType:

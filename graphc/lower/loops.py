@@ -36,7 +36,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from graphc.errors import FormatError
 from graphc.ir.scalar import MACHINE, WITH_ATTR, Instruction, bits_text, parse_bits
@@ -224,6 +224,11 @@ class For:
     parallel: bool = False
     ordered: bool = False
 
+    @cached_property
+    def touching(self) -> tuple[Statement, ...]:
+        """The body without what only computes, which is most of it."""
+        return tuple([s for s in self.body if not isinstance(s, Let)])
+
 
 Statement = Let | Iota | Inside | Load | Store | Index | Add | Scatter | Fill | Contract | For
 
@@ -277,6 +282,17 @@ def walk(
         yield s, outer
         if isinstance(s, For):
             yield from walk(s.body, (*outer, s))
+
+
+def touching(
+    body: tuple[Statement, ...], outer: tuple[For, ...] = ()
+) -> Iterator[tuple[Statement, tuple[For, ...]]]:
+    """As `walk`, without what only computes: what reads, writes, adds up or loops."""
+    for s in body:
+        if not isinstance(s, Let):
+            yield s, outer
+            if isinstance(s, For):
+                yield from touching(s.touching, (*outer, s))
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -46,6 +46,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    touching,
     walk,
 )
 from graphc.lower.names import defined, used
@@ -92,11 +93,11 @@ def _worthwhile(loop: For) -> bool:
 def is_independent(program: Program, loop: For) -> bool:
     """Does every iteration write elements of its own, and read what no other one writes?"""
     steps: dict[str, Size] = {}
-    inner = {a.into for s, _ in walk(loop.body) if isinstance(s, For) for a in s.accs if a.into}
+    inner = {
+        a.into for s, _ in touching(loop.touching) if isinstance(s, For) for a in s.accs if a.into
+    }
     loads: list[Load] = []
-    for s, _ in walk(loop.body):
-        if isinstance(s, Let):  # most of them
-            continue
+    for s, _ in touching(loop.touching):
         if isinstance(s, Load):
             loads.append(s)
         if isinstance(s, (Contract, Fill)):
@@ -199,25 +200,26 @@ def _leaf(acc: Acc) -> int:
 def cost(loop: For, in_lanes: bool = False) -> Size:
     """Picoseconds of one iteration, right within a factor of a few; `in_lanes` if one of the loops
     around it is."""
-    total: Size = 0
+    inner: Size = 0
+    here = 0
     in_lanes = in_lanes or loop.mode == "lanes"
-    weight = 1 if in_lanes or loop.mode != "rows" else ALONE
     for s in loop.body:
-        if isinstance(s, For):
-            total = total + s.size * cost(s, in_lanes) + INNER
+        if isinstance(s, Let):  # most of them
+            here += _LET.get(s.op, OPERATION)
+        elif isinstance(s, For):
+            inner = inner + s.size * cost(s, in_lanes) + INNER
         else:
-            total = total + _element(s) * weight
-    return total
+            here += _element(s)
+    return inner + here * (1 if in_lanes or loop.mode != "rows" else ALONE)
+
+
+_LET = {"": 0, "call": CALL, "rare": CALL, "div": ROOT, "sqrt": ROOT}
 
 
 def _element(s: Statement) -> int:
     match s:
-        case Let("", _, _, _) | Inside():
+        case Inside():
             return 0
-        case Let():
-            if s.op in ("call", "rare"):
-                return CALL
-            return ROOT if s.op in ("div", "sqrt") else OPERATION
         case Load():
             return GATHER if s.at else MEMORY
         case Store():

@@ -19,10 +19,10 @@ there are registers keeps them in memory anyway.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from graphc.ir.types import DType, i64
+from graphc.ir.types import DType, Size, i64
 from graphc.lower.loops import (
     Add,
     For,
@@ -119,6 +119,13 @@ def cut_up(loop: For, size: int = PIECE) -> Cut:
     return found[1]
 
 
+def resized(loop: For, size: Size) -> For:
+    """So many of the iterations, by one thread: what is known of the body holds for these, too."""
+    made = replace(loop, size=size, parallel=False)
+    made.__dict__.update((k, v) for k, v in loop.__dict__.items() if k in ("_long", "_cut"))
+    return made
+
+
 def _cut_up(loop: For, size: int) -> Cut:
     same, varying = invariant(loop)
     adds = tuple(s for s in varying if isinstance(s, Add))
@@ -207,4 +214,5 @@ __all__ = [
     "is_long",
     "made_by",
     "read_by",
+    "resized",
 ]

@@ -53,14 +53,13 @@ from graphc.lower.loops import (
     Fill,
     For,
     Kernel,
-    Let,
     Load,
     Program,
     Scatter,
     Statement,
     Store,
     coefficient,
-    walk,
+    touching,
 )
 from graphc.lower.matrix import Matrices, matrices
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
@@ -155,7 +154,7 @@ def _working(program: Program) -> list[Buffer]:
     known = {b.name for b in program.buffers}
     made: dict[str, Buffer] = {}
     for kernel in program.kernels:
-        for s, _ in walk(kernel.body):
+        for s, _ in touching(kernel.body):
             if isinstance(s, Contract):
                 elements = matrices_of(kernel, s).work_elements()
                 if elements != 0:
@@ -195,13 +194,11 @@ def private_names(program: Program) -> set[str]:
     for kernel in program.kernels:
         if kernel.sweep is not None:
             found.add(levels_name(kernel))
-        for s, _ in walk(kernel.body):
+        for s, _ in touching(kernel.body):
             if isinstance(s, Contract):
                 found.add(work_name(s))
     for kernel, loop in _parallel(program):
-        for s, _ in walk((loop,)):
-            if isinstance(s, Let):  # most of them
-                continue
+        for s, _ in touching((loop,)):
             if in_pieces(s):
                 found.add(pieces_name(kernel, s))
             if isinstance(s, For):
@@ -269,7 +266,7 @@ def spans(
 def _touched(kernel: Kernel) -> dict[str, None]:
     reads, writes = traffic(kernel)
     names = reads | writes
-    for s, _ in walk(kernel.body):
+    for s, _ in touching(kernel.body):
         if isinstance(s, Contract):
             names[work_name(s)] = None
         elif isinstance(s, For):
@@ -285,9 +282,7 @@ def traffic(kernel: Kernel) -> tuple[dict[str, None], dict[str, None]]:
     """The buffers that a kernel reads and those that it writes, in order of first use."""
     reads: dict[str, None] = {}
     writes: dict[str, None] = {}
-    for s, _ in walk(kernel.body):
-        if isinstance(s, Let):  # most of them
-            continue
+    for s, _ in touching(kernel.body):
         match s:
             case Load():
                 reads[s.buffer] = None
@@ -516,7 +511,7 @@ def _sweeps(top: For, buffer: Buffer) -> list[_Sweep]:
     found = []
     for i, statement in enumerate(top.body):
         inner = i if isinstance(statement, For) else -1
-        for s, outer in walk((statement,)):
+        for s, outer in touching((statement,)):
             if isinstance(s, Load) and s.buffer == buffer.name:
                 step = coefficient(s.index, top.var) or len(s.at)  # a gather moves, too
                 inside = (f.size for f in outer if s.at or coefficient(s.index, f.var) != 0)

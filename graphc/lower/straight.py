@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
@@ -40,13 +41,18 @@ class Names:
     """Fresh names for values of a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
-        found = [getattr(s, "name", "%0") for s, _ in walk(kernel.body)]
-        found += [a.name for s, _ in walk(kernel.body) if isinstance(s, For) for a in s.accs]
-        self.last = max((int(n[1:]) for n in found), default=0)
+        self.kernel = kernel
+        self.given = 0
+
+    @cached_property
+    def last(self) -> int:
+        found = [getattr(s, "name", "%0") for s, _ in walk(self.kernel.body)]
+        found += [a.name for s, _ in walk(self.kernel.body) if isinstance(s, For) for a in s.accs]
+        return max((int(n[1:]) for n in found), default=0)
 
     def fresh(self) -> str:
-        self.last += 1
-        return f"%{self.last}"
+        self.given += 1
+        return f"%{self.last + self.given}"
 
 
 @dataclass

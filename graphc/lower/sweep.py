@@ -46,6 +46,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    touching,
     walk,
     without,
 )
@@ -269,7 +270,7 @@ def _member(program: Program, kernel: Kernel) -> _Member | None:
             if found is not None and (found.sums or found.rows) and _light(program, top, n):
                 return replace(found, kernel=kernel)
     if isinstance(top, For) and all(isinstance(s, Store) for s in rest):
-        if any(isinstance(s, (Contract, Fill, Index, Scatter)) for s, _ in walk(top.body)):
+        if any(isinstance(s, (Contract, Fill, Index, Scatter)) for s, _ in touching(top.touching)):
             return None
         if not is_independent(program, top):
             return None
@@ -359,7 +360,7 @@ def _loop(program: Program, loop: For, n: Size) -> _Member:
     reads: set[str] = set()
     rows: set[str] = set()
     apart: set[str] = set()
-    for s, outer in walk((loop,)):
+    for s, outer in touching((loop,)):
         touched: list[tuple[str, Size, Size]] = []  # buffer, index, elements
         match s:
             case Load():

@@ -49,6 +49,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    touching,
     walk,
     without,
 )
@@ -276,7 +277,7 @@ def without_idle_scratch(program: Program) -> Program:
     read: set[str] = set()
     filled: set[str] = set()
     for kernel in program.kernels:
-        for s, _ in walk(kernel.body):
+        for s, _ in touching(kernel.body):
             match s:
                 case Load():
                     read.add(s.buffer)

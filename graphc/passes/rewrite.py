@@ -14,7 +14,7 @@ bits. In `where` and in the right side, `out` is the root itself.
 >>> from graphc.ir.types import f64
 >>> b = Builder()
 >>> x = b.input("x", f64[3])
->>> rules = index([Rule("mul-one", lambda x: x * 1.0, lambda x: x)])
+>>> rules = Index([Rule("mul-one", lambda x: x * 1.0, lambda x: x)])
 >>> settled, = Rewriter(b, rules).settle([x * 1.0 * 1.0])
 >>> settled.node is x.node
 True
@@ -165,16 +165,19 @@ class Rule:
         pairs = [(first.setdefault(name, i), i) for i, name in names if name]
         return tuple(pair for pair in pairs if pair[0] != pair[1])
 
-    def may_fit(self, args: tuple[Node, ...]) -> bool:
-        """What the operands of a node tell at once; few rules are left."""
+    def may_fit_among(self, ops: Sequence[str]) -> bool:
+        """What the operations of a node's operands tell; few rules are left."""
         if self.rewrite is not None:
-            for a in args:
-                if a.op == self.among:
-                    return True
-            return False
-        for i, op, number in self._quick:
+            return self.among in ops
+        return all(ops[i] == op for i, op, _ in self._quick)
+
+    def may_fit(self, args: tuple[Node, ...]) -> bool:
+        """What operands of such operations tell at once."""
+        if self.rewrite is not None:
+            return True
+        for i, _, number in self._quick:
             a = args[i]
-            if a.op != op or (number is not None and a["data"] != number.data(a.type.dtype)):
+            if number is not None and a["data"] != number.data(a.type.dtype):
                 return False
         for i, j in self._twice:
             if args[i] is not args[j]:
@@ -186,7 +189,9 @@ class Rule:
         return _parameters(self.where), _parameters(self.rhs)
 
     def apply(self, builder: Builder, node: Node) -> Value | None:
-        """What the rule puts in the node's place; None where it does not fit."""
+        """What a rule that may fit among the operands puts in the node's place; None where it
+        does not fit.
+        """
         if not self.may_fit(node.args):
             return None
         if self.rewrite is not None:
@@ -281,16 +286,24 @@ def _is_number(node: Node, number: int | float | bool) -> bool:
     return bool(node["data"] == _bytes(number, dtype))
 
 
-Index = Mapping[str, tuple[Rule, ...]]
+class Index:
+    """Rules by the operation of their root, in order, and by those of its operands."""
 
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._by_root: dict[str, list[Rule]] = {}
+        for rule in rules:
+            for op in rule.ops:
+                self._by_root.setdefault(op, []).append(rule)
+        self._found: dict[tuple[str, ...], tuple[Rule, ...]] = {}
 
-def index(rules: Iterable[Rule]) -> Index:
-    """Rules by the operation of their root, in order."""
-    found: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for op in rule.ops:
-            found.setdefault(op, []).append(rule)
-    return {op: tuple(listed) for op, listed in found.items()}
+    def of(self, node: Node) -> tuple[Rule, ...]:
+        """The rules that may fit."""
+        key = (node.op, *[a.op for a in node.args])
+        found = self._found.get(key)
+        if found is None:
+            rules = self._by_root.get(node.op, ())
+            found = self._found[key] = tuple([r for r in rules if r.may_fit_among(key[1:])])
+        return found
 
 
 @dataclass
@@ -369,7 +382,7 @@ class Rewriter:
         ):
             with self.builder.made_by("fold", self.builder.origins.get(node)):
                 return "fold", folded(self.builder, node).node
-        for rule in self.rules.get(node.op, ()):
+        for rule in self.rules.of(node):
             after = rule.apply(self.builder, node)
             if after is not None and after.node is not node:
                 if after.type != node.type:

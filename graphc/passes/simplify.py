@@ -22,7 +22,7 @@ from functools import cache
 
 from graphc.ir.graph import Graph, open_graph
 from graphc.passes.expand import expand, is_composite
-from graphc.passes.rewrite import Index, Rewriter, index
+from graphc.passes.rewrite import Index, Rewriter
 from graphc.passes.rules import RULES
 
 
@@ -49,5 +49,5 @@ def simplify(
 def rules_without(skip: frozenset[str]) -> Index:
     """The exact rules that are not left out, by root."""
     if "rules" in skip:
-        return {}
-    return index(rule for rule in RULES if rule.exact and rule.name not in skip)
+        return Index()
+    return Index(rule for rule in RULES if rule.exact and rule.name not in skip)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.codegen.units import units
@@ -25,6 +26,14 @@ from graphc.runtime.compiling import LOCK, whole
 from graphc.runtime.linker import Loaded, Unlinkable, is_image, link
 
 _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
+# Passes that take a fifth to two fifths of LLVM's time, for next to nothing: loop strength
+# reduction, as addresses in kernels are a base and an index; and the scheduler of machine
+# instructions, as processors have their own. Each is what leaves it out, and what takes that back.
+_LEFT_OUT = {
+    "-disable-lsr=true": "-disable-lsr=false",
+    "-enable-misched=false": "-enable-misched=true",
+}
+HAVE_THESE = (22,)  # versions of LLVM
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
 
 
@@ -176,9 +185,24 @@ def _forget_routines(text: str) -> None:
     _routine.cache_clear()
 
 
+@contextmanager
+def _fewer_passes() -> Iterator[None]:
+    """LLVM without some. Its options are the process's, in which others may use LLVM, too."""
+    import llvmlite.binding as llvm
+
+    known = llvm.llvm_version_info[0] in HAVE_THESE  # at others it would end the process
+    try:
+        for option in _LEFT_OUT if known else ():
+            llvm.set_option("graphc", option)
+        yield
+    finally:
+        for option in _LEFT_OUT.values() if known else ():
+            llvm.set_option("graphc", option)
+
+
 def object_image(text: str, target_machine: Any = None) -> bytes:
     """The relocatable object of a module."""
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
 
@@ -187,7 +211,7 @@ def routines_image(text: str, quick: bool = False) -> bytes:
     """The object of code whose variables live in memory, as from codegen/native.py: passes move
     them. `quick` makes slower code in a tenth of the time.
     """
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         return _routines_image(text, quick)
 
 
@@ -210,6 +234,6 @@ def _routines_image(text: str, quick: bool) -> bytes:
 
 def assembly(text: str, target_machine: Any = None) -> str:
     """The assembly of a module."""
-    with LOCK, whole():
+    with LOCK, whole(), _fewer_passes():
         target_machine = target_machine or host_machine()
         return target_machine.emit_assembly(_parse(text, target_machine))

@@ -77,8 +77,10 @@ def test_every_length(dtype, sums, isa):
     check(graph, compile_graph(graph, Options(isa=isa)), lengths, dtype)
 
 
+@pytest.mark.parametrize("repaid", [0, vectors.REPAID])
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 17, 24, 31, 33, 45, 64, 100])
-def test_known_lengths(n):
+def test_known_lengths(n, repaid, monkeypatch):
+    monkeypatch.setattr(vectors, "REPAID", repaid)  # with two vectors in turns, and without
     for dtype in ("f64", "f32"):
         graph = long_body(dtype, n)
         check(graph, compile_graph(graph), [n], dtype)
@@ -89,6 +91,8 @@ def test_two_vectors_take_turns_where_that_pays(monkeypatch):
     assert vectors_of(long_body(), monkeypatch) == [two]
     assert vectors_of(long_body(gates=2), monkeypatch) == [1]  # too long
     assert 2 not in vectors_of(long_body(n=7), monkeypatch)  # there is one
+    assert vectors_of(long_body(n=1001), monkeypatch) == [1]  # over before it would be noticed
+    assert vectors_of(long_body(n=100_001), monkeypatch) == [two]
 
 
 def test_one_accumulator_with_two_parts(monkeypatch):

@@ -16,7 +16,7 @@ from graphc.ir.graph import Builder
 from graphc.ir.reference import _MEANING, run_graph
 from graphc.ir.scalar import from_bits
 from graphc.ir.types import TensorType, bool_, f32, f64, i32, i64
-from graphc.passes.rewrite import BOOLS, DTYPE_CLASSES, Rewriter, index
+from graphc.passes.rewrite import BOOLS, DTYPE_CLASSES, Index, Rewriter
 
 HALF = {f32: np.dtype("f2"), i32: np.dtype("i2"), bool_: np.dtype("?")}
 SPECIALS = (0.0, -0.0, 1.0, -1.0, 0.5, -1.5, 2.0, 3.0, np.inf, -np.inf, np.nan)
@@ -226,7 +226,7 @@ def rewritten(rule, graph):
     builder = Builder()
     inputs = [builder.input(n["name"], n.type) for n in graph.inputs]
     here = builder.inline(graph, inputs)
-    rewriter = Rewriter(builder, index([rule]), fold=False)
+    rewriter = Rewriter(builder, Index([rule]), fold=False)
     outputs = rewriter.settle([here[n] for n in graph.output_nodes])
     named = dict(zip([name for name, _ in graph.outputs], outputs, strict=True))
     return builder.graph(graph.name, named), rewriter.fired

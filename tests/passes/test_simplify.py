@@ -33,7 +33,7 @@ from graphc.ir.reference import run_graph
 from graphc.ir.text import parse_graph
 from graphc.ir.types import Dim, TensorType, f64, i64
 from graphc.ir.verify import verify
-from graphc.passes.rewrite import Rewriter, Rule, index
+from graphc.passes.rewrite import Index, Rewriter, Rule
 from graphc.passes.simplify import simplify
 from graphc.transforms.adjoint import adjoint
 from graphc.transforms.tangent import tangent
@@ -45,7 +45,7 @@ x_of = lambda ty=f64["n"]: Builder().input("x", ty)
 
 
 def settled(value, *rules):
-    return Rewriter(value.builder, index(rules)).settle([value])[0]
+    return Rewriter(value.builder, Index(rules)).settle([value])[0]
 
 
 @pytest.mark.parametrize("name", CASES)
