@@ -31,7 +31,7 @@ from graphc.ir.types import TensorType, parse_type
 from graphc.ir.verify import verify
 from graphc.lower.loops import parse_program
 from graphc.lower.plan import verify_plan
-from graphc.passes.rewrite import Rewriter, Rule, index
+from graphc.passes.rewrite import Index, Rewriter, Rule
 
 ROWS, WEIGHTS = np.ones((5, 3)), np.ones(3)
 
@@ -798,7 +798,7 @@ def rule_that_changes_the_type():
 def settle(*rules: Rule) -> None:
     builder = Builder()
     x = builder.input("x", TensorType(graphc.f64, f64["n"].shape))
-    Rewriter(builder, index(rules)).settle([x + sin(x)])
+    Rewriter(builder, Index(rules)).settle([x + sin(x)])
 
 
 # -- compiling -------------------------------------------------------------------------------------
