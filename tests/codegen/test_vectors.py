@@ -8,8 +8,9 @@ import os
 import numpy as np
 import pytest
 
-from graphc.codegen import vectors
+from graphc.codegen import written_once
 from graphc.codegen.target import host
+from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.types import DTYPES
@@ -55,7 +56,7 @@ def check(graph, kernel, lengths, dtype):
 
 def vectors_of(item, monkeypatch, first="trace"):
     """How many vectors an iteration takes, of each loop that is written once."""
-    seen, once = [], vectors.VectorLoop._once
+    seen, once = [], WrittenOnce.write
 
     def watched(self, *args):
         found = once(self, *args)
@@ -63,7 +64,7 @@ def vectors_of(item, monkeypatch, first="trace"):
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(vectors.VectorLoop, "_once", watched)
+        patch.setattr(WrittenOnce, "write", watched)
         run_stages(item, Options(), first=first, last="emit")
     return seen
 
@@ -77,10 +78,10 @@ def test_every_length(dtype, sums, isa):
     check(graph, compile_graph(graph, Options(isa=isa)), lengths, dtype)
 
 
-@pytest.mark.parametrize("repaid", [0, vectors.REPAID])
+@pytest.mark.parametrize("repaid", [0, written_once.REPAID])
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 17, 24, 31, 33, 45, 64, 100])
 def test_known_lengths(n, repaid, monkeypatch):
-    monkeypatch.setattr(vectors, "REPAID", repaid)  # with two vectors in turns, and without
+    monkeypatch.setattr(written_once, "REPAID", repaid)  # with two vectors in turns, and without
     for dtype in ("f64", "f32"):
         graph = long_body(dtype, n)
         check(graph, compile_graph(graph), [n], dtype)
