@@ -22,15 +22,11 @@ from graphc.codegen.llvm import (
 from graphc.codegen.operations import write_body
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
-from graphc.gates.reduction import LEAF, VECTOR_BYTES, Reduction
+from graphc.gates.reduction import LEAF, Reduction, lanes_of
 from graphc.ir.scalar import to_bits
 from graphc.ir.types import DType, bool_
 
 LEVELS = 56  # of a counter whose extent is known only at the call
-
-
-def lanes_of(dtype: DType) -> int:
-    return VECTOR_BYTES // max(dtype.itemsize, 4)
 
 
 def leaf_of(order: str) -> int:

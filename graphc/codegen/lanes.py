@@ -224,7 +224,7 @@ class LanesLoop:
         else:
             self.fn.loop("0", n, 1, [], one)
         for s in sums:
-            total = self._or_nothing(s.acc, self._folded_slots(s, n), n)
+            total = writer.sum_of_none(s.acc, self._folded_slots(s, n), n, self.width)
             writer.known[s.acc.name] = Known(total, s.acc.dtype, self.width)
 
     def _in_stages(
@@ -410,15 +410,6 @@ class LanesLoop:
                 for a, b in zip(found[:half], found[half:], strict=True)
             ]
         return found[0]
-
-    def _or_nothing(self, acc: Acc, total: str, n: str) -> str:
-        """A float sum of nothing is +0, not the identity -0."""
-        if acc.monoid not in ("sum", "fma") or not acc.dtype.is_float or (n.isdigit() and int(n)):
-            return total
-        fn, ty = self.fn, register(acc.dtype, self.width)
-        return fn.do(
-            f"select i1 {fn.do(f'icmp eq i64 {n}, 0')}, {ty} zeroinitializer, {ty} {total}"
-        )
 
 
 def _stages(body: Sequence[Statement]) -> tuple[list[Statement], list[Statement]]:

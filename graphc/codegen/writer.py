@@ -527,11 +527,11 @@ class KernelWriter:
                 f"store {register(acc.dtype, width)} {total}, ptr {there}, align {acc.dtype.itemsize}"
             )
 
-    def sum_of_none(self, acc: Acc, total: str, n: str) -> str:
+    def sum_of_none(self, acc: Acc, total: str, n: str, width: int = 1) -> str:
         """A float sum of nothing is +0, not the identity -0."""
         if acc.monoid not in ("sum", "fma") or not acc.dtype.is_float or (n.isdigit() and int(n)):
             return total
-        ty = REGISTER[acc.dtype.name]
-        return self.fn.do(
-            f"select i1 {self.fn.do(f'icmp eq i64 {n}, 0')}, {ty} 0x0000000000000000, {ty} {total}"
-        )
+        ty = register(acc.dtype, width)
+        zero = splat("0x0000000000000000", REGISTER[acc.dtype.name], width)
+        none = self.fn.do(f"icmp eq i64 {n}, 0")
+        return self.fn.do(f"select i1 {none}, {ty} {zero}, {ty} {total}")

@@ -42,6 +42,11 @@ LEAF = 4  # vectors, or rows, added in sequence before the tree begins
 VECTOR_BYTES = 64  # a logical vector
 
 
+def lanes_of(dtype: DType | np.dtype[Any]) -> int:
+    """The elements of a logical vector; of bools, as many as of numbers of 4 bytes."""
+    return VECTOR_BYTES // max(dtype.itemsize, 4)
+
+
 @dataclass(frozen=True, eq=False)
 class Reduction(Gate):
     """A monoid folded along an axis."""
@@ -131,7 +136,7 @@ def tree_reduce(
     Stability of Numerical Algorithms, 4.2).
     """
     x = np.moveaxis(x, axis, 0)
-    lanes = VECTOR_BYTES // max(x.dtype.itemsize, 4) if order == "lanes" else 1
+    lanes = lanes_of(x.dtype) if order == "lanes" else 1
     n = x.shape[0]
     if n == 0:
         start = 0 if identity == 0 else identity

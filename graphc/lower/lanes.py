@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.gates.reduction import VECTOR_BYTES
+from graphc.gates.reduction import lanes_of
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -102,7 +102,7 @@ def _can_be_lanes(program: Program, loop: For) -> bool:
 def _fits(acc: Acc, width: int) -> bool:
     if acc.into:
         return False
-    return acc.order == "any" or (acc.order == "lanes" and _lanes(acc) == width)
+    return acc.order == "any" or (acc.order == "lanes" and lanes_of(acc.dtype) == width)
 
 
 def _with_loops(loop: For) -> list[tuple[Statement, For]]:
@@ -133,13 +133,9 @@ def _is_simple(program: Program, loop: For, s: Statement, around: For) -> bool:
     return False
 
 
-def _lanes(acc: Acc) -> int:
-    return VECTOR_BYTES // max(acc.dtype.itemsize, 4)
-
-
 def lane_count(loop: For) -> int:
     """Of a loop in lanes: those of its sums, or as many as fill a vector of the widest type."""
-    own = [_lanes(a) for a in loop.accs if a.order == "lanes"]
+    own = [lanes_of(a.dtype) for a in loop.accs if a.order == "lanes"]
     if own:
         return own[0]
     dtypes = [s.dtype for s, _ in walk(loop.body) if isinstance(s, (Let, Load))]

@@ -29,7 +29,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphc.gates.contraction import BLOCK
-from graphc.gates.reduction import LEAF, VECTOR_BYTES
+from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import Size
 from graphc.lower.loops import (
     Acc,
@@ -193,7 +193,7 @@ def unit(loop: For) -> int:
 def _leaf(acc: Acc) -> int:
     """The iterations of a sum's leaf."""
     if acc.order == "lanes":
-        return LEAF * VECTOR_BYTES // max(acc.dtype.itemsize, 4)
+        return LEAF * lanes_of(acc.dtype)
     return {"rows": LEAF, "chain": BLOCK}.get(acc.order, 1)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.gates.contraction import BLOCK
-from graphc.gates.reduction import VECTOR_BYTES
+from graphc.gates.reduction import lanes_of
 from graphc.ir.types import DType, Size, align_up, product, size_bits, size_floordiv, size_max
 from graphc.lower.loops import Acc, Contract, For, Kernel, Program
 from graphc.lower.matrix import matrices
@@ -24,7 +24,7 @@ def partial_elements(acc: Acc) -> Size:
     """What a part of a loop gives a sum."""
     if acc.into:
         return acc.size
-    return VECTOR_BYTES // max(acc.dtype.itemsize, 4) if acc.order == "lanes" else 1
+    return lanes_of(acc.dtype) if acc.order == "lanes" else 1
 
 
 def partials_of(loop: For) -> tuple[dict[str, Size], Size]:

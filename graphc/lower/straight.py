@@ -14,7 +14,7 @@ from functools import cached_property
 
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
-from graphc.gates.reduction import LEAF, VECTOR_BYTES, Reduction
+from graphc.gates.reduction import LEAF, Reduction, lanes_of
 from graphc.ir.scalar import to_bits
 from graphc.ir.types import DType, Size
 from graphc.lower.loops import (
@@ -205,7 +205,7 @@ class Fold:
             assert self.gate.identity is not None
             start = self.gate.identity(self.dtype)
             return self.code.let("const", (), self.dtype, to_bits(start or 0, self.dtype))
-        lanes = VECTOR_BYTES // max(self.dtype.itemsize, 4) if self.acc.order == "lanes" else 1
+        lanes = lanes_of(self.dtype) if self.acc.order == "lanes" else 1
         leaf = BLOCK if self.acc.order == "chain" else LEAF
         if self.acc.order == "any":
             leaf = len(values)

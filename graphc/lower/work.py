@@ -36,7 +36,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
 from graphc.gates.contraction import BLOCK
-from graphc.gates.reduction import LEAF, VECTOR_BYTES
+from graphc.gates.reduction import LEAF, VECTOR_BYTES, lanes_of
 from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
 from graphc.lower.distribute import is_nest
 from graphc.lower.lanes import lane_count
@@ -338,7 +338,7 @@ class _Counter:
         """What a loop that takes one iteration after the other does for a sum, besides adding."""
         if not acc.into:
             if acc.order == "lanes":
-                per_leaf = LEAF * UNIT // max(acc.dtype.itemsize, 4)
+                per_leaf = LEAF * lanes_of(acc.dtype)
                 self.counts["leaf"] += times * -(-n // per_leaf)
                 self.counts["tree"] += times
             return
@@ -553,7 +553,7 @@ def width_of(program: Program, loop: For) -> int:
     """The iterations of a loop in lanes that are one vector."""
     lanes = next((a for a in loop.accs if a.order == "lanes" and not a.into), None)
     if lanes is not None:
-        return UNIT // max(lanes.dtype.itemsize, 4)
+        return lanes_of(lanes.dtype)
     sizes = [a.dtype.itemsize for a in loop.accs]
     for s in loop.body:
         if isinstance(s, (Let, Load)):
