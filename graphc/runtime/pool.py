@@ -85,9 +85,10 @@ def clear() -> None:
 class Arenas:
     """The arenas of one kernel: a call takes one and gives it back."""
 
+    _routines: Native | None = None  # that give back what the words hold; there, if none is made
+
     def __init__(self) -> None:
         self._words = (ctypes.c_int64 * (1 + memory.ARENA_ENTRIES))()
-        self._routines: Native | None = None  # that give back what the words hold
 
     @cached_property
     def address(self) -> int:

@@ -253,6 +253,12 @@ k(x); k(x); k(x)
 # -- arenas ----------------------------------------------------------------------------------------
 
 
+def test_arenas_that_were_interrupted_while_they_were_made():
+    """Ctrl-C may come before `__init__` has begun: nothing is given back, and nothing is said."""
+    half_made = pool.Arenas.__new__(pool.Arenas)
+    half_made.__del__()
+
+
 def test_arenas_are_kept():
     arenas = pool.Arenas()
     a, b = arenas.take(1000), arenas.take(1000)
