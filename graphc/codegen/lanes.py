@@ -80,9 +80,7 @@ class LanesLoop:
         self.width = lane_count(loop) * (2 if writer.fn.module.avx512 else 1)
         self.sums: dict[str, LaneSum] = {}
         self.mask = ""
-        self.scratch: dict[
-            str, str
-        ] = {}  # what an iteration has of its own, a vector for each element
+        self.scratch: dict[str, str] = {}  # buffers of one iteration: a vector for each element
 
     def write(self) -> None:
         writer, loop, fn = self.writer, self.loop, self.fn

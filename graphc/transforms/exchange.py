@@ -195,11 +195,10 @@ class _Comparison:
         return likeness
 
     def _reduced(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
-        order = [dict(n.attrs).get("order") for n in (a, b)]
-        likeness = self.compare(a.args[0], b.args[0], _with_axis(axes, a["axis"], b["axis"]))
-        if likeness is None or order[0] != order[1]:
+        if dict(a.attrs).get("order") != dict(b.attrs).get("order"):
             return None
-        return likeness if a.op == "sum" else _strictly([likeness])
+        likeness = self.compare(a.args[0], b.args[0], _with_axis(axes, a["axis"], b["axis"]))
+        return likeness if likeness is None or a.op == "sum" else _strictly([likeness])
 
 
 def _is_square(node: Node) -> bool:
