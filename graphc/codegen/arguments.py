@@ -250,7 +250,12 @@ def entries(node, x, frame):
                 return 0
             if C_PyUnicode_Compare(key, known) != 0:
                 return 0
-        if unpacked(load(children + 8 * i), child, frame) == 0:
+        part = load(children + 8 * i)
+        if load(part) == LEAF:
+            fitting = leaf(part, child, frame)
+        else:
+            fitting = unpacked(part, child, frame)
+        if fitting == 0:
             return 0
         i += 1
     return 1

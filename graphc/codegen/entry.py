@@ -18,7 +18,7 @@ records, the bytes of a frame, the count of records and their addresses.
 
 from __future__ import annotations
 
-from graphc.codegen import arguments, bound, formulas
+from graphc.codegen import arguments, arrays, bound, formulas
 from graphc.codegen.arguments import ABSENT, FORMS, KINDS, LEAF, NODE, PARAMETER
 from graphc.codegen.bound import BOUND, CHECK
 from graphc.codegen.layout import ARRAY, CONTIGUOUS_ALIGNED, HEADER, SCALAR_VALUE, WORD, words
@@ -36,16 +36,16 @@ RECORD = (
     "FORMULAS_AT", "EQUAL", "EQUAL_AT", "POSITIVE", "POSITIVE_AT", "FIXED", "FIXED_AT", "STRIDED", "STRIDED_AT",
     "OUTPUTS", "OUTPUTS_AT", "SHAPE_PLACE", "MADE", "PACK", "FAIL",
 )  # fmt: skip
-OUTPUT = ("O_SLOT", "O_SCRATCH", "O_DTYPE", "O_RANK", "O_BYTES", "O_SIZES")
+OUTPUT = ("O_SLOT", "O_SCRATCH", "O_DTYPE", "O_ITEM", "O_RANK", "O_BYTES", "O_SIZES")
 
 FUNCTIONS = {
-    "Py_IncRef": "void", "Py_DecRef": "void", "PyTuple_New": "i64", "PyTuple_Size": "i64", "PyTuple_GetItem": "i64",
+    **arrays.FUNCTIONS, "Py_IncRef": "void", "Py_DecRef": "void", "PyTuple_New": "i64", "PyTuple_Size": "i64", "PyTuple_GetItem": "i64",
     "PyList_New": "i64", "PyList_Size": "i64", "PyList_GetItem": "i64", "PyList_SetItem": "i32",
     "PyDict_Copy": "i64", "PyDict_Size": "i64", "PyDict_Next": "i32", "PyDict_SetItem": "i32", "PyErr_Occurred": "i64",
     "PyErr_Clear": "void", "PyErr_NoMemory": "i64", "PyFloat_AsDouble": "double", "PyLong_AsDouble": "double",
     "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64", "PyObject_GetAttr": "i64", "PyObject_Vectorcall": "i64", "PyObject_VectorcallDict": "i64",
     "PyEval_SaveThread": "i64", "PyEval_RestoreThread": "void", "PyUnicode_Compare": "i32", "PyArray_Scalar": "i64",
-    "PyArray_NewFromDescr": "i64", "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "PY_float64": "object", "PY_dtype_f64": "object", "_PyObject_New": "i64", "TUPLE_ITEMS": "number", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
+    "PY_ndarray": "object", "PY_str": "object", "PY_True": "object", "PY_float64": "object", "PY_dtype_f64": "object", "_PyObject_New": "i64", "TUPLE_ITEMS": "number", "new_array": "i64", "arena_take": "i64", "arena_give": "i64",
 }  # fmt: skip
 EXPORTS = ("call", "bound")
 
@@ -151,14 +151,16 @@ def run(record, frame, arena):
     drop(made, n)
     return result
 
-def new(dtype, rank, sizes, bytes):
-    if bytes >= LARGE:
-        return C_new_array(dtype, rank, sizes, bytes)
-    C_Py_IncRef(dtype)
-    return C_PyArray_NewFromDescr(PY_ndarray, dtype, rank, sizes, 0, 0, 0, 0)
-
 def outputs(record, frame, made, n):
     "New arrays; the place of a number is a word of the frame."
+    handler = handler_now()
+    done = outputs_by(handler, record, frame, made, n)
+    if handler != 0:
+        C_Py_DecRef(handler)
+    return done
+
+def outputs_by(handler, record, frame, made, n):
+    allocator = allocator_of(handler)
     output = load(record + OUTPUTS_AT)
     i = 0
     while i < n:
@@ -176,7 +178,11 @@ def outputs(record, frame, made, n):
             while j < 8 * rank:
                 store(shape + j, value(frame, load(output + O_SIZES + j)))
                 j += 8
-            array = new(load(output + O_DTYPE), rank, shape, value(frame, load(output + O_BYTES)))
+            bytes = value(frame, load(output + O_BYTES))
+            if bytes >= LARGE:
+                array = C_new_array(load(output + O_DTYPE), rank, shape, bytes)
+            else:
+                array = small_array(load(output + O_DTYPE), load(output + O_ITEM), rank, shape, bytes, handler, allocator)
             if array == 0:
                 return 0
             store(made + 8 * i, array)
@@ -249,7 +255,11 @@ def packed_tuple(node, made):
     item = whole + TUPLE_ITEMS
     end = child + 8 * n
     while child < end:
-        x = packed(load(child), made)
+        node = load(child)
+        if load(node) == LEAF:
+            x = moved_out(node, made)
+        else:
+            x = packed_tree(node, made)
         if x == 0:
             C_Py_DecRef(whole)
             return 0
@@ -294,7 +304,11 @@ def packed_dict(node, made):
     children = load(node + CHILDREN)
     i = 0
     while i < 8 * n:
-        x = packed(load(children + i), made)
+        node = load(children + i)
+        if load(node) == LEAF:
+            x = moved_out(node, made)
+        else:
+            x = packed_tree(node, made)
         if x == 0:
             C_Py_DecRef(whole)
             return 0
@@ -362,7 +376,7 @@ def copy_axis(to, data, rank, sizes, strides, item):
         n = n - 1
     return to
 """
-TEXT = "\n".join((formulas.TEXT, arguments.TEXT, CALL_TEXT, bound.TEXT))
+TEXT = "\n".join((formulas.TEXT, arguments.TEXT, arrays.TEXT, CALL_TEXT, bound.TEXT))
 
 
 def text() -> str:
@@ -383,7 +397,7 @@ def constants() -> dict[str, int]:
         "ARENA_ENTRIES": ARENA_ENTRIES, "ARENA_KEPT": ARENA_KEPT,
     }  # fmt: skip
     found: dict[str, int] = {}
-    for name, number in (*(SELF | ARRAY | kinds | numbers).items(), *offsets):
+    for name, number in (*(SELF | ARRAY | arrays.CONSTANTS | kinds | numbers).items(), *offsets):
         if found.setdefault(name, number) != number:
             raise ValueError(f"{name} means two things")
     return found

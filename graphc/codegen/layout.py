@@ -21,9 +21,13 @@ HEADER = 16  # bytes of an object before its own fields: reference count and typ
 
 # Bytes from the start of an array object.
 ARRAY = {"DATA": 16, "NDIM": 24, "DIMS": 32, "STRIDES": 40, "DESCR": 56, "FLAGS": 64}
+# What else an array object has: written where native code makes one (codegen/arrays.py), never read.
+ARRAY_REST = {"BASE": 48, "WEAK_REFERENCES": 72, "EXPORTS": 80, "HANDLER": 88}
+ARRAY_BYTES = 96
 SCALAR_VALUE = 16  # bytes from the start of a NumPy scalar to its value
 CONTIGUOUS_ALIGNED = 0x101  # flags of an array
 WRITEABLE = 0x400
+FORTRAN, OWN_DATA = 0x2, 0x4
 
 
 def words(names: Sequence[str], first: int = 0) -> dict[str, int]:

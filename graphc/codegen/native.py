@@ -12,6 +12,7 @@ so it can run in any process that fills the table.
     stack(n)                                   n bytes of this call's frame; not inside of loops
     WORDS                                      the address of a global of that name, zeros at first
     invoke(f, x)                               call the address f: an i32 function of one pointer
+    ask(f, a, b)                               call the address f: an i64 function of two
     C_name(...)                                a C function of the table
     PY_name                                    an object of the table
     name(...)                                  another function of the text
@@ -338,6 +339,8 @@ class _Function:
         if name == "invoke":
             status = self.do(f"call i32 {self.pointer(values[0])}(ptr {self.pointer(values[1])})")
             return self.do(f"sext i32 {status} to i64")
+        if name == "ask":
+            return self.do(f"call i64 {self.pointer(values[0])}({_typed(values[1:])})")
         if name in self.known:
             if len(values) != self.known[name]:
                 raise SyntaxError(f"{self.definition.name}: {name} takes {self.known[name]} values")

@@ -23,19 +23,32 @@ from typing import Any
 
 import numpy as np
 
-from graphc.codegen import entry, layout, memory
+from graphc.codegen import arrays, entry, layout, memory
 from graphc.codegen.native import TABLE
 from graphc.runtime.jit import Library
 from graphc.runtime.routines import linked
 
-_NUMPY_API = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282, "PyArray_Scalar": 60}
+_NUMPY_API = {
+    "PyArray_NewFromDescr": 94,
+    "PyArray_SetBaseObject": 282,
+    "PyArray_Scalar": 60,
+    "PyDataMem_GetHandler": 305,
+}
 # In Python 3.10 this one is a macro; what is called so is always a Python function.
 _ELSE = {"PyObject_Vectorcall": "_PyFunction_Vectorcall"}
 _OBJECTS: dict[str, object] = {
     "PY_ndarray": np.ndarray, "PY_str": str, "PY_True": True,
     "PY_float64": np.float64, "PY_dtype_f64": np.dtype("f8"),
 }  # fmt: skip
-_NUMBERS = {"TUPLE_ITEMS": tuple.__basicsize__}
+_HANDLER_NAME = ctypes.create_string_buffer(arrays.HANDLER_NAME)
+_NUMBERS: dict[str, Callable[[], int]] = {
+    "TUPLE_ITEMS": lambda: tuple.__basicsize__,
+    "NUMPY_LAYOUT": lambda: int(new_arrays_hold()),
+    "HANDLER_NAME": lambda: ctypes.addressof(_HANDLER_NAME),
+}
+# NumPy's sources from the one to before the other make and free arrays as codegen/arrays.py says.
+_KNOWN_NUMPY = (2, 0), (2, 6)
+_TP_ALLOC, _TP_FREE = 47, 74  # slots of types, as the stable ABI numbers them
 POOL_LIMIT = 256 << 20  # bytes of free blocks that are kept unless the user says otherwise
 _HAVE_GC = 1 << 14  # of a type's flags
 _WORD = ctypes.c_int64
@@ -102,7 +115,40 @@ def _is_plain(cls: type) -> bool:
 
 def _tuples_hold() -> bool:
     items = object(), object(), object()
-    return _words(id(items) + _NUMBERS["TUPLE_ITEMS"], 3) == tuple(map(id, items))
+    return _words(id(items) + _NUMBERS["TUPLE_ITEMS"](), 3) == tuple(map(id, items))
+
+
+def new_arrays_hold() -> bool:
+    """Are NumPy's new arrays what native code would make, and does it free them the same way?
+
+    Sizes and strides go to `PyMem_RawFree`: that cannot be seen from outside, so NumPys whose
+    sources nobody has read make their arrays themselves.
+    """
+    version = tuple(map(int, np.__version__.split(".")[:2]))
+    oldest, first_unknown = _KNOWN_NUMPY
+    if not oldest <= version < first_unknown or np.ndarray.__flags__ & _HAVE_GC:
+        return False
+    if (np.ndarray.__basicsize__, np.ndarray.__itemsize__) != (layout.ARRAY_BYTES, 0):
+        return False
+    slot = ctypes.pythonapi.PyType_GetSlot
+    slot.restype, slot.argtypes = _POINTER, [ctypes.py_object, ctypes.c_int]
+    if slot(np.ndarray, _TP_ALLOC) != _address("PyType_GenericAlloc"):
+        return False
+    if slot(np.ndarray, _TP_FREE) != _address("PyObject_Free"):
+        return False
+    return all(_is_as_made_here(np.empty(s)) for s in ((3,), (2, 3), (3, 1), (1, 1), (2, 1, 2)))
+
+
+def _is_as_made_here(a: np.ndarray) -> bool:
+    """A new array of doubles."""
+    places = layout.ARRAY | layout.ARRAY_REST
+    flags = layout.CONTIGUOUS_ALIGNED | layout.WRITEABLE | layout.OWN_DATA
+    if sum(n != 1 for n in a.shape) <= 1:
+        flags |= layout.FORTRAN
+    expected = {"NDIM": a.ndim, "FLAGS": flags, "BASE": 0, "WEAK_REFERENCES": 0, "EXPORTS": 0}
+    handler = _numpy_function("PyDataMem_GetHandler", ctypes.py_object)()
+    expected["HANDLER"] = id(handler)
+    return all(_word(id(a) + places[name]) == word for name, word in expected.items())
 
 
 class Native:
@@ -149,7 +195,7 @@ def _linked_for_good(
         if kind == "object":
             table[i] = id(_OBJECTS[needed])
         elif kind == "number":
-            table[i] = _NUMBERS[needed]
+            table[i] = _NUMBERS[needed]()
         else:
             table[i] = (known or {}).get(needed) or _address(needed)
     return library
@@ -161,6 +207,10 @@ def _address(name: str) -> int:
     if not hasattr(ctypes.pythonapi, name):
         name = _ELSE[name]
     return ctypes.cast(getattr(ctypes.pythonapi, name), _POINTER).value or 0
+
+
+def _numpy_function(name: str, result: Any) -> Any:
+    return ctypes.PYFUNCTYPE(result)(_address(name))
 
 
 def _numpy_api() -> Any:

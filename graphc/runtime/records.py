@@ -298,7 +298,7 @@ class _Writer:
             places = (self.slots + WORD * (first + i), self.scratch + WORD * (first + i))
             dtype, bytes_ = self._object(ty.dtype.numpy), self.formulas.word(ty.bytes_expr())
             sizes = [self.formulas.word(s) for s in ty.shape]
-            words.extend((*places, dtype, ty.rank, bytes_, *sizes))
+            words.extend((*places, dtype, ty.dtype.itemsize, ty.rank, bytes_, *sizes))
         return self._add(*words)
 
     def _pack(self, structure: Structure, numbers: Iterator[int]) -> int:

@@ -492,7 +492,7 @@ def test_other_layouts_are_noticed(monkeypatch):
         assert not objects.layout_holds()
         monkeypatch.setitem(layout.ARRAY, name, place)
     with monkeypatch.context() as patched:
-        patched.setitem(objects._NUMBERS, "TUPLE_ITEMS", tuple.__basicsize__ + 8)
+        patched.setitem(objects._NUMBERS, "TUPLE_ITEMS", lambda: tuple.__basicsize__ + 8)
         assert not objects.layout_holds()
     assert objects._is_plain(np.float64) and not objects._is_plain(np.complex128)
     assert not objects._is_plain(slice) and not objects._is_plain(str)
