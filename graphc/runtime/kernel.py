@@ -33,7 +33,7 @@ from graphc.runtime import cache, interrupts, threads
 from graphc.runtime.compiling import once
 from graphc.runtime.jit import Jit, Library
 from graphc.runtime.manifest import Manifest, choosing, manifest_of
-from graphc.runtime.objects import native_soon as native
+from graphc.runtime.objects import is_linked, native
 from graphc.runtime.pool import Arenas, empty
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Kernel:
     entry: Callable[..., int] = field(init=False, repr=False)
     _layouts: dict[tuple[Shapes, int], Layout] = field(init=False, repr=False, default_factory=dict)
     arenas: Arenas = field(init=False, repr=False, default_factory=Arenas)
+    _was_called: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", self.library.address(ENTRY))
@@ -152,8 +153,12 @@ class Kernel:
         return threads.pool(self.threads)
 
     def _call(self, layout: Layout, arrays: tuple[np.ndarray, ...]) -> tuple[ctypes.Array, int]:
-        """Run on inputs and outputs, whose addresses native code reads if it can."""
-        routines = native()
+        """Run on inputs and outputs, whose addresses native code reads if it can.
+
+        A kernel's first call does not wait for native routines: it may be the only one.
+        """
+        routines = native() if is_linked() or self._was_called else None
+        object.__setattr__(self, "_was_called", True)
         if routines is None:
             memory = np.empty(layout.arena + 64, np.uint8)
             arena, *pointers = (a.ctypes.data for a in (memory, *arrays))

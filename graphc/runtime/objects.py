@@ -225,17 +225,13 @@ def native() -> Native | None:
     return _linked if _done else _link()
 
 
-def native_soon() -> Native | None:
-    """The routines, except for whoever asks first: to link them takes longer than a call."""
-    global _asked
-    if _asked or _done:
-        return native()
-    _asked = True
-    return None
+def is_linked() -> bool:
+    """Does `native` answer at once? To link the routines takes longer than most calls."""
+    return _done
 
 
 _linked: Native | None = None
-_done = _asked = False
+_done = False
 _linking = threading.RLock()
 
 
