@@ -141,15 +141,17 @@ def _shift(op: str) -> Callable[..., str]:
             count = int(args[1].removeprefix(f"splat ({one} ").removesuffix(")"))
             if 0 <= count < bits:
                 return fn.do(f"{op} {ty} {args[0]}, {args[1]}")
-        legal = fn.do(f"icmp ult {ty} {args[1]}, {splat(str(bits), one, width)}")
-        largest = splat(str(bits - 1) if op == "ashr" else "0", one, width)
-        count_ = fn.do(f"select {vector('i1', width)} {legal}, {ty} {args[1]}, {ty} {largest}")
-        shifted = fn.do(f"{op} {ty} {args[0]}, {count_}")
+        if fn.module.avx512 and width * dtype.itemsize >= 64:
+            return _shift_of_registers(fn, op, args, dtype, width)
+        mask = vector("i1", width)
+        legal = fn.do_once(f"icmp ult {ty} {args[1]}, {splat(str(bits), one, width)}")
         if op == "ashr":
-            return shifted
-        return fn.do(
-            f"select {vector('i1', width)} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}"
-        )
+            most = splat(str(bits - 1), one, width)
+            count_ = fn.do_once(f"select {mask} {legal}, {ty} {args[1]}, {ty} {most}")
+            return fn.do(f"{op} {ty} {args[0]}, {count_}")
+        # Of a count outside it is poison, which is not chosen.
+        shifted = fn.do(f"{op} {ty} {args[0]}, {args[1]}")
+        return fn.do(f"select {mask} {legal}, {ty} {shifted}, {ty} {splat('0', one, width)}")
 
     return emit
 
@@ -345,6 +347,23 @@ def _mantissa(fn: Function, args: Sequence[str], _: DType, dtype: DType, width: 
         return write_body(fn, _plain_mantissa(dtype), args, width)
     control = ", i32 8"  # from 1 on, NaN below zero
     return _in_registers(fn, "llvm.x86.avx512.mask.getmant", dtype, args, control, width)
+
+
+_SHIFT = {"shl": "psllv", "lshr": "psrlv", "ashr": "psrav"}
+
+
+def _shift_of_registers(
+    fn: Function, op: str, args: Sequence[str], dtype: DType, width: int
+) -> str:
+    """Shifts whose instruction means for all counts what the language says."""
+    lanes = 64 // dtype.itemsize
+    ty, suffix = register(dtype, lanes), "q" if dtype is i64 else "d"
+    name = fn.module.intrinsic(f"llvm.x86.avx512.{_SHIFT[op]}.{suffix}.512", ty, [ty, ty])
+
+    def call(parts: Sequence[str]) -> str:
+        return fn.do(f"call {ty} @{name}({ty} {parts[0]}, {ty} {parts[1]})")
+
+    return _by_register(fn, args, [dtype] * 2, dtype, lanes, width, call)
 
 
 def _in_registers(

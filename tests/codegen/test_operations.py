@@ -176,3 +176,15 @@ def test_text_of_a_scale_parses_back():
         graph = trace_scalar("body", lambda a, w=within: s.scale_by_whole(a, a, w), (f64,))
         made = let("%v", graph.code[0], ("%a",) * 2)
         assert isinstance(made, Let) and _parse_statement(statement_text(made)) == made
+
+
+@pytest.mark.parametrize("dtype", [i64, i32], ids=str)
+@pytest.mark.parametrize("shift", [lambda a, n: a << n, s.lshr, lambda a, n: a >> n],
+                         ids=["shl", "lshr", "ashr"])  # fmt: skip
+def test_shifts_by_any_count(shift, dtype):
+    rng = np.random.default_rng(3)
+    info = np.iinfo(dtype.numpy)
+    counts = np.concatenate([np.arange(-70, 135), [info.min, info.max, info.min + 1, 2**31 - 1]])
+    counts = np.tile(counts, 9).astype(dtype.numpy)
+    a = rng.integers(info.min, info.max, counts.size, dtype.numpy)
+    same_everywhere(shift, a, counts)
