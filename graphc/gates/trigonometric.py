@@ -26,14 +26,11 @@ tan = gate(
     "tan", "Tangent.", body=trig_bodies.tan, sym="tan(x)", partials=lambda out, x: (1 + out * out,),
     domain=(-10, 10), edges=(0.0,), ulp=1.0,
 )  # fmt: skip
-sin_huge = gate(
-    "sin_huge", "Sine of a large argument, with all the bits of pi it takes; `sin` branches here.",
-    body=trig_bodies.sin_huge, sym="sin(x)", partials=lambda out, x: (cos_huge(x),),
-    domain=(2e6, 3e6), ulp=1.0,
-)  # fmt: skip
-cos_huge: Elementwise = gate(
-    "cos_huge", "Cosine of a large argument; `cos` branches here.",
-    body=trig_bodies.cos_huge, sym="cos(x)", partials=lambda out, x: (-sin_huge(x),),
+sin_huge: Elementwise = gate(
+    "sin_huge", "sin(x + n pi/2) of a large x, with all the bits of pi it takes, n the integer "
+    "nearest to `quarters`; `sin` and `cos` branch here.",
+    body=trig_bodies.sin_huge, sym="sin(x + floor(quarters + 1/2)*pi/2)",
+    partials=lambda out, x, quarters: (sin_huge(x, quarters + 1), None),
     domain=(2e6, 3e6), ulp=1.0,
 )  # fmt: skip
 tan_huge = gate(

@@ -470,12 +470,18 @@ _enter("tetragamma", lambda m, x: m.tetragamma(x), lambda m, x: m.pentagamma(x),
        scale=_tetragamma_scale, breaks=_gamma_breaks, live=(-20, 20), where=_not_pole, slow=True,
        higher=True)  # fmt: skip
 
-for _name in ("sin", "cos"):
-    _plain = EXACT[_name]
-    _enter(f"{_name}_huge", _plain.value, *_plain.partials, live=(1.7e6, 1e9),
-           breaks=(2e6, 1e22, 5.319372648326541e255),
-           where=lambda x: abs(x) > 1.7e6)  # fmt: skip
 
+def _turned(m: Any, x: Any, quarters: Any) -> Any:
+    """sin(x + n pi/2), n the integer nearest to `quarters`."""
+    n = m.rint(quarters)
+    turn = n - 4 * m.floor(n / 4)
+    even, odd = m.sin(x), m.cos(x)
+    return m.where(turn == 0, even, m.where(turn == 1, odd, m.where(turn == 2, -even, -odd)))
+
+
+_enter("sin_huge", _turned, lambda m, x, quarters: _turned(m, x, quarters + 1), None,
+       live=(1.7e6, 1e9), breaks=(2e6, 1e22, 5.319372648326541e255),
+       where=lambda x, quarters: (abs(x) > 1.7e6) & (abs(quarters) < 2.0**50))  # fmt: skip
 
 DERIVATIVES = {"_partial": 0, "_first": 0, "_second": 1}  # which of a gate's, by its name's end
 

@@ -336,6 +336,36 @@ def test_integer_power_wraps(dtype):
         assert g == want, (a, b)
 
 
+@pytest.mark.parametrize("dtype", [f64, f32])
+def test_sine_and_cosine_of_large_arguments_are_one_routine(dtype):
+    """sin(x + n pi/2) for n of either sign and x of every exponent from 2^7 on, and its neighbours
+    of the multiples of pi/2, which are the hardest.
+    """
+    rng = np.random.default_rng(5)
+    exponents = np.arange(7, np.finfo(dtype.numpy).maxexp)
+    spread = np.ldexp(rng.uniform(1, 2, exponents.size), exponents)
+    multiples = np.rint(2.0 ** rng.uniform(10, 40, 200)) * (math.pi / 2)
+    x = np.concatenate([spread, -spread, multiples, -multiples]).astype(dtype.numpy)
+    with mp.workprec(200):
+        sines, cosines = ([f(mp.mpf(float(v))) for v in x] for f in (mp.sin, mp.cos))
+        negative = lambda values: [-v for v in values]
+        for n in (-6, -3, -2, -1, 0, 1, 2, 3, 4, 1001):
+            want = (sines, cosines, negative(sines), negative(cosines))[n % 4]
+            got = run("sin_huge", x, np.full_like(x, n))
+            assert max(ulp_errors(got, want, dtype.numpy)) < 1, n
+
+
+def test_a_value_and_its_gradient_share_the_routine_for_large_arguments():
+    import graphc
+    from graphc.pipeline import Options, run_stages
+
+    def waves(x: graphc.f64["n"]):
+        return np.sin(x).sum()
+
+    text = run_stages(graphc.graph(waves).graph, Options(wrt=("x",)), last="emit")
+    assert len([line for line in text.splitlines() if "gc.rare." in line and "define" in line]) == 1
+
+
 # -- shape of the code -----------------------------------------------------------------------------
 
 MOST_INSTRUCTIONS = {
@@ -367,4 +397,4 @@ def test_tables_are_what_the_generator_makes():
             made = [float(v) for v in generate.tables()[name]()[0]]
             held = np.array(table).astype(np.float32 if name.endswith("F32") else np.float64)
             assert made == held.tolist()
-        assert tuple(generate.pi_words(len(trig.WORDS))) == trig.WORDS
+        assert tuple(generate.pi_words(len(trig.WORDS), trig.POINT)) == trig.WORDS

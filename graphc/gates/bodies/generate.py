@@ -93,10 +93,10 @@ def split(x: mp.mpf, bits: Sequence[int], dtype: str) -> list:
     return [*parts, rounded(x, dtype)]
 
 
-def pi_words(count: int) -> list[int]:
-    """2/pi as a binary fraction in words of 64 bits from the point on, signed as i64 is."""
+def pi_words(count: int, point: int) -> list[int]:
+    """2/pi in words of 64 bits, with the point behind the first `point` bits, signed as i64 is."""
     with mp.workprec(64 * count + 64):
-        bits = int(mp.floor(2 / mp.pi * mp.mpf(2) ** (64 * count)))
+        bits = int(mp.floor(2 / mp.pi * mp.mpf(2) ** (64 * count - point)))
     words = [(bits >> 64 * i) & (2**64 - 1) for i in reversed(range(count))]
     return [w - 2**64 if w >> 63 else w for w in words]
 
@@ -139,7 +139,7 @@ def main(names: Sequence[str]) -> None:
     for name in [n for n in names if n in tables()] or ([] if names else tables()):
         print(text(name))
     if not names or "TWO_OVER_PI" in names:
-        print("TWO_OVER_PI = (", *(f"    {w}," for w in pi_words(19)), ")", sep="\n")
+        print("TWO_OVER_PI = (", *(f"    {w}," for w in pi_words(19, 48)), ")", sep="\n")
 
 
 if __name__ == "__main__":

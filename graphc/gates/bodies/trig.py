@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from graphc.gates.bodies.exp import ALMOST_X, nearest_integer, polynomial
+from graphc.gates.bodies.exp import ALMOST_X, ROUNDER, nearest_integer, polynomial
 from graphc.ir.scalar import (
     Scalar,
     bitcast,
@@ -19,12 +19,14 @@ from graphc.ir.scalar import (
     equal,
     floor,
     fma,
+    from_bits,
     lookup,
     lshr,
     rare,
+    rint,
     select,
 )
-from graphc.ir.types import f32, f64
+from graphc.ir.types import DType, f32, f64
 
 TWO_OVER_PI = 0.6366197723675814
 SIXTEEN_OVER_PI = 8 * TWO_OVER_PI
@@ -33,6 +35,7 @@ HALF_PI = {
     f64: (1.5707963267948966, 6.12323399538461e-17, 3.5215598651832e-27),  # generate.py HALF_PI_F64
     f32: (1.5707964, -4.371139e-08, -1.7151245e-15),  # generate.py HALF_PI_F32
 }
+HALF_WORD = 2**32 - 1
 HALF_PI_PAIR = (1.5707963267948966, 6.123233995736766e-17)  # generate.py HALF_PI_PAIR
 SIN = {
     f64: (  # generate.py SIN_F64: error 2^-58.0
@@ -145,27 +148,29 @@ INVERSE_PI = {
     ),
 }  # fmt: skip
 SINC_ONE = {f64: 2.0**-30, f32: 2.0**-15}  # sinc rounds to 1 below
-# 2/pi as a binary fraction in words of 64 bits, the first one being the 64 bits after the point.
+# 2/pi in words of 64 bits. The point is so far behind the start that 16 words are as many as large
+# numbers of f64 begin at.
+POINT = 48
 WORDS = (  # generate.py TWO_OVER_PI
-    -6703182060581546711,
-    -277156292786332224,
-    -2638381946312093631,
-    -121206125134887583,
-    -5249950069107600672,
-    452944820249399836,
-    -135693905287338178,
-    -1692731182770600828,
-    -1613291254968254911,
-    4148332274289687028,
-    -7168499653074671557,
-    2303758334597371919,
-    -1211730484530615009,
-    7869616827067468215,
-    5712322887342352941,
-    8441921394348257659,
-    4397547296490951402,
-    7780917995555872008,
-    6197850593633725355,
+    41721,
+    -8976150952983004121,
+    6328108558839765858,
+    -7667030629740839343,
+    7182078928824153892,
+    7942733794839103049,
+    3380525265999167005,
+    -1505133382990894974,
+    3888065235147614620,
+    8081344903596030353,
+    -3010230482442609532,
+    6884805333185404920,
+    -7494027139313832145,
+    1264203121234505014,
+    9137565921952878406,
+    4568513006801876263,
+    -4987758689458111225,
+    4176959266666212347,
+    6895327196492617219,
 )
 
 
@@ -175,18 +180,18 @@ def sin(x: Scalar) -> Scalar:
     a = abs(x)
     r, r_low, quadrant = reduced(a)
     result = signed(of_quadrant(r, r_low, quadrant), quadrant, bitcast(x))
-    return rare(a > LARGEST[x.dtype], sin_huge, (x,), result)
+    return rare(a > LARGEST[x.dtype], sin_huge, (x, constant(x, 0.0)), result)
 
 
 def cos(x: Scalar) -> Scalar:
-    from graphc.gates.trigonometric import cos_huge
+    from graphc.gates.trigonometric import sin_huge
 
     a = abs(x)
     r, r_low, quadrant = reduced(a)
     # cos a = sin(a + pi/2); up to here it is what `sin` computes, too.
     quadrant = quadrant + 1
     result = signed(of_quadrant(r, r_low, quadrant), quadrant)
-    return rare(a > LARGEST[x.dtype], cos_huge, (x,), result)
+    return rare(a > LARGEST[x.dtype], sin_huge, (x, constant(x, 1.0)), result)
 
 
 def tan(x: Scalar) -> Scalar:
@@ -324,34 +329,41 @@ def sine_and_cosine_of_pi(
 # -- arguments of any size ------------------------------------------------------------------
 
 
-def sin_huge(x: Scalar) -> Scalar:
-    return _huge(x, 0)
-
-
-def cos_huge(x: Scalar) -> Scalar:
-    return _huge(x, 1)
-
-
-def tan_huge(x: Scalar) -> Scalar:
-    a = abs(convert(x, f64))
-    half_r, half_low, n = reduced_exactly(a)
-    r, r_low, k = reduced(half_r, SIXTEEN_OVER_PI, PI_16[f64])
-    result = signed(tangent(r, r_low + half_low, k + (n << 3)), n & 0, bitcast(convert(x, f64)))
-    return convert(select(a < float("inf"), result, float("nan")), x.dtype)
-
-
-def _huge(x: Scalar, extra: int) -> Scalar:
-    """The sine of x + extra pi/2, in f64 for both dtypes; NaN for infinities."""
-    a = abs(convert(x, f64))
-    r, r_low, n = reduced_exactly(a)
-    quadrant = n + extra
-    flip = None if extra else bitcast(convert(x, f64))
+def sin_huge(x: Scalar, quarters: Scalar) -> Scalar:
+    """The sine of x + quarters pi/2, in f64 for both dtypes; NaN for infinities."""
+    wide = convert(x, f64)
+    a = abs(wide)
+    r, r_low, n = reduced_exactly(a, x.dtype)
+    # sin(-a + t) = -sin(a - t)
+    flip = bitcast(wide) & -(2**63)
+    turns = bitcast(bitcast(convert(quarters, f64)) ^ flip)
+    quadrant = n + bitcast(turns + ROUNDER[f64])
     result = signed(of_quadrant(r, r_low, quadrant), quadrant, flip)
     return convert(select(a < float("inf"), result, float("nan")), x.dtype)
 
 
-def reduced_exactly(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """(r, r_low, n) with a = n pi/2 + r + r_low up to multiples of 2 pi, for finite f64 a >= 2^10.
+def tan_huge(x: Scalar) -> Scalar:
+    wide = convert(x, f64)
+    a = abs(wide)
+    half_r, half_low, n = reduced_exactly(a, x.dtype)
+    r, r_low, k = reduced(half_r, SIXTEEN_OVER_PI, PI_16[f64])
+    result = signed(tangent(r, r_low + half_low, k + (n << 3)), n & 0, bitcast(wide))
+    return convert(select(a < float("inf"), result, float("nan")), x.dtype)
+
+
+def reduced_exactly(a: Scalar, of: DType) -> tuple[Scalar, Scalar, Scalar]:
+    """(r, r_low, n) with a = n pi/2 + r + r_low up to multiples of 2 pi, for an f64 a that is a
+    number of the dtype `of`, finite and at least 2^6.
+    """
+    h, h_low, n = quarters_of(a) if of is f64 else quarters_of_short(a)
+    p1, p2 = HALF_PI_PAIR
+    product = h * p1
+    r, r_low = two_sum(product, fma(h, p1, -product) + fma(h, p2, h_low * p1))
+    return r, r_low, n
+
+
+def quarters_of(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """(h, h_low, n) with a 2/pi = n + h + h_low up to multiples of 4.
 
     a = m 2^e with an integer m of 53 bits. Bits of 2/pi that m 2^e lifts to multiples of 4 do not
     matter, bits far below do not either: 192 bits in between make 126 fraction bits of n + fraction
@@ -360,73 +372,83 @@ def reduced_exactly(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     bits = bitcast(a)
     m = (bits & (2**52 - 1)) | 2**52
     # Bit i after the point of 2/pi weighs 2^(e-i) in the product with m: start at i = e - 1, with
-    # the weight 2; what is above is a multiple of 4. `position` counts from 0 and is brought above
-    # 0 for small a.
-    start = lshr(bits, 52) - (1023 + 52) - 2
-    negative = start < 0
-    position = select(negative, 0, start)
-    high, middle, low = window(position)
-    # For small a the window starts late: its bits move down instead.
-    late = select(negative, -start, 0)
-    low = shifted_right(middle, low, late)
-    middle = shifted_right(high, middle, late)
-    high = lshr(high, late)
+    # the weight 2; what is above is a multiple of 4.
+    high, middle, low = window(lshr(bits, 52) - (1023 + 52 + 2 - POINT))
     # The product with m, modulo 2^192, without its lowest word.
-    fraction_low = upper_product(m, low) + m * middle
-    carry = below_unsigned(fraction_low, m * middle)
-    fraction = upper_product(m, middle) + m * high + carry
+    _, upper = product_of(m, low)
+    fraction_low, upper = product_of(m, middle, upper)
+    fraction = upper + m * high
     # Two bits of n stand on top; n is rounded to nearest, so that the rest is a signed fraction.
     n = lshr(fraction + 2**61, 62)
     fraction = (fraction << 2) | lshr(fraction_low, 62)
-    fraction_low = fraction_low << 2
-    # (fraction + fraction_low 2^-64) 2^-64 as a sum of two floats.
-    half_word = 2**32 - 1
-    parts = [fraction >> 32, fraction & half_word, lshr(fraction_low, 32), fraction_low & half_word]
-    f1, f2, f3, f4 = (convert(p, f64) * 2.0 ** (-32 * (i + 1)) for i, p in enumerate(parts))
-    upper, upper_low = two_sum(f1, f2)
-    lower = f3 + f4
-    h, h_low = two_sum(upper, upper_low + lower)
-    # Times pi/2.
-    p1, p2 = HALF_PI_PAIR
-    product = h * p1
-    r, r_low = two_sum(product, fma(h, p1, -product) + fma(h, p2, h_low * p1))
-    return r, r_low, n
+    # (fraction + fraction_low 2^-62) 2^-64 as a sum of two floats.
+    f1, f2 = convert(fraction >> 32, f64) * 2.0**-32, convert(fraction & HALF_WORD, f64)
+    upper, upper_low = two_sum(f1, f2 * 2.0**-64)
+    lower = convert(fraction_low & (2**62 - 1), f64)
+    return *two_sum(upper, fma(lower, 2.0**-126, upper_low)), n
+
+
+def quarters_of_short(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """The same for a number of f32: products of its 24 bits and 29 of 2/pi are floats of f64.
+
+    It is short by less than 2^-83, and no number of f32 is nearer than 2^-31 to a multiple of pi/2.
+    """
+    bits = bitcast(a)
+    # a = 2^(8k+8) m with 2^-7 <= m < 2, a multiple of 2^-30. The last four bits of `octave` are k.
+    octave = lshr(bits, 52 + 3)
+    m = bitcast((bits & (2**55 - 1)) | (1023 - 7) << 52)
+    # Bit i of 2/pi weighs 2^(8k+8-i) in the product with m: up to i = 8k-24 it is a multiple of 4.
+    q0, q1, q2, q3 = (
+        m * lookup(octave, [bits_of_two_over_pi(8 * k - 24 + 29 * i, 29) * 2.0 ** (8 * k + 8)
+                            for k in range(16)])
+        for i in range(4)
+    )  # fmt: skip
+    q0 = fma(rint(q0 * 0.25), -4.0, q0)
+    n, pattern = nearest_integer(q0 + q1, 1.0)
+    # Exact: a multiple of the last bit of q1, and below 1.
+    f = (q0 - n) + q1
+    h = f + q2
+    of_q2 = h - f
+    h_low = (f - (h - of_q2)) + (q2 - of_q2)
+    return h, h_low + q3, pattern
+
+
+def bits_of_two_over_pi(start: int, count: int) -> float:
+    """Those behind the first `start` bits after the point; there are zeros before these."""
+    whole = sum((w & (2**64 - 1)) << 64 * i for i, w in enumerate(reversed(WORDS)))
+    end = 64 * len(WORDS) - POINT - start - count
+    return math.ldexp((whole >> end) & (2**count - 1), -start - count)
 
 
 def window(position: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """192 bits of 2/pi from a position on: words chosen by halving, then a shift within words."""
-    words: list[Scalar] = [constant(position, w) for w in WORDS]
-    word = lshr(position, 6)
-    for step in (8, 4, 2, 1):
-        taken = ~equal(word & step, 0)
-        # Four words in the end, and those which the smaller steps may still skip.
-        words = [select(taken, words[i + step], words[i]) for i in range(step + 3)]
-    shift = position & 63
+    """192 bits of 2/pi from a position on, below 2^10."""
+    word, shift = lshr(position, 6), position & 63
+    entries = [from_bits(w & (2**64 - 1), f64) for w in WORDS]
+    words = [bitcast(lookup(word, entries[i : i + 16])) for i in range(4)]
+    # Two shifts to the right, as 64 - shift may be 64.
     high, middle, low = (
-        (upper << shift) | lshr(lower, 64 - shift) for upper, lower in zip(words, words[1:])
+        (upper << shift) | lshr(lshr(lower, 1), 63 - shift)
+        for upper, lower in zip(words, words[1:])
     )
     return high, middle, low
 
 
-def shifted_right(upper: Scalar, word: Scalar, count: Scalar) -> Scalar:
-    """The lower word of (upper, word) >> count, for 0 <= count < 64."""
-    return lshr(word, count) | (upper << (64 - count))
+def halves(word: Scalar) -> tuple[Scalar, Scalar]:
+    """The upper and the lower 32 bits."""
+    return lshr(word, 32), word & HALF_WORD
 
 
-def upper_product(m: Scalar, w: Scalar) -> Scalar:
-    """The upper 64 bits of the unsigned product of m, of 53 bits, and w."""
-    half_word = 2**32 - 1
-    m_high, m_low = lshr(m, 32), m & half_word
-    w_high, w_low = lshr(w, 32), w & half_word
-    cross, other = m_low * w_high, m_high * w_low
-    middle = lshr(m_low * w_low, 32) + (cross & half_word) + (other & half_word)
-    return m_high * w_high + lshr(cross, 32) + lshr(other, 32) + lshr(middle, 32)
-
-
-def below_unsigned(a: Scalar, b: Scalar) -> Scalar:
-    """1 where a < b as unsigned integers, else 0."""
-    top = -(2**63)
-    return select((a ^ top) < (b ^ top), 1, constant(a, 0))
+def product_of(m: Scalar, word: Scalar, carried: Scalar | None = None) -> tuple[Scalar, Scalar]:
+    """The lower and the upper word of m * word + carried, unsigned, for m of 53 bits."""
+    (m_high, m_low), (high, low) = halves(m), halves(word)
+    first, second = m_low * low, m_high * low
+    if carried is not None:
+        carried_high, carried_low = halves(carried)
+        first, second = first + carried_low, second + carried_high
+    second = second + lshr(first, 32)
+    third = m_low * high + (second & HALF_WORD)
+    upper = m_high * high + lshr(second, 32) + lshr(third, 32)
+    return (third << 32) | (first & HALF_WORD), upper
 
 
 def two_sum(a: Scalar, b: Scalar) -> tuple[Scalar, Scalar]:
