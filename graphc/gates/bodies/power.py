@@ -66,15 +66,17 @@ def power(x: Scalar, y: Scalar) -> Scalar:
 
     if x.dtype.is_int:
         return integer_power(x, y)
-    usual = (0.0 < x) & (x < INF) & (abs(y) < INF)
-    return rare(~usual, power_special, (x, y), of_magnitude(x, y))
+    finite = equal(fma(x, 0.0, y * 0.0), 0.0)  # both are, as 0 times inf is NaN
+    usual = (0.0 < x) & finite
+    magnitude = of_magnitude(abs(x), y)
+    return rare(~usual, power_special, (x, y, magnitude), magnitude)
 
 
-def power_special(x: Scalar, y: Scalar) -> Scalar:
+def power_special(x: Scalar, y: Scalar, magnitude: Scalar) -> Scalar:
     """C99 Annex F. 1 to any power, NaN too, is 1, and so is anything to the power 0; below zero,
     odd integers keep the sign and numbers that are no integers give NaN, but for -0 and -inf."""
     a = abs(x)
-    magnitude = select(equal(a, 1.0), 1.0, of_magnitude(a, y))
+    magnitude = select(equal(a, 1.0), 1.0, magnitude)
     above = equal(a, INF) ^ (y < 0.0)
     limit = select(equal(y, y), select(above, INF, constant(y, 0.0)), y)
     magnitude = select(equal(a, 0.0) | equal(a, INF), limit, magnitude)
