@@ -183,3 +183,18 @@ def test_integers_have_no_derivative():
         adjoint(graph, ("x",), "input"), [np.ones(3), np.array([1, 0, -7]), np.ones(3)]
     )
     assert not found[-1].any()
+
+
+def test_a_remainder_and_its_gradient_share_the_long_division():
+    """The derivative by y is a quotient, whose routine calls the remainder's."""
+    import graphc
+    from graphc.codegen.units import units
+    from graphc.pipeline import Options, run_stages
+
+    def folded(x: graphc.f64["n"], y: graphc.f64["n"]):
+        return (x % y).sum()
+
+    text = run_stages(graphc.graph(folded).graph, Options(wrt=("x", "y")), last="emit")
+    _, *routines = units(text)
+    long = [r for r in routines if r.count("roundeven") > 40]
+    assert len(long) == 1 and len(routines) > 1
