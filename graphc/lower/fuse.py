@@ -44,6 +44,7 @@ from graphc.lower.tasks import Access, Task, is_again, reads_of, tasks_of
 SCALARS_PER_KERNEL = 400  # gates in a run without loops: bounds the size of a native function
 Class = tuple[Any, ...]  # what tasks have in common that can share a loop
 Reads = dict[Task, list[tuple[Task, Access, int]]]  # and how many steps lie between at least
+Needs = dict[Task, list[tuple[Task, Access]]]
 
 
 @dataclass(eq=False)
@@ -131,10 +132,13 @@ def _aligned(made: Task, access: Access, depth: int) -> bool:
     return entry.axis == depth and entry.start == 0 and entry.step == 1
 
 
-def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
+def _groups(
+    tasks: list[Task], depth: int, fused: bool = True, needs: Needs | None = None
+) -> list[Group]:
     """Steps by longest path; a reader shares its operand's where classes and iterations agree."""
     classes = {task: _class_of(task, depth) for task in tasks}
-    reads = _reads_among(classes, depth)
+    needs = {task: _needs(task) for task in tasks} if needs is None else needs
+    reads = _reads_among(classes, needs, depth)
     step: dict[Task, int] = {}
     lanes: dict[tuple[int, Any], int] = {}
     for n, task in enumerate(tasks):
@@ -162,19 +166,19 @@ def _groups(tasks: list[Task], depth: int, fused: bool = True) -> list[Group]:
         chunk = SCALARS_PER_KERNEL if kind[0] == "scalar" and depth == 0 else len(group)
         for i in range(0, len(group), chunk):
             part = group[i : i + chunk]
-            inner = _groups(part, depth + 1, fused) if kind[0] == "loop" else []
+            inner = _groups(part, depth + 1, fused, needs) if kind[0] == "loop" else []
             groups.append(
                 Group(depth, kind[0], kind[1] if kind[0] == "loop" else None, part, inner)
             )
     return groups
 
 
-def _reads_among(classes: dict[Task, Class], depth: int) -> Reads:
+def _reads_among(classes: dict[Task, Class], needs: Needs, depth: int) -> Reads:
     """What each task reads of the others."""
     return {
         task: [
             (made, access, _gap(classes[made], kind, made, access, depth))
-            for made, access in _needs(task)
+            for made, access in needs[task]
             if made in classes
         ]
         for task, kind in classes.items()
