@@ -481,7 +481,7 @@ def _turned(m: Any, x: Any, quarters: Any) -> Any:
 
 _enter("sin_huge", _turned, lambda m, x, quarters: _turned(m, x, quarters + 1), None,
        live=(1.7e6, 1e9), breaks=(2e6, 1e22, 5.319372648326541e255),
-       where=lambda x, quarters: (abs(x) > 1.7e6) & (abs(quarters) < 2.0**50))  # fmt: skip
+       where=lambda x, quarters: (abs(x) > 1.7e6) & (abs(quarters) < 2.0**20))  # fmt: skip
 
 DERIVATIVES = {"_partial": 0, "_first": 0, "_second": 1}  # which of a gate's, by its name's end
 
