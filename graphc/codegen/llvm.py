@@ -52,6 +52,7 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 
 # Marks in a module's text: before each routine, and before what all of its functions refer to.
 ROUTINE, TAIL = "; routine", "; declarations"
+PIECE = ".piece"  # in the names of functions that are pieces of long bodies
 
 # How much work LLVM puts into a function: `brief` for what runs once a call and is short, where choosing the best
 # instructions takes longer than they ever save.

@@ -10,6 +10,7 @@ from graphc.codegen.gemm import emit_contract
 from graphc.codegen.lanes import LanesLoop
 from graphc.codegen.llvm import (
     MEMORY,
+    PIECE,
     REGISTER,
     Function,
     Module,
@@ -104,7 +105,7 @@ class KernelWriter:
 
     def beside(self, params: Sequence[tuple[str, str]]) -> KernelWriter:
         """The writer of a function that does some of this one's work; `args` is among its parameters."""
-        name = f"{self.fn.name}.piece{self.parts}"
+        name = f"{self.fn.name}{PIECE}{self.parts}"
         self.parts += 1
         writer = KernelWriter(self.program, self.module, self.slots, self.kernel, name, params)
         writer.part_of = self.part_of

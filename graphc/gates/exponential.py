@@ -64,9 +64,10 @@ power = gate(
     accepts="number", sym="x**y", partials=lambda out, x, y: power_partials(out, x, y),
     domain=(0.1, 4.0), edges=(0.0, 1.0), ulp=2.0,
 )  # fmt: skip
-power_special = gate(
+power_special: Elementwise = gate(
     "power_special", "x to the y where `magnitude`, |x|^y of usual numbers, is not all of it; "
     "`power` branches here unless 0 < x < inf.", body=power_bodies.power_special, ulp=None,
+    partials=lambda out, x, y, magnitude: (None, None, power_special(x, y, x.constant(1))),
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from graphc.codegen.llvm import PIECE
 from graphc.codegen.units import units
 from graphc.runtime import cache
 from graphc.runtime.compiling import LOCK, whole
@@ -32,6 +33,14 @@ _ROUTINES = 256  # whose objects a process keeps: some 5 kB each
 _LEFT_OUT = {
     "-disable-lsr=true": "-disable-lsr=false",
     "-enable-misched=false": "-enable-misched=true",
+}
+# In long bodies, which run in pieces, these take a tenth of LLVM's time, and the code is as fast
+# without. Elsewhere it is 1% slower.
+_LEFT_OUT_OF_PIECES = {
+    "-disable-cgp=true": "-disable-cgp=false",
+    "-disable-machine-cse=true": "-disable-machine-cse=false",
+    "-disable-copyprop=true": "-disable-copyprop=false",
+    "-disable-machine-sink=true": "-disable-machine-sink=false",
 }
 HAVE_THESE = (22,)  # versions of LLVM
 _LIBRARIES_PER_INSTANCE = 48  # one long-lived LLJIT keeps about 9 kB a library, so it is replaced
@@ -186,23 +195,25 @@ def _forget_routines(text: str) -> None:
 
 
 @contextmanager
-def _fewer_passes() -> Iterator[None]:
+def _fewer_passes(text: str) -> Iterator[None]:
     """LLVM without some. Its options are the process's, in which others may use LLVM, too."""
     import llvmlite.binding as llvm
 
-    known = llvm.llvm_version_info[0] in HAVE_THESE  # at others it would end the process
+    left_out = _LEFT_OUT | _LEFT_OUT_OF_PIECES if PIECE in text else _LEFT_OUT
+    if llvm.llvm_version_info[0] not in HAVE_THESE:  # which it would end the process at
+        left_out = {}
     try:
-        for option in _LEFT_OUT if known else ():
+        for option in left_out:
             llvm.set_option("graphc", option)
         yield
     finally:
-        for option in _LEFT_OUT.values() if known else ():
+        for option in left_out.values():
             llvm.set_option("graphc", option)
 
 
 def object_image(text: str, target_machine: Any = None) -> bytes:
     """The relocatable object of a module."""
-    with LOCK, whole(), _fewer_passes():
+    with LOCK, whole(), _fewer_passes(text):
         target_machine = target_machine or host_machine()
         return target_machine.emit_object(_parse(text, target_machine))
 
@@ -211,7 +222,7 @@ def routines_image(text: str, quick: bool = False) -> bytes:
     """The object of code whose variables live in memory, as from codegen/native.py: passes move
     them. `quick` makes slower code in a tenth of the time.
     """
-    with LOCK, whole(), _fewer_passes():
+    with LOCK, whole(), _fewer_passes(text):
         return _routines_image(text, quick)
 
 
@@ -234,6 +245,6 @@ def _routines_image(text: str, quick: bool) -> bytes:
 
 def assembly(text: str, target_machine: Any = None) -> str:
     """The assembly of a module."""
-    with LOCK, whole(), _fewer_passes():
+    with LOCK, whole(), _fewer_passes(text):
         target_machine = target_machine or host_machine()
         return target_machine.emit_assembly(_parse(text, target_machine))

@@ -35,6 +35,18 @@ def test_others_have_all_passes(text):
     assert by_others(text) == before
 
 
+def test_pieces_of_long_bodies_do_without_more(monkeypatch):
+    b = Builder()
+    x = y = b.input("x", f64["n"])
+    for i in range(700):
+        y = y * x + float(i)
+    text = run_stages(b.graph("long", {"y": y}), Options(), last="emit")
+    before, found = by_others(text), jit.object_image(text)
+    assert by_others(text) == before
+    monkeypatch.setattr(jit, "_LEFT_OUT_OF_PIECES", {})
+    assert found != jit.object_image(text)
+
+
 def test_they_have_all_passes_after_an_error(text):
     before = by_others(text)
     with pytest.raises(RuntimeError):
