@@ -65,5 +65,13 @@ def store_vector(fn: Function, address: str, value: Known, mask: str) -> None:
         fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
 
 
+def stream_vector(fn: Function, address: str, value: Known) -> None:
+    """To an address that is a multiple of the vector's bytes, past the caches."""
+    ty = vector(MEMORY[value.dtype.name], value.width)
+    align = value.width * value.dtype.itemsize
+    past = "!nontemporal !{i32 1}"
+    fn.say(f"store {ty} {value.register}, ptr {address}, align {align}, {past}")
+
+
 def _over(dtype: DType, width: int) -> str:
     return f"v{width}{'i8' if dtype is bool_ else dtype.name}"
