@@ -347,6 +347,8 @@ class VectorLoop:
         kernel, var = self.kernel, self.loop.var
         self.strided.find()
         for position, s in enumerate(self.loop.body):
+            if isinstance(s, Let):  # most of them
+                continue
             if isinstance(s, (Load, Store, Scatter)):
                 self._prepare_access(position, s.buffer, s.index, s)
             elif (

@@ -169,13 +169,16 @@ def invariant(loop: For) -> tuple[list[Statement], list[Statement]]:
     varying: list[Statement] = []
     changing: set[str] = set()
     for s in loop.body:
-        moves = (
-            coefficient(s.index, loop.var) != 0
-            if isinstance(s, Load)
-            else not isinstance(s, Let) or not changing.isdisjoint(s.args)
-        )
-        (varying if moves else same).append(s)
-        if moves:
+        if isinstance(s, Let):  # most of them
+            if changing.isdisjoint(s.args):
+                same.append(s)
+            else:
+                varying.append(s)
+                changing.add(s.name)
+        elif isinstance(s, Load) and coefficient(s.index, loop.var) == 0:
+            same.append(s)
+        else:
+            varying.append(s)
             changing.update(name for name, _ in made_by(s))
     return same, varying
 

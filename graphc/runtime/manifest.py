@@ -31,6 +31,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from graphc.errors import FormatError
@@ -125,21 +127,22 @@ def _what(node: Node) -> str:
 
 def _work(program: Program) -> Size:
     """How often statements run; what is computed for one element at a time counts as in lanes."""
-    from graphc.lower.loops import Contract, For, walk
+    from graphc.lower.loops import Contract, walk
     from graphc.lower.parallel import ALONE
 
     counts: dict[Size, int] = {}
-    loops: tuple[For, ...] = ()
-    rows: Size = 1  # iterations of these loops
-    weight = 1
     for kernel in program.kernels:
-        for s, outer in walk(kernel.body):
-            if outer is not loops:
-                loops, rows = outer, product(f.size for f in outer)
-                weight = ALONE if outer and all(f.mode == "rows" for f in outer) else 1
-            times = product(n for _, n in s.sizes) if isinstance(s, Contract) else rows
-            count = _OPERATIONS.get(getattr(s, "op", ""), 1) * weight
-            counts[times] = counts.get(times, 0) + count
+        for outer, statements in groupby(walk(kernel.body), key=itemgetter(1)):
+            rows = product(f.size for f in outer)  # iterations of these loops
+            weight = ALONE if outer and all(f.mode == "rows" for f in outer) else 1
+            count = 0
+            for s, _ in statements:
+                if isinstance(s, Contract):
+                    times = product(n for _, n in s.sizes)
+                    counts[times] = counts.get(times, 0) + weight
+                else:
+                    count += _OPERATIONS.get(getattr(s, "op", ""), 1)
+            counts[rows] = counts.get(rows, 0) + count * weight
     return sum((times * count for times, count in counts.items()), start=0)
 
 
