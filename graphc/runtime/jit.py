@@ -200,7 +200,7 @@ def _fewer_passes(text: str) -> Iterator[None]:
     import llvmlite.binding as llvm
 
     left_out = _LEFT_OUT | _LEFT_OUT_OF_PIECES if PIECE in text else _LEFT_OUT
-    if llvm.llvm_version_info[0] not in HAVE_THESE:  # which it would end the process at
+    if llvm.llvm_version_info[0] not in HAVE_THESE:  # an unknown option would end the process
         left_out = {}
     try:
         for option in left_out:

@@ -139,7 +139,10 @@ def main(names: Sequence[str]) -> None:
     for name in [n for n in names if n in tables()] or ([] if names else tables()):
         print(text(name))
     if not names or "TWO_OVER_PI" in names:
-        print("TWO_OVER_PI = (", *(f"    {w}," for w in pi_words(19, 48)), ")", sep="\n")
+        from graphc.gates.bodies.trig import POINT, WORDS
+
+        words = pi_words(len(WORDS), POINT)
+        print("TWO_OVER_PI = (", *(f"    {w}," for w in words), ")", sep="\n")
 
 
 if __name__ == "__main__":
