@@ -15,6 +15,7 @@ import os
 import signal
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -191,7 +192,9 @@ def in_a_child(work: Callable[[Callable[[str], None]], None], seconds: int = 120
         said[:256] = text.encode()[:256].ljust(256)
 
     with tempfile.TemporaryFile() as log:
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # JAX's, which another test has loaded
+            child = os.fork()
         if not child:
             code = 1
             try:
