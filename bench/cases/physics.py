@@ -1,4 +1,4 @@
-"""Charges that repel, a curved valley, and many small problems at once."""
+"""Charges that repel, a curved valley, a matrix and its transpose, many small problems at once."""
 
 import numpy as np
 
@@ -33,6 +33,35 @@ def pairwise_case(n: int) -> Case:
         f"pairwise energy n={n}", "pairwise", n, pairwise, {"x": "f64[n,3]"}, ("x",),
         pairwise_data, pairwise_value, pairwise_gradient, compute_bound=n >= 1000,
     )  # fmt: skip
+
+
+# -- a matrix and its transpose -------------------------------------------------------------------
+
+
+def asymmetry(xp, a):
+    """How far a matrix is from a symmetric one, with outliers counted less."""
+    apart = a - a.T
+    return xp.sqrt(apart * apart + 1.0).sum()
+
+
+def asymmetry_data(rng, n):
+    return (rng.normal(size=(n, n)),)
+
+
+def asymmetry_value(a):
+    return np.sqrt(np.square(a - a.T) + 1.0).sum()
+
+
+def asymmetry_gradient(a):
+    apart = a - a.T
+    root = np.sqrt(apart * apart + 1.0)
+    return root.sum(), (2.0 * apart / root,)
+
+
+ASYMMETRY = Case(
+    "asymmetry 2048 x 2048", "asymmetry", 2048, asymmetry, {"a": "f64[n,n]"}, ("a",),
+    asymmetry_data, asymmetry_value, asymmetry_gradient,
+)  # fmt: skip
 
 
 # -- Rosenbrock -----------------------------------------------------------------------------------
@@ -153,5 +182,6 @@ CASES = (
     rosenbrock_case(2, "2"),
     rosenbrock_case(1000, "1000"),
     rosenbrock_case(1_000_000, "1e6"),
+    ASYMMETRY,
     CAMERAS,
 )

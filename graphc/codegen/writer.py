@@ -23,6 +23,7 @@ from graphc.codegen.parallel import ParallelLoop
 from graphc.codegen.slots import ARENA
 from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
 from graphc.codegen.sweep import Sweep
+from graphc.codegen.turned import TurnedColumns
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import DType, Size, at_least, bool_, i64, product
 from graphc.lower.loops import (
@@ -335,14 +336,19 @@ class KernelWriter:
         n = self.size(loop.size)
         sums = [self.open_acc(a) for a in loop.accs]
         carried = [s for s in sums if s.kind in ("register", "leaf")]
+        turned = [s for s in loop.body if isinstance(s, For) and s.mode == "turned"]
+        columns = [TurnedColumns(self, s) for s in turned]
+        statements = [s for s in loop.body if s not in turned]
 
         def body(i: str, values: list[str]) -> list[str]:
             self.symbols[loop.var] = self.from_first(i) if loop.var == self.part_of else i
+            for c in columns:
+                c.at(i, n)
             for s in sums:
                 s.iteration = i
             for s, v in zip(carried, values, strict=True):
                 s.value = v
-            self.body(loop.body)
+            self.body(statements)
             for s in sums:
                 self.end_of_iteration(s, i)
             return [s.value for s in carried]
@@ -351,6 +357,8 @@ class KernelWriter:
             (register(s.acc.dtype, 1), accs.identity(s.acc.monoid, s.acc.dtype)) for s in carried
         ]
         last = self.fn.loop("0", n, 1, types, body)
+        for c in columns:
+            c.end()
         for s, v in zip(carried, last, strict=True):
             s.value = v
         for s in sums:

@@ -59,7 +59,10 @@ class WrittenOnce:
                     pass
                 case _:
                     return False
-        return not loaded & stored and sum(self._instructions()) >= LONG
+        return not loaded & stored and self.is_long()
+
+    def is_long(self) -> bool:
+        return sum(self._instructions()) >= LONG
 
     def _instructions(self) -> tuple[int, int]:
         """Of the body: those of the gates that it calls, and its own."""

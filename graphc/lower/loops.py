@@ -54,6 +54,7 @@ from graphc.ir.types import (
 
 PANEL = "panel"  # begins the scope of a temp that lives while a sweep is at one panel of rows
 PANEL_ROWS = 256  # of a panel at most: whole leaves of every order
+COLUMNS = 16  # that a loop of the mode `turned` copies at a time
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
 
 
@@ -211,9 +212,10 @@ class For:
 
     `mode` is a schedule and changes no value: `vector` (iterations are lanes), `lanes` (the same,
     with loops inside), `rows` (one after the other), `blocks` (`BLOCK_ROWS` iterations at once,
-    part by part). Nor does `parallel`: several threads may share the iterations. `ordered` stands
-    behind a parallel loop of as many iterations: each thread goes on with those of its part, as
-    soon as all before them are through.
+    part by part), `turned` (for `COLUMNS` iterations of the loop around it at once). Nor does
+    `parallel`: several threads may share the iterations. `ordered` stands behind a parallel loop
+    of as many iterations: each thread goes on with those of its part, as soon as all before them
+    are through.
     """
 
     var: str
@@ -417,7 +419,7 @@ _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes)( parallel| ordered)?$")
+_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes|turned)( parallel| ordered)?$")
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 

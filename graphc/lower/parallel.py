@@ -32,6 +32,7 @@ from graphc.gates.contraction import BLOCK
 from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import Size
 from graphc.lower.loops import (
+    COLUMNS,
     Acc,
     Contract,
     Fill,
@@ -187,7 +188,10 @@ def _checks(loop: For) -> set[str]:
 
 def unit(loop: For) -> int:
     """The iterations that a part of a loop has at least; a power of two."""
-    return max([LANES if loop.mode != "rows" else 1, *map(_leaf, loop.accs)])
+    together = LANES if loop.mode != "rows" else 1
+    if any(isinstance(s, For) and s.mode == "turned" for s in loop.body):
+        together = COLUMNS
+    return max([together, *map(_leaf, loop.accs)])
 
 
 def _leaf(acc: Acc) -> int:

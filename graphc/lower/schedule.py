@@ -32,6 +32,7 @@ from graphc.lower.loops import (
 from graphc.lower.parallel import shared_out
 from graphc.lower.straight import renumbered
 from graphc.lower.sweep import in_sweeps
+from graphc.lower.turned import with_turned_columns
 from graphc.lower.unroll import without_idle_scratch
 
 # Whole leaves of every order but `chain`, and short rows of a block stay in the first cache.
@@ -45,7 +46,8 @@ def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     program = program if "lanes" in skip else in_lanes(program)
     program = program if "blocks" in skip else in_blocks(program)
     program = program if "parallel" in skip else shared_out(program)
-    return program if {"sweep", "parallel"} & skip else in_sweeps(program)
+    program = program if {"sweep", "parallel"} & skip else in_sweeps(program)
+    return program if "turned" in skip else with_turned_columns(program)
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

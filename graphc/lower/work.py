@@ -283,7 +283,7 @@ class _Counter:
 
     def _statement(self, s: Statement, times: int) -> None:
         match s:
-            case For(mode="vector"):
+            case For(mode="vector" | "turned"):
                 self._vector(s, times)
             case For(mode="blocks"):
                 self._blocks(s, times)

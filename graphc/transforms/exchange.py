@@ -8,6 +8,8 @@ infinity, no branch and no comparison depends on which of the two is computed.
 The energy of pairs of points is a sum over i and j of e(x_i - x_j). By the chain rule x_k takes the
 forces F_kj, summed over j, less the forces F_ik, summed over i. But F_ik is -F_ki: the second sum
 is the first. Seen on its graph, F is what it was, with another sign, when i and j are exchanged.
+So it is without a sum: the gradient of a function of a - a.T is twice one array, not that and its
+transpose.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -60,42 +62,54 @@ class Likeness(NamedTuple):
 SAME = Likeness(1, True)
 
 
-class _Sum(NamedTuple):
-    """A cotangent that is a sum, seen through movements that select nothing twice."""
+class _Term(NamedTuple):
+    """A cotangent, seen through movements that select nothing twice: a sum, or made by elements."""
 
     value: Value
     sign: int
     node: Node
-    map: IndexMap  # where the cotangent's axes are among the sum's
+    map: IndexMap  # where the cotangent's axes are among the node's
+
+    @property
+    def is_sum(self) -> bool:
+        return self.node.op == "sum"
+
+    @property
+    def is_moved(self) -> bool:
+        return self.map != identity_map(len(self.map))
 
 
 def shared(cotangents: Sequence[Value]) -> list[Value]:
-    """The cotangents, with sums that equal others replaced by these."""
+    """The cotangents, with those that equal others replaced by these."""
     if len(cotangents) < 2:
         return list(cotangents)
-    found = {i: s for i, ct in enumerate(cotangents) if (s := _as_sum(ct)) is not None}
+    found = {i: t for i, ct in enumerate(cotangents) if (t := _as_term(ct)) is not None}
     if len(found) < 2:
         return list(cotangents)
     made = list(cotangents)
-    known: list[_Sum] = []
-    # Over the last axes first: their sums stay in registers.
-    for i, s in sorted(found.items(), key=lambda item: (-item[1].node["axis"], item[0])):
+    known: list[_Term] = []
+    for i, t in sorted(found.items(), key=lambda item: (*_preference(item[1]), item[0])):
         for other in known:
-            sign = _sign_between(other, s)
+            sign = _sign_between(other, t)
             if sign:
                 made[i] = other.value if sign == 1 else -other.value
                 break
         else:
             if len(known) < KNOWN:
-                known.append(s)
+                known.append(t)
     return made
 
 
-def _as_sum(ct: Value) -> _Sum | None:
+def _as_term(ct: Value) -> _Term | None:
     sign, node, along = _core(ct.node)
-    if node.op != "sum" or not ct.dtype.is_float:
+    if not ct.dtype.is_float or not (node.op == "sum" or node.gate.kind == "elementwise"):
         return None
-    return _Sum(ct, sign, node, along)
+    return _Term(ct, sign, node, along)
+
+
+def _preference(t: _Term) -> tuple[int, bool]:
+    """Sums over the last axes first: they stay in registers. Of others, those that lie as made."""
+    return (-t.node["axis"], False) if t.is_sum else (1, t.is_moved)
 
 
 def _core(node: Node) -> tuple[int, Node, IndexMap]:
@@ -112,13 +126,16 @@ def _core(node: Node) -> tuple[int, Node, IndexMap]:
         node = node.args[0]
 
 
-def _sign_between(a: _Sum, b: _Sum) -> int:
+def _sign_between(a: _Term, b: _Term) -> int:
     """s where b is s times a; 0 where it is not known to be either."""
     kept = _matched(a.map, b.map, range(a.value.type.rank))
-    if kept is None or a.node.type.dtype is not b.node.type.dtype:
+    if kept is None or a.node.type.dtype is not b.node.type.dtype or a.is_sum != b.is_sum:
         return 0
-    axes = _with_axis(kept, a.node["axis"], b.node["axis"])
-    likeness = _Comparison().compare(a.node.args[0], b.node.args[0], axes)
+    if a.is_sum:
+        axes = _with_axis(kept, a.node["axis"], b.node["axis"])
+        likeness = _Comparison().compare(a.node.args[0], b.node.args[0], axes)
+    else:  # along the same axes they would be one node
+        likeness = _Comparison().compare(a.node, b.node, kept) if a.map != b.map else None
     return 0 if likeness is None else a.sign * b.sign * (likeness.sign or 1)
 
 

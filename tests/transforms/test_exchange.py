@@ -115,6 +115,73 @@ def oscillators(x: graphc.f64["n", 3]):
     return (np.tanh(np.sin(apart)) * np.arctan(apart)).sum()
 
 
+def transposes_of(compiled):
+    return compiled.stages["simplify"].count(" = transpose ")
+
+
+@graphc.graph
+def asymmetry(a: graphc.f64["n", "n"]):
+    apart = a - a.T
+    return np.sqrt(apart * apart + 1.0).sum()
+
+
+@graphc.graph
+def symmetric_part(a: graphc.f64["n", "n"]):
+    return np.tanh(a + a.T).sum()
+
+
+@graphc.graph
+def product_with_transpose(a: graphc.f64["n", "n"]):
+    return np.exp(np.sin(a * a.T)).sum()
+
+
+@graphc.graph
+def in_stacks(a: graphc.f64["k", "n", "n"]):
+    return np.arctan(a - a.transpose(0, 2, 1)).sum(axis=0).max()
+
+
+@pytest.mark.parametrize("function", [asymmetry, symmetric_part], ids=lambda f: f.__name__)
+def test_a_gradient_that_is_its_own_transpose_is_made_once(function):
+    """The transpose of a is read, and none of what is made of it."""
+    compiled = graphc.compile(function, wrt="a")
+    a = np.random.default_rng(0).normal(size=(6, 6))
+    _, gradient = compiled.value_and_grad(a)
+    np.testing.assert_allclose(gradient, by_differences(compiled, a), rtol=1e-6, atol=1e-8)
+    assert transposes_of(compiled) == 1
+
+
+@pytest.mark.parametrize("function", [product_with_transpose, in_stacks], ids=lambda f: f.__name__)
+def test_gradients_through_transposes(function):
+    compiled = graphc.compile(function, wrt="a")
+    shape = (6, 6) if function is product_with_transpose else (2, 6, 6)
+    a = np.random.default_rng(0).normal(size=shape)
+    _, gradient = compiled.value_and_grad(a)
+    np.testing.assert_allclose(gradient, by_differences(compiled, a), rtol=1e-6, atol=1e-8)
+
+
+@graphc.graph
+def one_sided_transpose(a: graphc.f64["n", "n"]):
+    return np.tanh(a - 2.0 * a.T).sum()
+
+
+@graphc.graph
+def scaled_transpose(a: graphc.f64["n", "n"], w: graphc.f64["n", "n"]):
+    return (w * np.tanh(a + a.T)).sum()
+
+
+@pytest.mark.parametrize(
+    "function", [one_sided_transpose, scaled_transpose], ids=lambda f: f.__name__
+)
+def test_what_is_no_transpose_of_itself_is_added_to_its_transpose(function):
+    compiled = graphc.compile(function, wrt="a")
+    a, w = np.random.default_rng(0).normal(size=(2, 6, 6))
+    more = [w] if function is scaled_transpose else []
+    _, gradient = compiled.value_and_grad(a, *more)
+    want = by_differences(lambda a: compiled(a, *more), a)
+    np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-8)
+    assert transposes_of(compiled) == 2
+
+
 def test_odd_and_even_functions():
     test_force_and_counterforce_are_summed_once(oscillators)
 
