@@ -52,7 +52,6 @@ INLINED = 1000  # instructions of long bodies that a module has written in place
 
 # Marks in a module's text: before each routine, and before what all of its functions refer to.
 ROUTINE, TAIL = "; routine", "; declarations"
-ONE = "!0"  # the metadata that says so
 
 # How much work LLVM puts into a function: `brief` for what runs once a call and is short, where choosing the best
 # instructions takes longer than they ever save.
@@ -99,7 +98,7 @@ class Module:
         groups = [f"attributes #{i} = {{ {text} }}" for i, text in enumerate(attributes)]
         tables = (f"@{name} = {value}" for name, value in self.globals.items())
         code = [*tables, *self.functions, *self.routines.values()]
-        return "\n".join([*code, TAIL, *self.declared.values(), *groups, f"{ONE} = !{{i32 1}}", ""])
+        return "\n".join([*code, TAIL, *self.declared.values(), *groups, ""])
 
 
 class Function:

@@ -5,7 +5,7 @@ An address is a register: of the first element, or, marked by `many`, a vector w
 
 from __future__ import annotations
 
-from graphc.codegen.llvm import MEMORY, ONE, Function, vector
+from graphc.codegen.llvm import MEMORY, Function, vector
 from graphc.codegen.state import Known
 from graphc.ir.types import DType, bool_
 
@@ -69,7 +69,8 @@ def stream_vector(fn: Function, address: str, value: Known) -> None:
     """To an address that is a multiple of the vector's bytes, past the caches."""
     ty = vector(MEMORY[value.dtype.name], value.width)
     align = value.width * value.dtype.itemsize
-    fn.say(f"store {ty} {value.register}, ptr {address}, align {align}, !nontemporal {ONE}")
+    past = "!nontemporal !{i32 1}"
+    fn.say(f"store {ty} {value.register}, ptr {address}, align {align}, {past}")
 
 
 def _over(dtype: DType, width: int) -> str:

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+import graphc
 import graphc.numpy as gnp
 from graphc.dsl.promote import result_dtype
 from graphc.errors import DTypeError, ShapeError
@@ -171,11 +172,29 @@ def test_literal_powers_are_products():
             same(run(lambda x, n=n: x**n, x), x**n, 1e-14)
         assert "power" not in str(traced(lambda x, n=n: x**n, x).graph)
     assert [n.op for n in traced(lambda x: x**2, x).graph.nodes] == ["input", "square"]
-    assert "power" in str(traced(lambda x: x**0.5, x).graph)
     assert "power" in str(traced(lambda x: x**17, x).graph)
     assert "square" in str(traced(lambda x: gnp.power(x, 2.0), x).graph)
     with pytest.raises(ValueError, match="Integers to negative integer powers are not allowed"):
         run(lambda x: x**-1, np.arange(1, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_literal_halves_are_roots(dtype):
+    """With the values that powers have at -0 and -inf (C99, Annex F)."""
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, 4.0, 2.0, np.finfo(dtype).tiny], dtype)
+    inf = np.inf
+    for p, special in ((0.5, [0, 0, inf, inf]), (-0.5, [inf, inf, 0, 0])):
+        found, graph = run(lambda x, p=p: x**p, x), str(traced(lambda x, p=p: x**p, x).graph)
+        with np.errstate(all="ignore"):
+            want = x**p if p > 0 else 1 / x.astype(np.longdouble) ** 0.5
+        assert "power" not in graph and "sqrt" in graph
+        same(found[:4], np.array(special, dtype))
+        assert not np.signbit(found[:4]).any() and found.dtype == dtype
+        np.testing.assert_array_max_ulp(found[4:], want[4:].astype(dtype), 1)
+        slope = graphc.grad(lambda x, p=p: (x**p).sum())(np.array([4.0, 0.0, inf, -inf], dtype))
+        assert slope.tolist() == [p * 4.0 ** (p - 1), inf if p > 0 else -inf, 0.0, 0.0]
+    assert run(lambda x: x**0.5, np.arange(3)).dtype == np.float64
+    assert "power" in str(traced(lambda x: x**1.5, x).graph)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32])
