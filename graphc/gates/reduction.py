@@ -33,13 +33,17 @@ from graphc.gates.elementwise import (
     where,
 )
 from graphc.gates.gate import Attrs, Gate, caller, register
-from graphc.ir.types import DType, TensorType
+from graphc.ir.scalar import to_bits
+from graphc.ir.types import DType, TensorType, size_floordiv
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
 
 LEAF = 4  # vectors, or rows, added in sequence before the tree begins
 VECTOR_BYTES = 64  # a logical vector
+# Of a product's derivative: elements up to which each has all others multiplied anew, those of a
+# block, and how often there are blocks of blocks where the number is not known.
+FEW, BLOCK, MOST_LEVELS = 16, 8, 2
 
 
 def lanes_of(dtype: DType | np.dtype[Any]) -> int:
@@ -186,15 +190,51 @@ def _share(out: Value, x: Value, axis: int) -> Value:
 
 
 def _others(out: Value, x: Value, axis: int) -> Value:
-    """For each element the product of all others: exact at zeros, and differentiable again."""
+    """For each element the product of all others: exact at zeros, and differentiable again.
+
+    That of the others in its block times that of all other blocks, which is found in the same way:
+    some ten products for an element. (Prefixes times suffixes would take a loop that carries values
+    along the axis.)
+    """
+    n, levels = x.shape[axis], 0
+    while levels < MOST_LEVELS and not (isinstance(n, int) and n <= FEW):
+        n, levels = size_floordiv(n + (BLOCK - 1), BLOCK), levels + 1
+    return _all_but_one(x, axis, levels)
+
+
+def _all_but_one(x: Value, axis: int, levels: int) -> Value:
+    if levels == 0:
+        return _pairwise(x, axis)
+    n, before, behind = x.shape[axis], x.shape[:axis], x.shape[axis + 1 :]
+    count = size_floordiv(n + (BLOCK - 1), BLOCK)
+    whole = (*before, count * BLOCK, *behind)
+    nowhere = (0,) * len(whole)
+    full = x.builder.apply(
+        "place", x, starts=nowhere, steps=(1,) * len(whole), shape=whole,
+        fill=to_bits(1, x.dtype),
+    )  # fmt: skip
+    blocks = full.reshape((*before, count, BLOCK, *behind))
+    products = x.builder.apply("prod", blocks, axis=axis + 1, order=_order(blocks, axis + 1))
+    beyond = _all_but_one(products, axis, levels - 1)
+    others = _pairwise(blocks, axis + 1) * beyond.along(axis + 1, blocks)
+    return x.builder.apply(
+        "slice", others.reshape(whole), starts=nowhere, steps=(1,) * len(whole), shape=x.shape
+    )
+
+
+def _pairwise(x: Value, axis: int) -> Value:
+    """For each element, all others anew."""
     n = x.shape[axis]
     wide = (*x.shape[: axis + 1], n, *x.shape[axis + 1 :])
     repeated = x.expand(axis).broadcast(wide)
     index = x.builder.apply("iota", axis=axis, shape=wide)
     itself = eq(index, x.builder.apply("iota", axis=axis + 1, shape=wide))
     others = where(itself, repeated.constant(1), repeated)
-    order = "lanes" if axis + 1 == len(wide) - 1 else "rows"
-    return x.builder.apply("prod", others, axis=axis + 1, order=order)
+    return x.builder.apply("prod", others, axis=axis + 1, order=_order(others, axis + 1))
+
+
+def _order(x: Value, axis: int) -> str:
+    return "lanes" if axis == len(x.shape) - 1 else "rows"
 
 
 def _lowest(dtype: DType) -> float | int:

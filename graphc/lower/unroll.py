@@ -264,7 +264,7 @@ def _apart(loop: For, names: Names) -> list[Statement]:
 def _few(acc: Acc, places: Sequence[Size]) -> bool:
     return (
         isinstance(acc.size, int)
-        and acc.size <= FEW
+        and 0 < acc.size <= FEW
         and sorted(map(str, places)) == sorted(map(str, range(acc.size)))
     )
 

@@ -147,3 +147,17 @@ def test_offsets_of_symbolic_size_are_cheap_to_compile():
     from graphc.codegen.kernels import emit
 
     assert "sdiv" not in emit(program)
+
+
+def test_a_smallest_along_an_axis_of_an_array_without_elements_beside_another():
+    """Its accumulator has no elements, and went where the loop next to its own was written out."""
+    b = Builder()
+    x, y = b.input("x", f64[9, 9, 9]), b.input("y", f64[9, 9, 0])
+    z = b.input("z", f64[9, 1, 1, 0])
+    rows = b.apply("max", x, axis=2, order="any")
+    outputs = {
+        "a": b.apply("min", y, axis=0, order="any"),
+        "b": b.apply("min", rows, axis=0, order="any"),
+        "c": z,
+    }
+    agree(outputs, normals(9, 9, 9), normals(9, 9, 0), normals(9, 1, 1, 0), builder=b)

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+import graphc
 import graphc.numpy as gnp
 from graphc.errors import DTypeError, ShapeError
 from tests.dsl.support import run, same
@@ -295,6 +296,45 @@ def test_matmul_of_dtypes(dtypes):
 )
 def test_dot(shapes):
     check(lambda xp, a, b: xp.dot(a, b), *(RNG.normal(size=s) for s in shapes))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("known", [True, False], ids=["known sizes", "any sizes"])
+def test_the_gradient_of_a_long_product(axis, known):
+    """Exact at zeros, and some ten products for an element, not all others."""
+    rng = np.random.default_rng(0)
+    sizes = (1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 129, 513, 1000)
+    for n in sizes:
+        shape = (3, n) if axis else (n, 3)
+        ty = graphc.f64[shape if known else ((3, "n") if axis else ("n", 3))]
+
+        @graphc.graph
+        def f(x: ty):
+            return (gnp.prod(x, axis) * gnp.arange(1.0, 4.0)).sum()
+
+        x = rng.normal(size=shape) * 1.5
+        rows = x if axis else x.T
+        if n > 8:
+            rows[0, 7] = rows[1, 2] = rows[1, n - 1] = 0.0
+        want = np.zeros_like(rows)
+        for j in range(n):
+            others = rows.copy()
+            others[:, j] = 1.0
+            want[:, j] = others.prod(1) * [1.0, 2.0, 3.0]
+        got = graphc.compile(f, wrt="x").value_and_grad(x)[1]
+        np.testing.assert_allclose(got if axis else got.T, want, rtol=1e-12)
+
+
+def test_the_second_derivative_of_a_long_product():
+    x = np.random.default_rng(0).normal(size=20)
+    x[[3, 17]] = 0.0
+    ways = np.eye(20)
+    second = np.array([graphc.hvp(lambda x: gnp.prod(x), (x,), (v,)) for v in ways])
+    others = x.copy()
+    others[[3, 17]] = 1.0
+    assert np.isclose(second[3, 17], others.prod()) and np.isclose(second[17, 3], others.prod())
+    second[[3, 17], [17, 3]] = 0.0
+    assert not second.any()
 
 
 def test_products():
