@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy._globals import _NoValue
 
 from graphc.dsl import functions
 from graphc.dsl.apply import lifted, need_recorder
@@ -61,7 +62,7 @@ def call_ufunc(
     if method == "outer" and len(inputs) == 2:
         with recording(need_recorder(inputs)):
             x, y = (lifted(v) for v in inputs)
-        return call_ufunc(ufunc, "__call__", (x[(..., *(None,) * y.ndim)], y), kwargs)
+        return call_ufunc(ufunc, "__call__", (x[(...,) + (None,) * y.ndim], y), kwargs)
     if method != "__call__":
         raise _untraced(name)
     if ufunc.__name__ in _UFUNC_NAMES:
@@ -135,7 +136,7 @@ def _without_defaults(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             given = v[0] if isinstance(v, tuple) and len(v) == 1 else v
             if not isinstance(given, (bool, str, type(None))) or given != _SAFE[k]:
                 raise _argument(name, k)
-        elif v is not np._NoValue:
+        elif v is not _NoValue:
             kept[k] = v
     return kept
 

@@ -300,9 +300,9 @@ def roll(x: Any, shift: int, axis: int | None = None) -> Any:
         x._unknown(f"roll along an axis of size {n}", "concatenate of two slices")
     cut = -shift % n if n else 0
     before = (slice(None),) * at
-    return (
-        concatenate([x[(*before, slice(cut, None))], x[(*before, slice(0, cut))]], at) if cut else x
-    )
+    if not cut:
+        return x
+    return concatenate([x[before + (slice(cut, None),)], x[before + (slice(0, cut),)]], at)
 
 
 @public("x", "index")
@@ -317,7 +317,7 @@ def take(x: Any, index: Any, axis: int | None = None) -> Any:
         raise DTypeError(
             f"take at {place_text(user_place())}: the index is {at.type}; use integers"
         )
-    return x[(*(slice(None),) * axis, index if isinstance(index, np.ndarray) else at)]
+    return x[(slice(None),) * axis + (index if isinstance(index, np.ndarray) else at,)]
 
 
 @public("x")
@@ -351,5 +351,5 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Any:
     x = lifted(x)
     before = (slice(None),) * one_axis(axis, x.ndim)
     for _ in range(n):
-        x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
+        x = x[before + (slice(1, None),)] - x[before + (slice(None, -1),)]
     return x

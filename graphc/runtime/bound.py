@@ -9,6 +9,8 @@ sizes are still those that it was made for, and is an error where they are not.
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -57,6 +59,8 @@ class Bound(Entry):
         self._places = [(a, a.ctypes.data, a.shape) for a in arrays]
         self._fail = _fail
         self._block = self._native_block(layout.is_long, layout.pool)
+        self._turn = threading.RLock()  # of who runs it where nothing native does
+        _all.add(self)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{a.dtype}{list(a.shape)}" for a in self.inputs)
@@ -101,9 +105,27 @@ class Bound(Entry):
             time.sleep(_WAIT)
         if self.is_native:
             return self()
-        if self._kernel.entry(self._slots):
-            raise out_of_bounds(self._slots[0], self._slots[1])
+        with self._turn:
+            if self._kernel.entry(self._slots):
+                raise out_of_bounds(self._slots[0], self._slots[1])
         return self.result
+
+    def _begin_anew(self) -> None:
+        """In a forked child: a run that another thread was in is none here."""
+        self._turn = threading.RLock()
+        self._block[_BUSY] = 0
+
+
+_all: weakref.WeakSet[Bound] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for b in list(_all):
+        b._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _fail(index: int, size: int) -> None:

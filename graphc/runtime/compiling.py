@@ -24,15 +24,17 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import CodeType
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 
 LOCK = threading.RLock()
 PATIENCE = 60.0  # seconds that a fork waits,
-LONGER = 0.002  # and that Ctrl-C does after an object's end
+LONGER = 0.002  # between two looks of Ctrl-C whether an object's end is over
 
 
 class once(Generic[T]):  # noqa: N801  a decorator
@@ -64,8 +66,8 @@ class once(Generic[T]):  # noqa: N801  a decorator
 class whole:  # noqa: N801  a context
     """What Ctrl-C does waits until the end of the block.
 
-    An object of llvmlite that is interrupted while it gives its memory back may do so again. At the
-    end of an object, whose exceptions are lost, it waits a little `longer`.
+    An object of llvmlite that is interrupted while it gives its memory back may do so again. In the
+    method that ends an object, whose exceptions are lost, it waits `longer`: for the method's end.
     """
 
     def __init__(self, longer: bool = False) -> None:
@@ -90,9 +92,23 @@ class whole:  # noqa: N801  a context
             signal.signal(signal.SIGINT, self._handler)
             if self._waiting and self._longer:
                 with suppress(RuntimeError):  # the process is ending
-                    threading.Timer(LONGER, _thread.interrupt_main).start()
+                    threading.Timer(LONGER, _interrupt_after, [sys._getframe(1).f_code]).start()
             elif self._waiting:
                 self._handler(self._waiting[0], sys._getframe(1))
+
+
+def _interrupt_after(code: CodeType) -> None:
+    """Ctrl-C for the main thread, which may take any time to reach the end of this code."""
+    while _runs(threading.main_thread().ident, code):
+        time.sleep(LONGER)
+    _thread.interrupt_main()
+
+
+def _runs(thread: int | None, code: CodeType) -> bool:
+    frame = sys._current_frames().get(thread or 0)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _llvm_lock() -> Any:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -153,13 +157,18 @@ def test_errors_of_indices(way):
     assert step().tolist() == [0, 3]
 
 
-def test_threads_take_turns():
+def test_threads_take_turns(way):
+    """In one arena, whose places are used again: two runs at a time would spoil each other."""
     n = 20_000
     x = np.linspace(-1, 1, n)
 
     @graphc.graph
     def energy(x: graphc.f64["n"]):
-        return np.tanh(np.exp(x) * np.sin(x)).sum()
+        y = np.tanh(np.exp(x) * np.sin(x))
+        for _ in range(6):
+            y = np.sqrt(np.abs(y / y.sum() + x))
+            y = y[::-1] * y.max()
+        return y.sum()
 
     k = graphc.compile(energy, wrt="x")
     step = k.bind(x)
@@ -178,6 +187,40 @@ def test_threads_take_turns():
     for t in workers:
         t.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_during_another_threads_run(way):
+    """The child does not wait for the end of a run that nobody makes there."""
+    x, steps = np.linspace(-1, 1, 1_000_000), []
+
+    @graphc.graph
+    def energy(x: graphc.f64["n"]):
+        return np.tanh(np.exp(x) * np.sin(x)).sum()
+
+    step = graphc.compile(energy).bind(x)
+    expected, stop = float(step()), threading.Event()
+
+    def work():
+        while not stop.is_set():
+            steps.append(step())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not steps:
+        time.sleep(0.001)
+    children = []
+    for i in range(5):
+        time.sleep(0.002 * i)
+        children.append(os.fork())
+        if not children[-1]:
+            faulthandler.disable()
+            signal.alarm(20)
+            os._exit(0 if step() == expected else 1)
+    stop.set()
+    thread.join()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
 
 
 def test_nothing_is_leaked():

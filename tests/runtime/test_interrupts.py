@@ -48,10 +48,12 @@ def test_a_long_call(after):
     k = graphc.compile(pairwise)
     x = np.linspace(0.0, 1.0, N)
     expected = k(x)
-    start = time.perf_counter()
-    k(x)  # compiled by now
-    once = time.perf_counter() - start
-    n = int(N * (3.0 / once) ** 0.5)  # about three seconds
+    times = []
+    for _ in range(5):  # the first links what native calls need
+        start = time.perf_counter()
+        k(x)
+        times.append(time.perf_counter() - start)
+    n = int(N * (3.0 / min(times)) ** 0.5)  # about three seconds
     large = np.linspace(0.0, 1.0, n)
     assert k.kernel.layout((large.shape,)).is_very_long
     for call in (k, graphc.jit(lambda x: pairwise(x))):
@@ -175,5 +177,25 @@ def test_code_that_is_given_back_is_not_interrupted(capsys):
     with pytest.raises(KeyboardInterrupt):
         del library
         assert closed == [True]
+        time.sleep(10.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt_waits_for_the_end_of_an_end(capsys):
+    """However long that takes: a thread that waits for a processor is no quicker than this."""
+    from graphc.runtime.compiling import whole
+
+    class Slow:
+        def __del__(self):
+            with whole(longer=True):
+                signal.raise_signal(signal.SIGINT)
+            time.sleep(0.1)
+            ended.append(True)
+
+    ended = []
+    slow = Slow()
+    with pytest.raises(KeyboardInterrupt):
+        del slow
+        assert ended == [True]
         time.sleep(10.0)
     assert capsys.readouterr().err == ""
