@@ -70,8 +70,8 @@ def patch():
         object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(
             owner, name, value
         )
+        forget()  # what was made while all was well
 
-    forget()
     yield apply
     for owner, name, value in reversed(undo):
         object.__setattr__(owner, name, value) if isinstance(owner, Gate) else setattr(
