@@ -156,7 +156,15 @@ def guarded(touching: str) -> Iterator[Callable[[], int]]:
     """
     library = _allocators()
     functions = map(library.address, ("take", "cleared", "again", "give"))
-    handler = _Handler(b"guarded", 1, {"last": 1, "first": 0}[touching], *functions)
+    with allocating({"last": 1, "first": 0}[touching], *functions):
+        yield ctypes.CFUNCTYPE(ctypes.c_int64)(library.address("taken"))
+
+
+@contextmanager
+def allocating(context: int, *functions: int) -> Iterator[None]:
+    """NumPy's new arrays have their data from a handler with these addresses: of malloc, calloc,
+    realloc and free."""
+    handler = _Handler(b"of a test", 1, context, *functions)
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = (
         ctypes.py_object,
@@ -168,7 +176,7 @@ def guarded(touching: str) -> Iterator[Callable[[], int]]:
     use = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(_numpy_function(SET_HANDLER))
     before = use(capsule)
     try:
-        yield ctypes.CFUNCTYPE(ctypes.c_int64)(library.address("taken"))
+        yield
     finally:
         use(before)
 

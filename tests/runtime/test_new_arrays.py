@@ -14,6 +14,7 @@ import graphc
 from graphc.codegen import arrays, layout, native
 from graphc.runtime import entries, kernel, objects, pool
 from graphc.runtime.jit import Jit
+from tests.guard_pages import allocating
 
 pytestmark = pytest.mark.native
 
@@ -116,14 +117,6 @@ def test_nothing_of_them_is_left(made_here):
         tracemalloc.stop()
 
 
-class Handler(ctypes.Structure):
-    """What NumPy's headers call PyDataMem_Handler."""
-
-    _fields_ = [("name", ctypes.c_char * 127), ("version", ctypes.c_uint8)] + [
-        (part, ctypes.c_void_p) for part in ("context", "malloc", "calloc", "realloc", "free")
-    ]
-
-
 # Native, as handlers are: they are called while an exception is set, too.
 COUNTING = """
 def give(counts, bytes):
@@ -155,19 +148,10 @@ def counts():
     for i, name in enumerate(functions):
         table[i] = objects._address(name)
     counts = (ctypes.c_int64 * 4)(10**6, 0, 0, 0)
+    _kept.append((library, counts))
     give, take = map(library.address, exports)
-    handler = Handler(b"counting", 1, ctypes.addressof(counts), give, 0, 0, take)
-    new = ctypes.pythonapi.PyCapsule_New
-    word = ctypes.c_void_p
-    new.restype, new.argtypes = ctypes.py_object, [word, ctypes.c_char_p, word]
-    capsule = new(ctypes.addressof(handler), arrays.HANDLER_NAME, None)
-    set_to = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(objects._numpy_api()[304])
-    _kept.append((library, handler, counts))
-    before = set_to(capsule)
-    try:
+    with allocating(ctypes.addressof(counts), give, 0, 0, take):
         yield counts
-    finally:
-        set_to(before)
     gc.collect()
     assert counts[1] == counts[2], "all that it gave came back"
 
