@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
 TOGETHER = 8  # columns that are transposed in registers
-ROWS = (
-    64  # elements of each that are copied before the next eight columns: on as many pages, perhaps
-)
+ROWS = 64  # elements of each that are copied before the next eight columns: so many pages at most
 COLUMN, FIRST_ROW, LEFT = "_column", "_first_row", "_left"  # what is in turn, as names in indices
 
 

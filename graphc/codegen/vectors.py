@@ -393,8 +393,8 @@ class VectorLoop:
         fn, kernel = self.fn, self.kernel
         b = kernel.buffer(s.buffer)
         size = b.type.bytes_expr()
-        passing = b.role != "output" and (b.role != "temp" or b.scope)
-        if passing or b.type.dtype is bool_ or self.kept or not fn.module.x86:
+        lasting = b.role in ("output", "temp") and not b.scope
+        if not lasting or b.type.dtype is bool_ or self.kept or not fn.module.x86:
             return
         if (isinstance(size, int) and size < FAR) or self.once.is_long():
             return
