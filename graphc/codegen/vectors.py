@@ -1,7 +1,7 @@
 """Innermost loops: iterations are lanes, and what is left at the end runs under a mask.
 
 Parts of their own: bodies that are written once (written_once.py), stencils (ranges.py), elements that do not lie
-beside each other (strided.py), and bodies too long for one function (apart.py).
+beside each other (strided.py), stores past the caches (streams.py), and bodies too long for one function (apart.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from graphc.codegen.apart import Pieces
 from graphc.codegen.llvm import MEMORY, register
 from graphc.codegen.ranges import FALSE, TRUE, Ranges
 from graphc.codegen.state import Kept, Known
+from graphc.codegen.streams import Streams
 from graphc.codegen.strided import StridedRows
-from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector, stream_vector
+from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
 from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
@@ -39,8 +40,6 @@ from graphc.lower.pieces import in_pieces
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-LINE = 64  # bytes of a line of a cache
-FAR = 3 << 23  # bytes of an array from which on no cache keeps it until it is read
 UNROLLED = 64  # statements up to which a short loop is written out
 
 
@@ -67,12 +66,12 @@ class VectorLoop:
         self.width = width or self._width()
         self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
         self.steps: dict[int, str] = {}
-        self.streams: dict[int, str] = {}  # stores -> do they go past the caches?
         self.left = ""  # lanes that are in use, where there is a mask
         self.once = WrittenOnce(self)
         self.pieces: Pieces | None = None  # of a body too long for one function
         self.ranges = Ranges(self)
         self.strided = StridedRows(self)
+        self.streams = Streams(self)
 
     def _width(self) -> int:
         if self.lanes:
@@ -103,11 +102,7 @@ class VectorLoop:
         else:
             found = self._counted(n)
         kernel.known = outer
-        for past in dict.fromkeys(self.streams.values()):
-            with self.fn.when(past):
-                self.fn.say(
-                    f"call void @{self.fn.module.intrinsic('llvm.x86.sse.sfence', 'void', ())}()"
-                )
+        self.streams.end()
         for acc, total, width in found:
             kernel.closed(acc, total, width, n)
 
@@ -378,30 +373,12 @@ class VectorLoop:
             return
         self.bases[position] = kernel.address(buffer, self.at_first(index))
         if isinstance(s, Store) and not s.only and step == 1:
-            self._prepare_stream(position, s)
+            self.streams.add(position, s)
         if isinstance(s, Load) and step == 0 and not s.at and not s.only:
             value = kernel.load(self.bases[position], s.dtype)
             kernel.known[s.name] = Known(
                 self.fn.spread(value, s.dtype, self.width), s.dtype, self.width
             )
-
-    def _prepare_stream(self, position: int, s: Store) -> None:
-        """A large array goes past the caches, whose lines would be read before they are written.
-
-        Such a store needs an address that is a multiple of a line; bodies that compute more than they move gain nothing.
-        """
-        fn, kernel = self.fn, self.kernel
-        b = kernel.buffer(s.buffer)
-        size = b.type.bytes_expr()
-        lasting = b.role in ("output", "temp") and not b.scope
-        if not lasting or b.type.dtype is bool_ or self.kept or not fn.module.x86:
-            return
-        if (isinstance(size, int) and size < FAR) or self.once.is_long():
-            return
-        address = fn.do(f"ptrtoint ptr {self.bases[position]} to i64")
-        aligned = fn.do(f"icmp eq i64 {fn.do(f'and i64 {address}, {LINE - 1}')}, 0")
-        far = fn.do(f"icmp sge i64 {kernel.size(size)}, {FAR}")
-        self.streams[position] = fn.do(f"and i1 {aligned}, {far}")
 
     def at_first(self, index: Size) -> Size:
         """An index at the loop's first iteration."""
@@ -485,8 +462,9 @@ class VectorLoop:
             case Store() if position in self.once.spare:
                 place = self.once.place_of(position, i)
                 self.store(place, kernel.known[s.value], "")
-            case Store() if position in self.streams and not mask:
-                self._stream(position, i, kernel.known[s.value])
+            case Store() if position in self.streams.found and not mask:
+                address = self.addresses(position, (), i)
+                self.streams.store(position, address, kernel.known[s.value])
             case Store():
                 where = self._where(mask, s.only)
                 self.store(self.addresses(position, (), i), kernel.known[s.value], where)
@@ -580,18 +558,6 @@ class VectorLoop:
         s = self.loop.body[position]
         buffer = self.kernel.sums[s.acc].acc.into if isinstance(s, Add) else s.buffer  # type: ignore[union-attr]
         return MEMORY[self.kernel.buffer(buffer).type.dtype.name]
-
-    def _stream(self, position: int, i: str, value: Known) -> None:
-        fn, address = self.fn, self.addresses(position, (), i)
-        past, through, after = (fn.label(x) for x in ("past", "through", "stored"))
-        fn.branch(self.streams[position], past, through)
-        fn.open_block(past)
-        stream_vector(fn, address, value)
-        fn.jump(after)
-        fn.open_block(through)
-        self.store(address, value, "")
-        fn.jump(after)
-        fn.open_block(after)
 
     def load(self, address: str, dtype: DType, mask: str) -> str:
         return load_vector(self.fn, address, dtype, self.width, mask)

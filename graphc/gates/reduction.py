@@ -43,7 +43,7 @@ LEAF = 4  # vectors, or rows, added in sequence before the tree begins
 VECTOR_BYTES = 64  # a logical vector
 # Of a product's derivative: elements up to which each has all others multiplied anew, those of a
 # block, and how often there are blocks of blocks where the number is not known.
-FEW, BLOCK, MOST_LEVELS = 16, 8, 2
+FEW_FACTORS, FACTORS, MOST_LEVELS = 16, 8, 2
 
 
 def lanes_of(dtype: DType | np.dtype[Any]) -> int:
@@ -197,8 +197,8 @@ def _others(out: Value, x: Value, axis: int) -> Value:
     along the axis.)
     """
     n, levels = x.shape[axis], 0
-    while levels < MOST_LEVELS and not (isinstance(n, int) and n <= FEW):
-        n, levels = size_floordiv(n + (BLOCK - 1), BLOCK), levels + 1
+    while levels < MOST_LEVELS and not (isinstance(n, int) and n <= FEW_FACTORS):
+        n, levels = size_floordiv(n + (FACTORS - 1), FACTORS), levels + 1
     return _all_but_one(x, axis, levels)
 
 
@@ -206,14 +206,14 @@ def _all_but_one(x: Value, axis: int, levels: int) -> Value:
     if levels == 0:
         return _pairwise(x, axis)
     n, before, behind = x.shape[axis], x.shape[:axis], x.shape[axis + 1 :]
-    count = size_floordiv(n + (BLOCK - 1), BLOCK)
-    whole = (*before, count * BLOCK, *behind)
+    count = size_floordiv(n + (FACTORS - 1), FACTORS)
+    whole = (*before, count * FACTORS, *behind)
     nowhere = (0,) * len(whole)
     full = x.builder.apply(
         "place", x, starts=nowhere, steps=(1,) * len(whole), shape=whole,
         fill=to_bits(1, x.dtype),
     )  # fmt: skip
-    blocks = full.reshape((*before, count, BLOCK, *behind))
+    blocks = full.reshape((*before, count, FACTORS, *behind))
     products = x.builder.apply("prod", blocks, axis=axis + 1, order=_order(blocks, axis + 1))
     beyond = _all_but_one(products, axis, levels - 1)
     others = _pairwise(blocks, axis + 1) * beyond.along(axis + 1, blocks)

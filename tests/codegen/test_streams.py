@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.codegen import vectors
+from graphc.codegen import streams
 from graphc.ir.reference import run_graph
 from graphc.pipeline import Options, run_stages
 from graphc.runtime.kernel import compile_graph
@@ -18,7 +18,7 @@ LENGTHS = (1, 7, 8, 9, 16, 17, 31, 32, 33, 64, 100, 129, 1000)
 @pytest.fixture
 def all_far(monkeypatch):
     """As if every array were large."""
-    monkeypatch.setattr(vectors, "FAR", 1)
+    monkeypatch.setattr(streams, "FAR", 1)
 
 
 def graph_of(function, wrt=(), **types):
