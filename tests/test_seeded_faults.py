@@ -6,6 +6,7 @@ as found when a check of `random_checks`, or of `test_gradients_random`, reports
 bounded number of random graphs, none of which has one without the fault.
 """
 
+import faulthandler
 import os
 import re
 import warnings
@@ -625,6 +626,7 @@ def problem_apart(fault):
             warnings.simplefilter("ignore", kind)
         child = os.fork()
     if child == 0:
+        faulthandler.disable()  # a fault is what is looked for
         try:
             os.write(writer_end, first_problem(fault).encode()[:4000])
         finally:
