@@ -24,6 +24,7 @@ from graphc.codegen.slots import HEADER_SLOTS
 from graphc.errors import SignatureError
 from graphc.runtime.entries import Entry
 from graphc.runtime.kernel import Kernel, out_of_bounds
+from graphc.runtime.living import Living
 from graphc.runtime.objects import native
 
 _BUSY = BOUND.index("B_BUSY")
@@ -116,11 +117,11 @@ class Bound(Entry):
         self._block[_BUSY] = 0
 
 
-_all: weakref.WeakSet[Bound] = weakref.WeakSet()
+_all: Living[Bound] = Living()
 
 
 def _after_fork() -> None:
-    for b in list(_all):
+    for b in _all:
         b._begin_anew()
 
 

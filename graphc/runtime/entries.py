@@ -21,13 +21,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphc.codegen import entry
 from graphc.codegen.layout import HEADER
 from graphc.runtime import threads
+from graphc.runtime.living import Living
 from graphc.runtime.objects import Native, layout_holds, native
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _function(cls: type) -> Callable[..., Any]:
 
 
 _lock = threading.RLock()
-_entries: weakref.WeakSet[Entry] = weakref.WeakSet()
+_entries: Living[Entry] = Living()
 _generation = 0  # records are of one: what they say of threads holds no longer in the next
 
 
@@ -229,7 +229,7 @@ def forget_records() -> None:
     global _generation
     with _lock:
         _generation += 1
-        for e in list(_entries):
+        for e in _entries:
             e._forget_records()
 
 
