@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import Dim
-from graphc.lower.loops import COLUMNS, For, Load, Store, coefficient
+from graphc.lower.loops import COLUMNS, For, Load, Statement, Store, coefficient
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -24,8 +24,9 @@ COLUMN, FIRST_ROW, LEFT = "_column", "_first_row", "_left"  # what is in turn, a
 class TurnedColumns:
     """One such loop, inside of a loop that runs one iteration after the other."""
 
-    def __init__(self, writer: KernelWriter, copy: For) -> None:
+    def __init__(self, writer: KernelWriter, copy: Statement) -> None:
         self.writer, self.fn = writer, writer.fn
+        assert isinstance(copy, For)
         self.load, self.store = copy.body
         self.var, self.size = copy.var, copy.size
         assert isinstance(self.load, Load) and isinstance(self.store, Store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import filterfalse
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.blocks import BlockLoop
@@ -44,6 +45,7 @@ from graphc.lower.loops import (
     Scatter,
     Statement,
     Store,
+    is_turned,
 )
 from graphc.lower.plan import tree_stride
 
@@ -337,9 +339,8 @@ class KernelWriter:
         n = self.size(loop.size)
         sums = [self.open_acc(a) for a in loop.accs]
         carried = [s for s in sums if s.kind in ("register", "leaf")]
-        turned = [s for s in loop.body if isinstance(s, For) and s.mode == "turned"]
-        columns = [TurnedColumns(self, s) for s in turned]
-        statements = [s for s in loop.body if s not in turned]
+        columns = [TurnedColumns(self, s) for s in filter(is_turned, loop.body)]
+        statements = list(filterfalse(is_turned, loop.body))
 
         def body(i: str, values: list[str]) -> list[str]:
             self.symbols[loop.var] = self.from_first(i) if loop.var == self.part_of else i

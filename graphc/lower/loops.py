@@ -298,6 +298,11 @@ def touching(
 
 
 @lru_cache(maxsize=REMEMBERED)
+def is_turned(s: Statement) -> bool:
+    """Does it copy columns for several iterations of the loop around it?"""
+    return isinstance(s, For) and s.mode == "turned"
+
+
 def coefficient(index: Size, var: str) -> Size:
     """The factor of a loop variable in an index."""
     if isinstance(index, int):
@@ -628,6 +633,6 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 
 __all__ = [
     "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Inside", "Iota", "Kernel", "Let",
-    "Load", "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "let",
-    "parse_program", "print_program", "statement_text", "walk", "without",
+    "Load", "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "is_turned",
+    "let", "parse_program", "print_program", "statement_text", "walk", "without",
 ]  # fmt: skip

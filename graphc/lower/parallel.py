@@ -47,6 +47,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    is_turned,
     touching,
     walk,
 )
@@ -189,7 +190,7 @@ def _checks(loop: For) -> set[str]:
 def unit(loop: For) -> int:
     """The iterations that a part of a loop has at least; a power of two."""
     together = LANES if loop.mode != "rows" else 1
-    if any(isinstance(s, For) and s.mode == "turned" for s in loop.body):
+    if any(map(is_turned, loop.body)):
         together = COLUMNS
     return max([together, *map(_leaf, loop.accs)])
 
