@@ -17,10 +17,11 @@ from graphc.codegen.panels import Panels
 from graphc.codegen.parallel import parallel, portion, threads
 from graphc.codegen.product import FIELDS, KNOWN, PART, POINTERS, ContextWriter, Kind, nobody, put
 from graphc.codegen.region import Region
+from graphc.gates.contraction import BLOCK
 from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract
-from graphc.lower.matrix import COLUMN_BYTES, ROWS, Matrices, matrices
+from graphc.lower.matrix import COLUMN_BYTES, ROWS, ROWS_OF_ONE_BLOCK, Matrices, matrices
 from graphc.lower.parallel import BYTES_PER_NS, FEW, PARTS_PER_THREAD
 from graphc.lower.plan import work_name
 
@@ -223,10 +224,12 @@ class _Driver(ContextWriter):
 
     def _regions(self, products: str) -> None:
         """Regions of about equal size, about as high as they are wide, and as many for each thread. Each packs its part of
-        both operands, so they are few.
+        both operands, so they are few; where one block of k is all, nothing waits, and they may be higher.
         """
         fn, args, rows = self.fn, self.args, self.shape.rows
-        tiles, highest = self.ceiling(self.m, str(rows)), str(ROWS // rows)
+        tiles = self.ceiling(self.m, str(rows))
+        one_block = fn.do(f"icmp sle i64 {self.k}, {BLOCK}")
+        highest = self.either(one_block, "i64", str(ROWS_OF_ONE_BLOCK // rows), str(ROWS // rows))
         units = fn.do(f"mul i64 {tiles}, {self.panels}")
         time = _nanoseconds(fn, self.kind, products)
         least = fn.do(f"call i64 @{portion(fn.module)}(ptr {args}, i64 {units}, i64 {time})")

@@ -22,6 +22,7 @@ from graphc.ir.types import DType, Size, align_up, size_bits, size_floordiv, siz
 from graphc.lower.loops import Contract, Operand
 
 ROWS = 288  # of the result that are made together at most, in whole tiles of 6, 8 and 12 rows,
+ROWS_OF_ONE_BLOCK = 1152  # if k has only one: then no partial results wait for others,
 SLICE = 48  # and of these that share packed tiles of the left operand
 COLUMN_BYTES = 2048  # of a row of the result that are made together: whole tiles
 WHOLE_TILES = 24  # rows of some tiles, whatever their height
