@@ -1,6 +1,6 @@
 """Kernels that are one sweep: panels of some rows, each through all statements, shared between threads.
 
-A part is 2^k times 256 rows, which are one panel or some; with few rows there is one panel, and threads share its loops and products instead. The sums of
+A part is 2^k times 256 rows, which are one panel or some; with few rows there is one part, and threads share its loops and products instead. The sums of
 panels are nodes of the trees that one pass over all rows would build: they meet in a binary counter, within a part and
 then between parts. A product's sums, whose tree has leaves of 256 rows, go on from panel to panel in such a leaf. Buffers that live for a panel only begin where its first row would lie.
 """
@@ -64,7 +64,13 @@ class Sweep:
             self._swept(n)
             return
         few, many, after = (fn.label(x) for x in ("few", "sweep", "swept"))
-        fn.branch(fn.do(f"icmp sle i64 {n}, {self.kernel.panel}"), few, many)
+        one = fn.do(f"icmp sle i64 {n}, {self.kernel.panel}")
+        if self.kernel.panel < PANEL_ROWS:  # some panels, but one part
+            pool = fn.do(f"load ptr, ptr {fn.do(f'getelementptr i64, ptr %args, i64 {POOL}')}")
+            shared = fn.do(f"icmp ne ptr {pool}, null")
+            part = fn.do(f"icmp sle i64 {n}, {PANEL_ROWS}")
+            one = fn.do(f"or i1 {one}, {fn.do(f'and i1 {shared}, {part}')}")
+        fn.branch(one, few, many)
         fn.open_block(few)
         for i, s in enumerate(self.kernel.body):
             if i in self.loops:

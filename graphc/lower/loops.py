@@ -49,6 +49,8 @@ from graphc.ir.types import (
     TensorType,
     parse_size,
     parse_type,
+    size_max,
+    size_min,
     split_top,
 )
 
@@ -79,7 +81,18 @@ class Buffer:
     def bytes(self) -> Size:
         if not self.panel:
             return self.type.bytes_expr()
-        return replace(self.type, shape=(self.panel, *self.type.shape[1:])).bytes_expr()
+        rows, *row = self.type.shape
+        return replace(self.type, shape=(rows_at_once(rows, self.panel), *row)).bytes_expr()
+
+
+def rows_at_once(rows: Size, panel: int) -> Size:
+    """The rows of a sweep that its buffers have memory for: those of a panel, or all of them where
+    they are no more than a part would take: then threads share its loops and products.
+    """
+    if panel == PANEL_ROWS:
+        return panel
+    few = size_max(0, size_min(1, PANEL_ROWS + 1 - rows))  # 1 or 0
+    return size_max(panel, rows * few)
 
 
 @dataclass(frozen=True)

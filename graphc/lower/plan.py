@@ -59,6 +59,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    rows_at_once,
     touching,
 )
 from graphc.lower.matrix import Matrices, matrices
@@ -160,7 +161,7 @@ def _working(program: Program) -> list[Buffer]:
                 if elements != 0:
                     _add_buffer(made, work_name(s), s.dtype, (elements,))
             elif isinstance(s, For):
-                size = s.size if kernel.sweep is None else kernel.panel
+                size = s.size if kernel.sweep is None else rows_at_once(kernel.sweep, kernel.panel)
                 for acc in filter(_has_tree, s.accs):
                     shape = (tree_levels(size, acc.order), tree_stride(acc.size))
                     _add_buffer(made, tree_name(acc), acc.dtype, shape)
@@ -173,12 +174,13 @@ def _working(program: Program) -> list[Buffer]:
 
 
 def matrices_of(kernel: Kernel, s: Contract) -> Matrices:
-    """A product of a kernel as one of matrices; of a sweep, that of one panel, which is no work for
-    several threads.
+    """A product of a kernel as one of matrices; of a sweep, that of the rows it has memory for,
+    whose k is not shared out.
     """
     if kernel.sweep is None:
         return matrices(s)
-    return replace(matrices(of_panel(s, kernel.sweep, 0, kernel.panel)), alone=True)
+    rows = rows_at_once(kernel.sweep, kernel.panel)
+    return replace(matrices(of_panel(s, kernel.sweep, 0, rows)), alone=True)
 
 
 def _has_tree(acc: Acc) -> bool:

@@ -199,9 +199,9 @@ def _pieces(program: Program, sizes: Mapping[str, int], kernel: Kernel) -> Itera
 
 
 def _share_of_sweep(program: Program, sizes: Mapping[str, int], kernel: Kernel) -> Share | None:
-    """Of all of a sweep's panels, if there are several."""
+    """Of all of a sweep's parts, if there are several."""
     rows = 0 if kernel.sweep is None else evaluate(kernel.sweep, sizes)
-    if rows <= kernel.panel:
+    if rows <= PANEL_ROWS:
         return None
     return Share(rows / PANEL_ROWS, rows * evaluate(cost_of_row(program, kernel), sizes) // 1000)
 
