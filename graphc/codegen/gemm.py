@@ -1,6 +1,6 @@
 """Matrix products: a register-blocked kernel over packed operands, the same bits for every shape, stride and size.
 
-The result is made in regions of at most 288 rows by some panels of two vectors of columns (`codegen.region`). For each
+The result is made in regions of some tiles of rows by some panels of two vectors of columns (`codegen.region`). For each
 block of 256 along k, tiles (`codegen.tile`) run over the region, and blocks meet in a binary counter: the order `chain`.
 Every element belongs to one region, or to two that give it the same bits, so threads may share the regions. What a region
 reads is packed by the thread that makes it, into memory of its own: from another core's cache it would come too slowly.
@@ -21,7 +21,14 @@ from graphc.gates.contraction import BLOCK
 from graphc.ir.types import Size
 from graphc.ir.types import product as size_product
 from graphc.lower.loops import Contract
-from graphc.lower.matrix import COLUMN_BYTES, ROWS, ROWS_OF_ONE_BLOCK, Matrices, matrices
+from graphc.lower.matrix import (
+    COLUMN_BYTES,
+    COLUMN_BYTES_OF_ONE_BLOCK,
+    ROWS,
+    ROWS_OF_ONE_BLOCK,
+    Matrices,
+    matrices,
+)
 from graphc.lower.parallel import BYTES_PER_NS, FEW, PARTS_PER_THREAD
 from graphc.lower.plan import work_name
 
@@ -224,7 +231,7 @@ class _Driver(ContextWriter):
 
     def _regions(self, products: str) -> None:
         """Regions of about equal size, about as high as they are wide, and as many for each thread. Each packs its part of
-        both operands, so they are few; where one block of k is all, nothing waits, and they may be higher.
+        both operands, so they are few; where one block of k is all, nothing waits, and they may be larger.
         """
         fn, args, rows = self.fn, self.args, self.shape.rows
         tiles = self.ceiling(self.m, str(rows))
@@ -246,7 +253,11 @@ class _Driver(ContextWriter):
         left = fn.do(f"call i64 @{zeros}(i64 {self.larger(square, '1')}, i1 true)")
         half = fn.do(f"lshr i64 {fn.do(f'sub i64 63, {left}')}, 1")
         least = self.ceiling(wanted, self.smaller(tiles, highest))
-        widest = str(COLUMN_BYTES // self.dtype.itemsize // self.across)
+        widest, far = (
+            str(x // self.dtype.itemsize // self.across)
+            for x in (COLUMN_BYTES, COLUMN_BYTES_OF_ONE_BLOCK)
+        )
+        widest = self.either(one_block, "i64", far, widest)
         across = self.larger(fn.do(f"shl i64 1, {half}"), least)
         across = self._even(self.panels, self.smaller(across, widest))
         beside = self.ceiling(self.panels, across)

@@ -43,6 +43,7 @@ class Region(ContextWriter):
         fn, f = self.fn, self.f
         left = PACKED_ELEMENTS if self.packed else 0
         self.right = self.levels = self.at(f["work"], (str(left), "1")) if left else f["work"]
+        self.top = self._top()
         self.copies, self.step, self.jump = "false", f["bk"], "0"
         if self.kind.packs_right == "never":
             return
@@ -53,6 +54,20 @@ class Region(ContextWriter):
         if self.kind.packs_right == "large":
             self.copies = fn.do(f"icmp sgt i64 {f['M']}, {IN_PLACE}")
             self.step = self.either(self.copies, "i64", self.step, f["bk"])
+
+    def _top(self) -> str:
+        """The level whose sums wait in the result itself, until the last block takes them; -1 if none does. Elements
+        that two panels make must not be found there when one of them is through.
+        """
+        if not self.kind.beside or self.kind.carried:
+            return "-1"
+        fn = self.fn
+        n, k = self.f["N"], self.f["K"]
+        blocks = fn.do(f"lshr i64 {fn.do(f'sub i64 {k}, 1')}, {BLOCK.bit_length() - 1}")
+        zeros = fn.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
+        highest = fn.do(f"sub i64 63, {fn.do(f'call i64 @{zeros}(i64 {blocks}, i1 false)')}")
+        part = fn.do(f"and i64 {n}, {self.lanes - 1}")
+        return self.either(fn.do(f"icmp eq i64 {part}, 0"), "i64", highest, "-1")
 
     def _region(self, number: str, _: object) -> list[str]:
         fn, f = self.fn, self.f
@@ -84,6 +99,8 @@ class Region(ContextWriter):
         self.mask = self.either(self.last, "i64", t, ones)
         count = fn.module.intrinsic("llvm.ctpop.i64", "i64", ("i64",))
         level = fn.do(f"call i64 @{count}(i64 {ones})")
+        at_top = fn.do(f"icmp eq i64 {level}, {self.top}")
+        self.in_place = fn.do(f"or i1 {self.last}, {at_top}")
         self.waiting = self.at(self.levels, (level, self.f["level"]))
         self._right()
         fn.loop("0", self.high, SLICE, [], self._slice)
@@ -275,8 +292,8 @@ class Region(ContextWriter):
             direct = self._direct()
             target = self.either(direct, "ptr", result, self.stack)
             row = self.either(direct, "i64", row, str(self.across))
-        to = self.either(self.last, "ptr", target, waiting)
-        row = self.either(self.last, "i64", row, str(self.across))
+        to = self.either(self.in_place, "ptr", target, waiting)
+        row = self.either(self.in_place, "i64", row, str(self.across))
         carry, going = "", ""
         if self.kind.carried:
             going = fn.do(f"icmp ne i64 {f['carry']}, 0")
@@ -286,7 +303,7 @@ class Region(ContextWriter):
                 self._copy(result, rows, back=True)
         fn.say(
             f"call void {callee}(ptr {a}, i64 {am}, i64 {ak}, ptr {self.b}, i64 {self.step}, i64 {self.second}, "
-            f"i64 {self.depth}, ptr {levels}, i64 {f['level']}, i64 {self.mask}, ptr {to}, i64 {row}, i64 {rows}{carry})"
+            f"i64 {self.depth}, ptr {levels}, i64 {f['level']}, i64 {self.mask}, i64 {self.top}, ptr {to}, i64 {row}, i64 {rows}{carry})"
         )
         if self.stack:
             apart = fn.do(f"xor i1 {direct}, true")

@@ -2,7 +2,8 @@
 
 A tile runs over one block of k with fma in sequence. What it gives then takes part in the binary counter over blocks:
 it takes the results of earlier blocks that wait in the levels of `mask`, lowest first, and is written either to the
-next level or, at the last block, to the result. With one block the mask is 0 and the result is written at once.
+next level or, at the last block, to the result. With one block the mask is 0 and the result is written at once. The
+level `top`, which only the last block takes, may be the result's own memory: then less has to stay near.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from graphc.codegen.llvm import MEMORY, Function, Module, register, splat
 from graphc.ir.types import DType, Size
 
 PARAMS = (("ptr", "a"), ("i64", "am"), ("i64", "ak"), ("ptr", "b"), ("i64", "bk"), ("i64", "second"), ("i64", "K"),
-          ("ptr", "levels"), ("i64", "stride"), ("i64", "mask"), ("ptr", "to"), ("i64", "row"), ("i64", "rows"))  # fmt: skip
+          ("ptr", "levels"), ("i64", "stride"), ("i64", "mask"), ("i64", "top"), ("ptr", "to"), ("i64", "row"),
+          ("i64", "rows"))  # fmt: skip
 LINE = 64  # bytes of a line of the cache
 # Steps of k by which operands are asked for before they are read: a tile of the left one and a panel of the right one are
 # more than the nearest cache holds.
@@ -52,7 +54,7 @@ def shape_of(module: Module, dtype: DType, packed: bool, rows: Size) -> Shape:
 def tile(
     module: Module, dtype: DType, shape: Shape, vectors: int, small: bool, carried: bool = False
 ) -> str:
-    """@gc.tile(a, am, ak, b, bk, second, K, levels, stride, mask, to, row, rows).
+    """@gc.tile(a, am, ak, b, bk, second, K, levels, stride, mask, top, to, row, rows).
 
     a has a row each `am` and a column each `ak` elements; b has a row each `bk`, and its second vector starts at
     `second`, as that of a level and of a row of `to` does. Levels lie `stride` elements apart.
@@ -178,7 +180,10 @@ class _Tile:
         count = fn.module.intrinsic("llvm.cttz.i64", "i64", ("i64", "i1"))
         level = fn.do(f"call i64 @{count}(i64 {mask}, i1 true)")
         at = self._moved("%levels", fn.do(f"mul i64 {level}, %stride"))
-        for r, line in enumerate(self._lines(at, str(2 * self.lanes))):
+        in_place = fn.do(f"icmp eq i64 {level}, %top")
+        at = fn.do(f"select i1 {in_place}, ptr %to, ptr {at}")
+        step = fn.do(f"select i1 {in_place}, i64 %row, i64 {2 * self.lanes}")
+        for r, line in enumerate(self._lines(at, step)):
             for v, place in enumerate(self._vectors(line)):
                 waiting = fn.do(f"load {self.wide}, ptr {place}, align {self.dtype.itemsize}")
                 value, more = phis[r * self.vectors + v]

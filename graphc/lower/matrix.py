@@ -18,13 +18,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.gates.contraction import BLOCK
-from graphc.ir.types import DType, Size, align_up, size_bits, size_floordiv, size_max, size_min
+from graphc.ir.types import (
+    DType,
+    Size,
+    align_up,
+    at_least,
+    size_bits,
+    size_floordiv,
+    size_max,
+    size_min,
+)
 from graphc.lower.loops import Contract, Operand
 
 ROWS = 288  # of the result that are made together at most, in whole tiles of 6, 8 and 12 rows,
-ROWS_OF_ONE_BLOCK = 1152  # if k has only one: then no partial results wait for others,
 SLICE = 48  # and of these that share packed tiles of the left operand
 COLUMN_BYTES = 2048  # of a row of the result that are made together: whole tiles
+# The same where k has one block only: then no partial results wait for others, and must stay near.
+ROWS_OF_ONE_BLOCK, COLUMN_BYTES_OF_ONE_BLOCK = 4 * ROWS, 2 * COLUMN_BYTES
 WHOLE_TILES = 24  # rows of some tiles, whatever their height
 VECTOR = 64  # bytes of the widest vector; a panel of the right operand is two across
 IN_PLACE = 24  # rows up to which the right operand is read where it lies
@@ -136,11 +146,15 @@ class Matrices:
         """
         left = 0 if self.packs_left == "never" else PACKED_ELEMENTS
         widest, narrowest = 2 * VECTOR // self.dtype.itemsize, VECTOR // self.dtype.itemsize
-        across = size_min(align_up(self.columns, widest), COLUMN_BYTES // self.dtype.itemsize)
+        columns = align_up(self.columns, widest)
+        across = size_min(columns, COLUMN_BYTES // self.dtype.itemsize)
+        levels = size_bits(size_floordiv(size_max(self.depth, 1) - 1, BLOCK))
+        waiting = levels * (size_min(align_up(self.rows, WHOLE_TILES), ROWS) * across)
+        if not at_least(self.depth, BLOCK + 1):
+            across = size_min(columns, COLUMN_BYTES_OF_ONE_BLOCK // self.dtype.itemsize)
         gaps = size_floordiv(across, narrowest) * TILE_GAP
         right = across * size_min(self.depth, BLOCK) + gaps if self.packs_right != "never" else 0
-        levels = size_bits(size_floordiv(size_max(self.depth, 1) - 1, BLOCK))
-        return left + right + levels * (size_min(align_up(self.rows, WHOLE_TILES), ROWS) * across)
+        return left + right + waiting
 
 
 PACKED_ELEMENTS = (SLICE // 6) * (6 * BLOCK + TILE_GAP)  # tiles of 6 rows take most

@@ -60,7 +60,15 @@ from graphc.lower.loops import (
     coefficient,
     walk,
 )
-from graphc.lower.matrix import COLUMN_BYTES, IN_PLACE, ROWS, USES, matrices
+from graphc.lower.matrix import (
+    COLUMN_BYTES,
+    COLUMN_BYTES_OF_ONE_BLOCK,
+    IN_PLACE,
+    ROWS,
+    ROWS_OF_ONE_BLOCK,
+    USES,
+    matrices,
+)
 from graphc.lower.parallel import BYTES_PER_NS, FEW, cost, portion, unit
 from graphc.lower.schedule import BLOCK_ROWS
 from graphc.lower.sweep import cost_of_row
@@ -537,10 +545,13 @@ class _Counter:
         rows, columns, depth = (self.size(x) for x in (p.rows, p.columns, p.depth))
         count = prod(self.size(size) for _, size in p.outer)
         packed = 0
+        high, wide = ROWS, COLUMN_BYTES
+        if depth <= BLOCK:
+            high, wide = ROWS_OF_ONE_BLOCK, COLUMN_BYTES_OF_ONE_BLOCK
         if p.packs_right == "always" or (p.packs_right == "large" and rows > IN_PLACE):
-            packed += depth * columns * -(-rows // ROWS)  # for each region below another
+            packed += depth * columns * -(-rows // high)  # for each region below another
         if p.packs_left == "always" or (p.packs_left == "large" and columns >= USES):
-            packed += depth * rows * -(-columns * s.dtype.itemsize // COLUMN_BYTES)
+            packed += depth * rows * -(-columns * s.dtype.itemsize // wide)
         self.products.append(
             Product(count, rows, columns, depth, s.dtype, packed * s.dtype.itemsize)
         )

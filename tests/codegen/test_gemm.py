@@ -121,6 +121,16 @@ def test_blocks_of_k(spec, isa, dtype):
 
 
 @pytest.mark.parametrize("spec, isa, dtype", EACH, indirect=["isa"])
+def test_sums_that_wait_in_the_result_itself(spec, isa, dtype):
+    """Those of the highest level do, unless two panels make the same columns."""
+    kernel = compiled(spec, symbolic(spec), dtype, isa)
+    for k in (257, 513, 769, 1025, 1281, 2100):
+        a, b, c = reference(15, 80, k, dtype)
+        for m, n in ((1, 8), (5, 16), (13, 24), (15, 32), (12, 33), (15, 40), (7, 63), (15, 80)):
+            check(kernel, spec, a[:m], b[:, :n], c[:m, :n])
+
+
+@pytest.mark.parametrize("spec, isa, dtype", EACH, indirect=["isa"])
 def test_several_regions(spec, isa, dtype, three):
     """More rows and columns than a region has, on both sides of where operands are packed."""
     alone = compiled(spec, symbolic(spec), dtype, isa)
@@ -130,6 +140,7 @@ def test_several_regions(spec, isa, dtype, three):
         (101, 70, 300),
         (50, 600, 513),
         (577, 40, 300),
+        (1170, 20, 5),
     ):
         for kernel in (alone, three(alone)):
             check(kernel, spec, *reference(m, n, k, dtype))

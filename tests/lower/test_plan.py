@@ -118,7 +118,7 @@ def test_private_buffers():
     columns = 16  # of the widest panel; each half of it may be one, with a gap of 16 numbers behind
     block = 256 * columns + 2 * 16
     level = 24 * columns  # whole tiles of any height
-    gram = {"gram.out.work": (f64[10 * 256 + 32 * 16], True)}  # at most 256 columns at a time
+    gram = {"gram.out.work": (f64[10 * 512 + 64 * 16], True)}  # at most 512 columns at a time
     apart = plan(fuse(graph("network", 1000, 10), frozenset({"sweep"})))
     assert working(apart) == gram | {
         "t0.work": (f64[10 * columns + 2 * 16], True),

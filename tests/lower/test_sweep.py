@@ -7,6 +7,7 @@ import pytest
 
 import graphc
 from graphc.ir.reference import run_graph
+from graphc.ir.types import evaluate, product
 from graphc.lower.donate import donate, refusals
 from graphc.lower.interpreter import run_program
 from graphc.lower.loops import Contract, parse_program
@@ -203,6 +204,17 @@ def test_memory_is_for_a_panel():
         graphc.compile(clusters, wrt="centres", skip=skip).plan for skip in ((), ("sweep",))
     )
     assert lean.arena_bytes(n=10**6) < 10**5 < full.arena_bytes(n=10**6)
+
+
+def test_few_rows_have_memory_for_all_of_them():
+    """A panel has 64 long rows. Up to 256 are one part: threads share its loops and products."""
+    program = program_of(long_rows, ("mean", "root"))
+    local = [b for b in program.buffers if b.panel == 64]
+    assert local
+    for b in local:
+        row = b.type.dtype.itemsize * int(str(product(b.type.shape[1:])))
+        for n, rows in ((0, 64), (1, 64), (64, 64), (65, 65), (256, 256), (257, 64), (10**6, 64)):
+            assert evaluate(b.bytes(), {"n": n}) == rows * row
 
 
 @graphc.graph
