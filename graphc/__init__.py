@@ -44,8 +44,8 @@ _IMPORTED = time.time_ns()  # source files that change later are not what this p
 _FUNCTIONS = """
     abs absolute acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan
     arctan2 arctanh argmax argmin asin asinh astype atan atan2 atanh broadcast_to cbrt ceil clip
-    concatenate copysign cos cosh count_nonzero deg2rad degrees diff digamma divide divmod dot
-    einsum empty equal erf erfc erfinv exp exp2 expand_dims expm1 eye fabs fix flatten flip
+    concatenate copysign cos cosh count_nonzero cumprod cumsum deg2rad degrees diff digamma divide
+    divmod dot einsum empty equal erf erfc erfinv exp exp2 expand_dims expm1 eye fabs fix flatten flip
     floor floor_divide fmax fmin fmod full full_like gelu greater greater_equal heaviside hstack
     hypot identity inner isfinite isinf isnan less less_equal lgamma linspace log log10 log1p
     log2 log_ndtr log_sigmoid log_softmax logaddexp logaddexp2 logical_and logical_not

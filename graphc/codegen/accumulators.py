@@ -23,8 +23,10 @@ from graphc.codegen.operations import write_body
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
 from graphc.gates.reduction import LEAF, Reduction, lanes_of
+from graphc.gates.scan import Scan, start_of, step_of
 from graphc.ir.scalar import to_bits
 from graphc.ir.types import DType, bool_
+from graphc.lower.loops import RUNNING, Acc
 
 LEVELS = 56  # of a counter whose extent is known only at the call
 
@@ -42,9 +44,15 @@ def _reduction(monoid: str) -> Reduction:
 
 def identity(monoid: str, dtype: DType, width: int = 1) -> str:
     """The number that changes nothing."""
+    return splat(literal(_nothing(monoid, dtype), dtype), REGISTER[dtype.name], width)
+
+
+def _nothing(monoid: str, dtype: DType) -> int:
+    if isinstance(registry().get(monoid), Scan):
+        return start_of(monoid, dtype)
     gate = _reduction(monoid)
     assert gate.identity is not None
-    return splat(literal(to_bits(gate.identity(dtype), dtype), dtype), REGISTER[dtype.name], width)
+    return to_bits(gate.identity(dtype), dtype)
 
 
 def combine(fn: Function, monoid: str, dtype: DType, a: str, b: str, width: int) -> str:
@@ -52,6 +60,11 @@ def combine(fn: Function, monoid: str, dtype: DType, a: str, b: str, width: int)
     gate = _reduction(monoid).combine
     graph = gate.body_graph((dtype, dtype))  # type: ignore[union-attr]
     return write_body(fn, graph, [a, b], width)
+
+
+def step(fn: Function, acc: Acc, before: str, values: Sequence[str], width: int) -> str:
+    """What a running accumulator comes to after one more step, in each lane."""
+    return write_body(fn, step_of(acc.monoid, acc.dtype), [before, *values], width)
 
 
 def fma(fn: Function, dtype: DType, a: str, b: str, c: str, width: int) -> str:
@@ -338,4 +351,4 @@ def both(fn: Function, step: object, width: int) -> None:
 
 
 def is_ordered(monoid: str, order: str, dtype: DType) -> bool:
-    return order != "any" and dtype is not bool_
+    return order not in ("any", RUNNING) and dtype is not bool_

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphc.codegen.llvm import register
 from graphc.ir.types import Dim, at_least
 from graphc.lower.loops import Inside, coefficient, without
 
@@ -61,7 +60,7 @@ class Ranges:
             also = fn.block
             fn.open_block(after)
             return [
-                fn.phi(register(acc.dtype, width), (a, came), (b, also))[0]
+                fn.phi(loop.state_type(acc), (a, came), (b, also))[0]
                 for acc, a, b in zip(accumulators, first, second, strict=True)
             ]
 

@@ -20,6 +20,7 @@ from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
 from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
+    RUNNING,
     Acc,
     Add,
     For,
@@ -30,6 +31,7 @@ from graphc.lower.loops import (
     Load,
     Scatter,
     Statement,
+    Step,
     Store,
     coefficient,
     without,
@@ -78,7 +80,7 @@ class VectorLoop:
             return accs.lanes_of(self.lanes[0].dtype)
         dtypes = [a.dtype for a in self.loop.accs]
         for s in self.loop.body:
-            if isinstance(s, (Let, Load)):
+            if isinstance(s, (Let, Load, Step)):
                 dtypes.append(s.dtype)
             elif isinstance(s, (Iota, Index)):
                 dtypes.append(i64)
@@ -113,10 +115,8 @@ class VectorLoop:
         levels += [fn.alloca(register(a.dtype, 1), self._levels()) for a in self.rows]
         # one leaf: no counter
         single = n.isdigit() and int(n) <= self.step() and not self.rows
-        values, leaves = self._run(
-            n, [accs.identity(a.monoid, a.dtype, width) for a in self.others], levels, single
-        )
-        found = [(a, value, width) for a, value in zip(self.others, values, strict=True)]
+        values, leaves = self._run(n, self._starts(), levels, single)
+        found = [(a, value, self.lanes_of(a)) for a, value in zip(self.others, values, strict=True)]
         for i, acc in enumerate(self.lanes):
             total = (
                 leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self.step())
@@ -125,6 +125,17 @@ class VectorLoop:
         for acc, level in zip(self.rows, levels[len(self.lanes) :], strict=True):
             found.append((acc, self._collapsed(acc, level, n, self.step(), 1), 1))
         return found
+
+    def lanes_of(self, acc: Acc) -> int:
+        """How many an accumulator has: a running one is a single number."""
+        return 1 if acc.order == RUNNING else self.width
+
+    def state_type(self, acc: Acc) -> str:
+        return register(acc.dtype, self.lanes_of(acc))
+
+    def _starts(self) -> list[str]:
+        """Of the accumulators that are no sums in lanes or rows."""
+        return [accs.identity(a.monoid, a.dtype, self.lanes_of(a)) for a in self.others]
 
     def _kept_loop(self, n: str) -> None:
         """A block's share of a loop: accumulators come from and go back to where they are kept."""
@@ -197,7 +208,7 @@ class VectorLoop:
 
     def _unrolled(self, n: int) -> list[tuple[Acc, str, int]]:
         fn, width = self.fn, self.width
-        values = [accs.identity(a.monoid, a.dtype, width) for a in self.others]
+        values = self._starts()
         leaves: list[list[str]] = []
         for i in range(0, n, self.step()):
             now = [*values, *self.identities()]
@@ -206,7 +217,7 @@ class VectorLoop:
                 now = self.iteration(str(j), now, self._constant_mask(n - j))
             values = now[: len(values)]
             leaves.append(now[len(values) :])
-        found = [(a, value, width) for a, value in zip(self.others, values, strict=True)]
+        found = [(a, value, self.lanes_of(a)) for a, value in zip(self.others, values, strict=True)]
         for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
             found.append((acc, accs.counter(fn, acc.monoid, acc.dtype, parts, width), width))
         return found
@@ -236,9 +247,7 @@ class VectorLoop:
         return accs.collapse(fn, levels, count, acc.monoid, acc.dtype, width or self.width)
 
     def carried(self, accumulators: Sequence[Acc], values: Sequence[str]) -> list[tuple[str, str]]:
-        return [
-            (register(a.dtype, self.width), v) for a, v in zip(accumulators, values, strict=True)
-        ]
+        return [(self.state_type(a), v) for a, v in zip(accumulators, values, strict=True)]
 
     def identities(self) -> list[str]:
         return [accs.identity(a.monoid, a.dtype, self.width) for a in self.lanes]
@@ -347,7 +356,7 @@ class VectorLoop:
             if isinstance(s, (Load, Store, Scatter)):
                 self._prepare_access(position, s.buffer, s.index, s)
             elif (
-                isinstance(s, Add)
+                isinstance(s, (Add, Step))
                 and kernel.sums.get(s.acc) is not None
                 and kernel.sums[s.acc].kind == "array"
             ):
@@ -481,6 +490,17 @@ class VectorLoop:
                     "sum",
                     [kernel.known[s.value].register],
                 )
+            case Step() if s.acc in state:
+                made, state[s.acc] = self._in_sequence(s, state[s.acc], mask)
+                kernel.known[s.name] = Known(made, s.dtype, width)
+            case Step():
+                acc = kernel.sums[s.acc].acc
+                address = self.addresses(position, (), i)
+                values = [kernel.known[v].register for v in s.values]
+                before = self.load(address, s.dtype, mask)
+                made = Known(accs.step(self.fn, acc, before, values, width), s.dtype, width)
+                self.store(address, made, mask)
+                kernel.known[s.name] = made
             case Add() if any(a.name == s.acc for a in self.rows):
                 self._into_stage(s, i, mask)
             case Add() if s.acc in state:
@@ -491,6 +511,20 @@ class VectorLoop:
                 self._read_modify_write(position, (), i, mask, acc.dtype, acc.monoid, operands)
             case _:
                 raise AssertionError(f"{s} in a vector loop")
+
+    def _in_sequence(self, s: Step, before: str, mask: str) -> tuple[str, str]:
+        """A scan's values in a vector, lane after lane, and the last of them. Behind a mask's end there
+        is no iteration that would go on from these."""
+        fn, width = self.fn, self.width
+        acc = next(a for a in self.loop.accs if a.name == s.acc)
+        operands = [self.kernel.known[v].register for v in s.values]
+        ty, wide = register(s.dtype, 1), register(s.dtype, width)
+        made = "poison"
+        for lane in range(width):
+            values = [fn.do(f"extractelement {wide} {v}, i64 {lane}") for v in operands]
+            before = accs.step(fn, acc, before, values, 1)
+            made = fn.do(f"insertelement {wide} {made}, {ty} {before}, i64 {lane}")
+        return made, before
 
     def folded(self, s: Add, before: str, mask: str) -> str:
         kernel = self.kernel
@@ -556,7 +590,7 @@ class VectorLoop:
 
     def memory_type(self, position: int) -> str:
         s = self.loop.body[position]
-        buffer = self.kernel.sums[s.acc].acc.into if isinstance(s, Add) else s.buffer  # type: ignore[union-attr]
+        buffer = self.kernel.sums[s.acc].acc.into if isinstance(s, (Add, Step)) else s.buffer  # type: ignore[union-attr]
         return MEMORY[self.kernel.buffer(buffer).type.dtype.name]
 
     def load(self, address: str, dtype: DType, mask: str) -> str:

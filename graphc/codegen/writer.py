@@ -44,6 +44,7 @@ from graphc.lower.loops import (
     Program,
     Scatter,
     Statement,
+    Step,
     Store,
     is_turned,
 )
@@ -227,6 +228,8 @@ class KernelWriter:
                 )
             case Add():
                 self._add(s)
+            case Step():
+                self._step(s)
             case Scatter():
                 self._scatter(s)
             case Fill():
@@ -413,13 +416,31 @@ class KernelWriter:
                 at = self.fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {stage}, i64 {slot}")
                 self.fn.say(f"store {MEMORY[acc.dtype.name]} {v}, ptr {at}")
         elif state.kind == "array":
-            ty = MEMORY[acc.dtype.name]
-            at = self.fn.do(f"getelementptr {ty}, ptr {state.value}, i64 {self.size(s.index)}")
+            ty, at = MEMORY[acc.dtype.name], self._element(state, s.index)
             total = self.folded(acc, self.load(at, acc.dtype), values, 1)
             stored = self.fn.do(f"zext i1 {total} to i8") if acc.dtype is bool_ else total
             self.fn.say(f"store {ty} {stored}, ptr {at}")
         else:
             state.value = self.folded(acc, state.value, values, 1)
+
+    def _element(self, state: Sum, index: Size) -> str:
+        """The address of an element of an array accumulator whose loop is being written."""
+        ty = MEMORY[state.acc.dtype.name]
+        return self.fn.do(f"getelementptr {ty}, ptr {state.value}, i64 {self.size(index)}")
+
+    def _step(self, s: Step) -> None:
+        state = self.sums[s.acc]
+        values, at = [self.known[v].register for v in s.values], ""
+        if state.kind == "array":
+            at = self._element(state, s.index)
+        before = self.load(at, s.dtype) if at else state.value
+        self.known[s.name] = Known(
+            accs.step(self.fn, state.acc, before, values, 1), s.dtype, 1
+        )
+        if at:
+            self.store(at, s.name)
+        else:
+            state.value = self.known[s.name].register
 
     def folded(self, acc: Acc, before: str, values: Sequence[str], width: int) -> str:
         if acc.monoid == "fma":

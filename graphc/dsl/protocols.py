@@ -46,6 +46,7 @@ _REDUCTIONS = {
     "logical_and": "all",
     "logical_or": "any",
 }
+_SCANS = {"add": "cumsum", "multiply": "cumprod"}
 _ALIASES = {"amax": "max", "amin": "min", "round_": "round", "around": "round", "vecdot": "vdot"}
 _SAFE = {"out": None, "where": True, "order": "K", "subok": True, "casting": "same_kind"}
 
@@ -59,6 +60,9 @@ def call_ufunc(
     if method == "reduce" and ufunc.__name__ in _REDUCTIONS:
         options.setdefault("axis", 0)
         return _function(_REDUCTIONS[ufunc.__name__], name)(*inputs, **options)
+    if method == "accumulate" and ufunc.__name__ in _SCANS:
+        options.setdefault("axis", 0)
+        return _function(_SCANS[ufunc.__name__], name)(*inputs, **options)
     if method == "outer" and len(inputs) == 2:
         with recording(need_recorder(inputs)):
             x, y = (lifted(v) for v in inputs)

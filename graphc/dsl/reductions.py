@@ -152,6 +152,29 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     return _argument(x, axis, keepdims, "argmin")
 
 
+# -- running values -------------------------------------------------------------------------------
+
+
+def _running(x: Any, axis: int | None, dtype: Any, op: str) -> Tensor:
+    x = lifted(x)
+    x = x.reshape(-1) if axis is None or not x.ndim else x
+    at = 0 if axis is None else one_axis(axis, x.ndim)
+    value = _accumulated(x, dtype)
+    return Tensor(value.builder.apply(op, value, axis=at, reverse=False))
+
+
+@public("x")
+def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
+    """The running sum along an axis, in sequence; of the flattened array without an axis."""
+    return _running(x, axis, dtype, "cumsum")
+
+
+@public("x")
+def cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
+    """The running product along an axis, in sequence; of the flattened array without an axis."""
+    return _running(x, axis, dtype, "cumprod")
+
+
 # -- moments --------------------------------------------------------------------------------------
 
 

@@ -323,6 +323,8 @@ class Tensor:
     argmax: Callable[..., Tensor]
     argmin: Callable[..., Tensor]
     clip: Callable[..., Tensor]
+    cumprod: Callable[..., Tensor]
+    cumsum: Callable[..., Tensor]
     dot: Callable[..., Tensor]
     flatten: Callable[..., Tensor]
     max: Callable[..., Tensor]
@@ -347,8 +349,8 @@ def _method(name: str) -> Any:
 
 
 METHODS = (
-    "all", "any", "argmax", "argmin", "clip", "dot", "flatten", "max", "mean", "min", "prod",
-    "ravel", "round", "squeeze", "sum", "swapaxes", "take", "var",
+    "all", "any", "argmax", "argmin", "clip", "cumprod", "cumsum", "dot", "flatten", "max", "mean",
+    "min", "prod", "ravel", "round", "squeeze", "sum", "swapaxes", "take", "var",
 )  # fmt: skip
 for _name in METHODS:
     setattr(Tensor, _name, _method(_name))

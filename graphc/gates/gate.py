@@ -116,6 +116,7 @@ def _load() -> None:
     import graphc.gates.pairs
     import graphc.gates.reduction
     import graphc.gates.roots
+    import graphc.gates.scan
     import graphc.gates.source
     import graphc.gates.trigonometric  # noqa: F401
 

@@ -64,6 +64,7 @@ from graphc.lower.loops import (
     Program,
     Scatter,
     Statement,
+    Step,
     Store,
     walk,
 )
@@ -156,7 +157,7 @@ class _Distributor:
         touched = _written((nest,)) | _read((nest,))
         if any(self.program.buffer(name).scope == nest.var for name in touched):
             return False
-        if any(isinstance(s, (Scatter, Contract, Fill)) for s, _ in walk(nest.body)):
+        if any(isinstance(s, (Scatter, Contract, Fill, Step)) for s, _ in walk(nest.body)):
             return False
         for i, part in enumerate(parts):
             later = set().union(*map(_written, parts[i + 1 :]))

@@ -140,19 +140,18 @@ def _groups(
     needs = {task: _needs(task) for task in tasks} if needs is None else needs
     reads = _reads_among(classes, needs, depth)
     step: dict[Task, int] = {}
-    lanes: dict[tuple[int, Any], int] = {}
+    loops = _Loops()
     for n, task in enumerate(tasks):
         kind = classes[task]
         at = 0 if fused or kind[0] != "loop" else n
         for made, _, gap in reads[task]:
             at = max(at, step[made] + gap)
-        width = _lane_bytes(task, depth)
-        while width and lanes.setdefault((at, kind), width) != width:
+        while not loops.take((at, kind), [task], depth):
             at += 1
         step[task] = at
     if fused and any(kind[0] == "loop" for kind in classes.values()):
-        _sink(classes, reads, step, lanes, depth)
-        _sink_together(classes, reads, step, lanes, depth)
+        _sink(classes, reads, step, loops, depth)
+        _sink_together(classes, reads, step, loops, depth)
     members: dict[tuple[int, int, Any], list[Task]] = {}
     rank = {"scalar": 0, "loop": 1, "call": 2}
     for task, kind in classes.items():
@@ -186,8 +185,8 @@ def _reads_among(classes: dict[Task, Class], needs: Needs, depth: int) -> Reads:
 
 
 def _sink(
-    classes: dict[Task, Class], reads: Reads, step: dict[Task, int],
-    lanes: dict[tuple[int, Any], int], depth: int,
+    classes: dict[Task, Class], reads: Reads, step: dict[Task, int], loops: _Loops,
+    depth: int,
 ) -> None:  # fmt: skip
     """Tasks move on to a later step whose loop reads them, if what they share a loop with moves."""
     readers: dict[Task, list[tuple[Task, int]]] = {t: [] for t in classes}
@@ -207,15 +206,13 @@ def _sink(
             for made, access, _ in reads[task]
             if step[made] == step[task] and _aligned(made, access, depth)
         )
-        width = _lane_bytes(task, depth)
-        if joined and together:
-            if not width or lanes.setdefault((latest, kind), width) == width:
-                step[task] = latest
+        if joined and together and loops.take((latest, kind), [task], depth):
+            step[task] = latest
 
 
 def _sink_together(
-    classes: dict[Task, Class], reads: Reads, step: dict[Task, int],
-    lanes: dict[tuple[int, Any], int], depth: int,
+    classes: dict[Task, Class], reads: Reads, step: dict[Task, int], loops: _Loops,
+    depth: int,
 ) -> None:  # fmt: skip
     """Whole loops move on to a later step, where one of the same size reads what they make."""
     cluster = {t: t for t in classes}  # a task of each loop stands for it
@@ -246,10 +243,8 @@ def _sink_together(
             continue
         latest = min(step[r] - gap for r, gap in outside)
         joined = any(step[r] == latest and gap == 0 for r, gap in outside)
-        widths = {w for t in group if (w := _lane_bytes(t, depth))}
-        if latest > step[group[0]] and joined:
-            if all(lanes.setdefault((latest, kind), w) == w for w in widths):
-                step.update(dict.fromkeys(group, latest))
+        if latest > step[group[0]] and joined and loops.take((latest, kind), group, depth):
+            step.update(dict.fromkeys(group, latest))
 
 
 def _needs(task: Task) -> list[tuple[Task, Access]]:
@@ -269,11 +264,43 @@ def _gap(made: Class, reader: Class, task: Task, access: Access, depth: int) -> 
     return 0 if made == reader and made[0] == "loop" and _aligned(task, access, depth) else 1
 
 
-def _lane_bytes(task: Task, depth: int) -> int:
-    """The element size of a sum in lanes over this loop: a loop has one vector length."""
-    if task.kind in ("reduce", "fma") and task.reduced == depth and task.node["order"] == "lanes":
-        return task.type.dtype.itemsize
-    return 0
+class _Loops:
+    """What the loops are like that are known so far: all in one have to agree."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[tuple[int, Class], str], int] = {}
+
+    def take(self, loop: tuple[int, Class], tasks: Sequence[Task], depth: int) -> bool:
+        """Can a loop take these tasks? From now on it is as they want it."""
+        wanted: dict[tuple[tuple[int, Class], str], int] = {}
+        for task in tasks:
+            for what, value in _wants(task, depth):
+                if wanted.setdefault((loop, what), value) != value:
+                    return False
+        if any(self.found.get(key, value) != value for key, value in wanted.items()):
+            return False
+        self.found.update(wanted)
+        return True
+
+
+def _wants(task: Task, depth: int) -> list[tuple[str, int]]:
+    """A sum in lanes over this loop: a vector's length, by the size of its elements. A sum or a scan
+    along it, and what has to keep the order of its elements: a direction.
+    """
+    if task.running == depth:
+        return [("down", runs_down(task, depth))]
+    if task.kind in ("take", "scatter"):
+        return [("down", False)]
+    if task.kind not in ("reduce", "fma") or task.reduced != depth:
+        return []
+    order = task.node["order"]
+    lanes = [("lanes", task.type.dtype.itemsize)] if order == "lanes" else []
+    return lanes if order == "any" else [*lanes, ("down", False)]
+
+
+def runs_down(task: Task, depth: int) -> bool:
+    """Does it go from the last iteration of this loop to the first?"""
+    return task.running == depth and bool(task.node["reverse"])
 
 
 @dataclass(frozen=True)
@@ -295,6 +322,7 @@ class _Storage:
         self.loops: dict[Task, tuple[int, ...]] = {}  # the loops around a task, outermost first
         self.kernel: dict[Task, int] = {}
         self.places: dict[Task, Place] = {}
+        self.running: dict[Task, Place] = {}  # of a scan along an outer loop: what it has come to
         self.constants: dict[Node, str] = {}
         for n in graph.inputs:
             self.buffers[n["name"]] = Buffer(n["name"], "input", n.type)
@@ -306,6 +334,8 @@ class _Storage:
         readers = reads_of(tasks)
         for task in tasks:
             self._place(task, readers[task])
+            if task.running is not None and task.running != len(task.domain) - 1:
+                self.running[task] = self._row_of(task, task.running)
 
     def _fresh(self, name: str) -> str:
         """A buffer's name that no input has, nor a private buffer that plan adds to it."""
@@ -366,6 +396,14 @@ class _Storage:
         ty = TensorType(task.type.dtype, shape) if depth else task.type
         self.buffers[name] = Buffer(name, "temp", ty, scope=_variable(depth - 1) if depth else "")
         self.places[task] = Place(name, depth, shape, axes)
+
+    def _row_of(self, task: Task, along: int) -> Place:
+        """Scratch for what lies inside of one of its loops, for each iteration around that loop."""
+        shape, axes = task.domain[along + 1 :], tuple(range(along + 1, len(task.domain)))
+        name = self._fresh(f"t{task.serial}.row")
+        scope = _variable(along - 1) if along else ""
+        self.buffers[name] = Buffer(name, "temp", TensorType(task.type.dtype, shape), scope=scope)
+        return Place(name, along, shape, axes)
 
     def _shared(self, task: Task, reader: Task, access: Access) -> int:
         """How many loops a value and a later loop that reads it have in common."""

@@ -4,8 +4,9 @@ In:   a `Program`, arrays in the order of its inputs, and the values of its name
 Out:  arrays in the order of its output buffers.
 Invariant: the result is that of running every loop one iteration after the other. Memory begins as
 poison; after `plan` all temps are views into one arena at their offsets, so a lifetime that is too
-short changes the result. A loop whose iterations share scratch runs iteration by iteration, any
-other all at once: a value in it is an array with an axis for each such loop around it.
+short changes the result. A loop whose iterations share scratch or go on from one another runs
+iteration by iteration, any other all at once: a value in it is an array with an axis for each such
+loop around it.
 
 >>> from graphc.lower.loops import parse_program
 >>> run_program(parse_program(EXAMPLE), [np.arange(6.0).reshape(3, 2)], {"n": 3})
@@ -25,10 +26,12 @@ from graphc.gates.contraction import contract_reference
 from graphc.gates.gate import registry
 from graphc.gates.indexing import checked
 from graphc.gates.reduction import Reduction, tree_reduce
+from graphc.gates.scan import start_of, step_of
 from graphc.ir.reference import run_instruction, run_scalar
-from graphc.ir.scalar import Instruction
+from graphc.ir.scalar import Instruction, from_bits
 from graphc.ir.types import Atom, Dim, Size, evaluate
 from graphc.lower.loops import (
+    RUNNING,
     VARIABLES,
     Acc,
     Add,
@@ -46,7 +49,9 @@ from graphc.lower.loops import (
     Program,
     Scatter,
     Statement,
+    Step,
     Store,
+    is_running,
     walk,
 )
 from graphc.lower.plan import tree_name, work_name
@@ -139,6 +144,15 @@ class _Folding:
     parts: list[Array]  # for each operand: (axes around the loop, iteration, element)
 
 
+@dataclass
+class _Running:
+    """What a loop's iterations have come to: (axes around the loop, element)."""
+
+    acc: Acc
+    depth: int
+    now: Array
+
+
 class _Run:
     """The state within one kernel: values by name, an axis for each loop that runs all at once."""
 
@@ -149,6 +163,7 @@ class _Run:
         self.sequential = _sequential(program, kernel)
         self.values: dict[str, Array] = {}
         self.foldings: dict[str, _Folding] = {}
+        self.running: dict[str, _Running] = {}
         self.axes: list[tuple[str, int]] = []
         self.fixed: dict[str, int] = {}  # the variables of loops that run iteration by iteration
 
@@ -187,6 +202,8 @@ class _Run:
                     self._fill(s)
                 case Add():
                     self._add(s)
+                case Step():
+                    self.values[s.name] = self._step(s)
                 case Contract():
                     self._contract(s)
                 case For():
@@ -264,7 +281,10 @@ class _Run:
         n = evaluate(loop.size, self.sizes)
         for acc in loop.accs:
             self._scribble(tree_name(acc))
-            self.foldings[acc.name] = self._folding(acc, loop.var, n)
+            if acc.order == RUNNING:
+                self.running[acc.name] = self._start(acc)
+            else:
+                self.foldings[acc.name] = self._folding(acc, loop.var, n)
         if id(loop) in self.sequential:
             for i in range(n):
                 self.fixed[loop.var] = i
@@ -276,7 +296,10 @@ class _Run:
             self.axes.pop()
         for acc in loop.accs:
             self._scribble(tree_name(acc))
-            self._finish(acc, _fold(self.foldings.pop(acc.name)))
+            if acc.order == RUNNING:
+                self._finish(acc, self.running.pop(acc.name).now)
+            else:
+                self._finish(acc, _fold(self.foldings.pop(acc.name)))
 
     def _folding(self, acc: Acc, var: str, n: int) -> _Folding:
         shape = (*self.shape, n, evaluate(acc.size, self.sizes))
@@ -290,6 +313,21 @@ class _Run:
         for part, value in zip(folding.parts, s.values, strict=True):
             if part.size:
                 part[where] = self.value(value)
+
+    def _start(self, acc: Acc) -> _Running:
+        before = from_bits(start_of(acc.monoid, acc.dtype), acc.dtype)
+        shape = (*self.shape, evaluate(acc.size, self.sizes))
+        return _Running(acc, len(self.axes), np.full(shape, before, acc.dtype.numpy))
+
+    def _step(self, s: Step) -> Array:
+        """One step of each running value that this iteration touches."""
+        running = self.running[s.acc]
+        around = [self._symbol(var) for var, _ in self.axes[: running.depth]]
+        where = (*around, self._whole(s.index))
+        step = step_of(running.acc.monoid, running.acc.dtype)
+        made = np.asarray(run_scalar(step, running.now[where], *map(self.value, s.values)))
+        running.now[where] = made
+        return made.reshape(self.shape)
 
     def _finish(self, acc: Acc, total: Array) -> None:
         """An array accumulator is written to its buffer, a scalar one becomes a value."""
@@ -340,9 +378,12 @@ class _Run:
 
 
 def _sequential(program: Program, kernel: Kernel) -> set[int]:
-    """The loops at or outside of the scope of scratch that is touched inside of them."""
+    """The loops at or outside of the scope of scratch that is touched inside of them, and those that
+    an iteration goes on in from the one before."""
     found: set[int] = set()
     for s, outer in walk(kernel.body):
+        if isinstance(s, For) and is_running(s):
+            found.add(id(s))
         names = [a.into for a in s.accs] if isinstance(s, For) else [getattr(s, "buffer", "")]
         scopes = (b.scope for b in map(program.buffer, filter(None, names)) if not b.panel)
         for deepest in map(VARIABLES.index, filter(None, scopes)):

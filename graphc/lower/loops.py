@@ -17,7 +17,8 @@
 Invariant: a program means the same whatever its loops are annotated with. Values are numbers at one
 point of the iteration space; an index is a size polynomial over the loop variables and named sizes,
 in elements; an accumulator can be read only after its loop, an array accumulator through the buffer
-that it fills.
+that it fills. The order `running` is of scans: a `Step` gives what such an accumulator has come to,
+so the loop's iterations follow each other, in whatever mode they are written.
 
 >>> program = parse_program('''program twice(x: f64[n])
 ... sizes n
@@ -56,6 +57,7 @@ from graphc.ir.types import (
 
 PANEL = "panel"  # begins the scope of a temp that lives while a sweep is at one panel of rows
 PANEL_ROWS = 256  # of a panel at most: whole leaves of every order
+RUNNING = "running"  # the order of accumulators that are read inside of their loop
 COLUMNS = 16  # that a loop of the mode `turned` copies at a time
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
 
@@ -101,8 +103,8 @@ class Acc:
 
     name: str
     dtype: DType
-    monoid: str  # "fma", or the name of a reduction
-    order: str  # "lanes", "rows", "chain", "any"
+    monoid: str  # "fma", or the name of a reduction; where it is running, that of a scan
+    order: str  # "lanes", "rows", "chain", "any", "running"
     into: str = ""
     index: Size = 0  # of the first element in that buffer
     size: Size = 1
@@ -178,6 +180,17 @@ class Add:
 
 
 @dataclass(frozen=True)
+class Step:
+    """%name = a running accumulator, or its element at an index, after one more step."""
+
+    name: str
+    acc: str
+    values: tuple[str, ...]
+    dtype: DType
+    index: Size = 0
+
+
+@dataclass(frozen=True)
 class Scatter:
     """buffer[index + sum of value*stride] += value, in the order of the loops."""
 
@@ -245,7 +258,7 @@ class For:
         return tuple([s for s in self.body if not isinstance(s, Let)])
 
 
-Statement = Let | Iota | Inside | Load | Store | Index | Add | Scatter | Fill | Contract | For
+Statement = Let | Iota | Inside | Load | Store | Index | Add | Step | Scatter | Fill | Contract | For
 
 
 @dataclass(frozen=True)
@@ -314,6 +327,11 @@ def touching(
 def is_turned(s: Statement) -> bool:
     """Does it copy columns for several iterations of the loop around it?"""
     return isinstance(s, For) and s.mode == "turned"
+
+
+def is_running(loop: For) -> bool:
+    """Does an iteration go on from what the one before it came to?"""
+    return any(a.order == RUNNING for a in loop.accs)
 
 
 def coefficient(index: Size, var: str) -> Size:
@@ -420,6 +438,9 @@ def statement_text(s: Statement) -> str:
         case Add():
             place = f"[{s.index}]" if s.index != 0 else ""
             return f"add {s.acc}{place} {' '.join(s.values)}"
+        case Step():
+            place = f"[{s.index}]" if s.index != 0 else ""
+            return f"{s.name} = step {s.acc}{place} {' '.join(s.values)} : {s.dtype}"
         case Scatter():
             return f"scatter {s.buffer}[{s.index}{_at_text(s.at)}] {s.value}"
         case Fill():
@@ -576,6 +597,10 @@ def _parse_statement(text: str) -> Statement:
         return Load(name, buffer, index, dtype, at, only)
     if op == "const":
         return Let(name, op, (), dtype, parse_bits(operands, dtype))
+    if op == "step":
+        place, *values = operands.split(" ")
+        acc, _, inside = place.partition("[")
+        return Step(name, acc, tuple(values), dtype, parse_size(inside[:-1]) if inside else 0)
     attr = None
     if op in WITH_ATTR or (op in MACHINE and not operands.startswith("%")):
         attr, _, operands = operands.partition(" ")
@@ -646,6 +671,6 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 
 __all__ = [
     "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Inside", "Iota", "Kernel", "Let",
-    "Load", "Operand", "Program", "Scatter", "Statement", "Store", "coefficient", "is_turned",
-    "let", "parse_program", "print_program", "statement_text", "walk", "without",
+    "Load", "Operand", "Program", "Scatter", "Statement", "Step", "Store", "coefficient",
+    "is_running", "is_turned", "let", "parse_program", "print_program", "statement_text", "walk", "without",
 ]  # fmt: skip

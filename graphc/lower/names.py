@@ -22,6 +22,7 @@ from graphc.lower.loops import (
     Load,
     Scatter,
     Statement,
+    Step,
     Store,
 )
 
@@ -30,7 +31,7 @@ def defined(statements: Sequence[Statement]) -> list[tuple[str, DType]]:
     """Names and dtypes of the values that statements make at their own level."""
     found: list[tuple[str, DType]] = []
     for s in statements:
-        if isinstance(s, (Let, Load)):
+        if isinstance(s, (Let, Load, Step)):
             found.append((s.name, s.dtype))
         elif isinstance(s, (Iota, Index)):
             found.append((s.name, i64))
@@ -59,7 +60,7 @@ def used_by(s: Statement) -> tuple[str, ...]:
             return (s.value, *_given(s.only))
         case Index():
             return (s.value,)
-        case Add():
+        case Add() | Step():
             return s.values
         case Scatter():
             return (s.value, *(v for v, _ in s.at))
@@ -93,6 +94,8 @@ def with_names(s: Statement, names: Mapping[str, str]) -> Statement:
             return replace(s, value=new(s.value), at=tuple((new(v), t) for v, t in s.at))
         case Add():
             return replace(s, values=tuple(map(new, s.values)))
+        case Step():
+            return replace(s, name=new(s.name), values=tuple(map(new, s.values)))
         case For():
             return replace(s, body=tuple(with_names(t, names) for t in s.body))
     return s

@@ -47,6 +47,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    is_running,
     is_turned,
     touching,
     walk,
@@ -94,6 +95,8 @@ def _worthwhile(loop: For) -> bool:
 
 def is_independent(program: Program, loop: For) -> bool:
     """Does every iteration write elements of its own, and read what no other one writes?"""
+    if is_running(loop):
+        return False
     steps: dict[str, Size] = {}
     inner = {
         a.into for s, _ in touching(loop.touching) if isinstance(s, For) for a in s.accs if a.into

@@ -32,6 +32,7 @@ from graphc.lower.loops import (
     Load,
     Scatter,
     Statement,
+    Step,
     Store,
     coefficient,
 )
@@ -185,7 +186,7 @@ def invariant(loop: For) -> tuple[list[Statement], list[Statement]]:
 
 def made_by(s: Statement) -> Iterator[tuple[str, DType]]:
     """The value that a statement makes."""
-    if isinstance(s, (Let, Load)):
+    if isinstance(s, (Let, Load, Step)):
         yield s.name, s.dtype
     elif isinstance(s, (Iota, Index)):
         yield s.name, i64
@@ -200,7 +201,7 @@ def read_by(s: Statement) -> Sequence[str]:
             return [value for value, _ in s.at]
         case Store() | Index():
             return (s.value,)
-        case Add():
+        case Add() | Step():
             return s.values
         case Scatter():
             return (s.value, *(value for value, _ in s.at))

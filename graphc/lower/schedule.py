@@ -26,6 +26,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    is_running,
     walk,
     without,
 )
@@ -125,7 +126,9 @@ def in_blocks(program: Program) -> Program:
 def _blocked(program: Program, kernel: Kernel, loop: For) -> tuple[For, Program]:
     """The loop in blocks where it is worth it, its nests in parts; and the program with their
     scratch."""
-    if loop.mode != "rows" or any(isinstance(s, Inside) for s, _ in walk(loop.body)):
+    if loop.mode != "rows" or is_running(loop):
+        return loop, program
+    if any(isinstance(s, Inside) for s, _ in walk(loop.body)):
         return loop, program
     found = distributed(program, kernel, loop)
     if found is not None:
@@ -143,7 +146,7 @@ def _buffers(loop: For) -> list[str]:
 
 def _worthwhile(program: Program, loop: For) -> bool:
     """Are rows short, and is there something to compute between inner loops, or sums of rows?"""
-    if loop.mode != "rows" or any(isinstance(s, Contract) for s in loop.body):
+    if loop.mode != "rows" or is_running(loop) or any(isinstance(s, Contract) for s in loop.body):
         return False
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner or not all(map(_of_vectors, inner)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,9 @@ from graphc.ir.types import (
     size_min,
     unclipped,
 )
-from graphc.lower.fuse import Group, Place, _Storage, row_major
+from graphc.lower.fuse import Group, Place, _Storage, row_major, runs_down
 from graphc.lower.loops import (
+    RUNNING,
     VARIABLES,
     Acc,
     Add,
@@ -41,7 +42,10 @@ from graphc.lower.loops import (
     Operand,
     Scatter,
     Statement,
+    Step,
     Store,
+    coefficient,
+    without,
 )
 from graphc.lower.tasks import UNIT, Access, Task, is_again, made_from, part_from
 
@@ -92,14 +96,16 @@ class Writer:
                 self._task(task, body)
             return
         finishing = [t for t in group.tasks if t.reduced == group.depth]
-        accs = tuple(self._acc(t) for t in finishing)
+        running = [t for t in group.tasks if t.running == group.depth]
+        accs = (*map(self._acc, finishing), *map(self._running, running))
         inner = _Body(outer=body)
         for g in group.groups:
             self._group(g, inner)
         assert group.size is not None
-        body.statements.append(
-            For(VARIABLES[group.depth], group.size, accs, tuple(inner.statements))
-        )
+        var, statements = VARIABLES[group.depth], tuple(inner.statements)
+        if any(runs_down(t, group.depth) for t in running):
+            statements = tuple(_from_the_end(s, var, group.size) for s in statements)
+        body.statements.append(For(var, group.size, accs, statements))
         for task in finishing:
             self._finished(task, body)
 
@@ -133,6 +139,12 @@ class Writer:
         place = self.storage.places[task]
         start, inner = self._at(place, task, before=r), product(task.domain[r + 1 :])
         return Acc(name, task.type.dtype, monoid, node["order"], place.buffer, start, inner)
+
+    def _running(self, task: Task) -> Acc:
+        name = self.accs[task] = self.name()
+        row = self.storage.running.get(task)
+        array = (row.buffer, 0, product(row.shape)) if row else ()
+        return Acc(name, task.type.dtype, task.node.op, RUNNING, *array)
 
     def _at(self, place: Place, task: Task, before: int | None = None) -> Size:
         """The index of the task's own element in its memory (up to a domain position)."""
@@ -309,6 +321,8 @@ class Writer:
                 value = self.read(task.reads[0], body)
             case "take":
                 value = self._take(task, body)
+            case "scan":
+                value = self._scan(task, body)
             case "reduce" | "fma":
                 self._fold(task, body)
                 return
@@ -365,13 +379,24 @@ class Writer:
             values = (self._let("mul", values, task.type.dtype, None, body),)
         if self.ranges:
             values = tuple(map(partial(self._or_nothing, task, body), values, ("-0", "0")))
-        index: Size = 0
-        r = task.reduced
-        assert r is not None
-        inner = range(r + 1, len(task.domain))
-        for p, stride in zip(inner, row_major(task.domain[r + 1 :]), strict=True):
-            index = index + stride * Dim.symbol(VARIABLES[p])
+        assert task.reduced is not None
+        index = self._inside(task, task.reduced)
         body.statements.append(Add(self.accs[task], values, index))
+
+    def _scan(self, task: Task, body: _Body) -> str:
+        values = tuple(self.read(a, body) for a in task.reads)
+        assert task.running is not None
+        index, name = self._inside(task, task.running), self.name()
+        body.statements.append(Step(name, self.accs[task], values, task.type.dtype, index))
+        return name
+
+    def _inside(self, task: Task, along: int) -> Size:
+        """The place of an element among those that lie inside of one of its loops."""
+        index: Size = 0
+        inner = range(along + 1, len(task.domain))
+        for p, stride in zip(inner, row_major(task.domain[along + 1 :]), strict=True):
+            index = index + stride * Dim.symbol(VARIABLES[p])
+        return index
 
     def _or_nothing(self, task: Task, body: _Body, value: str, zero: str) -> str:
         """A value in the ranges, and elsewhere what changes no sum."""
@@ -432,6 +457,27 @@ class Writer:
                 letter = letters[entry.axis]
                 steps[letter] = steps[letter] + stride * entry.step
         return Operand(buffer, start, tuple(steps.items()))
+
+
+def _from_the_end(s: Statement, var: str, n: Size) -> Statement:
+    """The statement with iteration n-1-i in place of i."""
+
+    def turned(index: Size) -> Size:
+        step = coefficient(index, var)
+        return index if step == 0 else without(index, var) + step * (n - 1 - Dim.symbol(var))
+
+    match s:
+        case Iota():
+            return replace(s, value=turned(s.value))
+        case Inside() if coefficient(s.value, var) != 0:
+            low, high = (n + without(s.value, var) - bound for bound in (s.high, s.low))
+            return replace(s, value=Dim.symbol(var), low=low, high=high)
+        case Load() | Store() | Add() | Step():
+            return replace(s, index=turned(s.index))
+        case For():
+            accs = tuple(replace(a, index=turned(a.index)) for a in s.accs)
+            return replace(s, accs=accs, body=tuple(_from_the_end(t, var, n) for t in s.body))
+    return s
 
 
 def _position(entry: Any) -> Size:

@@ -154,7 +154,7 @@ class _Finder:
         places = self.places[task]
         if not places or len(places) > SHIFTS or any(along is None for _, along in places):
             return False
-        if any(r.kind not in ("elementwise", "reduce", "fma") for r, _ in places):
+        if any(r.kind not in ("elementwise", "reduce", "fma", "scan") for r, _ in places):
             return False
         if not all(_is_along(task, reader, along) for reader, along in places):
             return False

@@ -15,9 +15,11 @@ from functools import cached_property
 from graphc.gates.contraction import BLOCK
 from graphc.gates.gate import registry
 from graphc.gates.reduction import LEAF, Reduction, lanes_of
-from graphc.ir.scalar import to_bits
+from graphc.gates.scan import step_of
+from graphc.ir.scalar import ScalarGraph, to_bits
 from graphc.ir.types import DType, Size
 from graphc.lower.loops import (
+    RUNNING,
     Acc,
     Add,
     For,
@@ -29,6 +31,7 @@ from graphc.lower.loops import (
     Load,
     Scatter,
     Statement,
+    Step,
     Store,
     coefficient,
     walk,
@@ -67,11 +70,15 @@ class Straight:
     memory: dict[tuple, str] = field(default_factory=dict)  # (buffer, index, at, only) -> value
     at: dict[str, int] = field(default_factory=dict)  # written-out variables
     sums: dict[str, dict[int, list[tuple[str, ...]]]] = field(default_factory=dict)
+    running: dict[str, tuple[Acc, dict[int, str]]] = field(default_factory=dict)  # of each element
 
     def unroll(self, loop: For) -> None:
         """All iterations of a loop, one after the other; then its accumulators."""
         assert isinstance(loop.size, int)
-        for acc in loop.accs:
+        running = [acc for acc in loop.accs if acc.order == RUNNING]
+        sums = [acc for acc in loop.accs if acc.order != RUNNING]
+        self.running.update((acc.name, (acc, {})) for acc in running)
+        for acc in sums:
             self.sums[acc.name] = {}
         for i in range(loop.size):
             self.at[loop.var] = i
@@ -81,7 +88,9 @@ class Straight:
                 else:
                     self.add(s)
         self.at.pop(loop.var, None)  # an empty loop never had a value
-        for acc in loop.accs:
+        for acc in running:
+            del self.running[acc.name]
+        for acc in sums:
             self._finish(acc, self.sums.pop(acc.name), loop.size)
 
     def _finish(self, acc: Acc, added: dict[int, list[tuple[str, ...]]], n: int) -> None:
@@ -144,6 +153,8 @@ class Straight:
                     self.sums[s.acc].setdefault(index, []).append(values)
                 else:
                     self.statements.append(Add(s.acc, values, index))
+            case Step():
+                self.renamed[s.name] = self._step(s)
             case Scatter():
                 at = tuple((self._name(v), self._size(stride)) for v, stride in s.at)
                 self._forget(s.buffer, None)
@@ -156,6 +167,29 @@ class Straight:
                     self._forget(written, None)
             case _:
                 raise AssertionError(f"{s} in a loop that is written out")
+
+    def _step(self, s: Step) -> str:
+        """The first value of a scan is that of the last operand."""
+        values, index = [*map(self._name, s.values)], self._size(s.index)
+        if s.acc not in self.running:
+            name = self.names.fresh()
+            self.statements.append(replace(s, name=name, values=tuple(values), index=index))
+            return name
+        acc, now = self.running[s.acc]
+        assert isinstance(index, int)
+        if index in now:
+            step = step_of(acc.monoid, acc.dtype)
+            now[index] = self.written(step, [now[index], *values])
+        else:
+            now[index] = values[-1]
+        return now[index]
+
+    def written(self, graph: ScalarGraph, values: list[str]) -> str:
+        """A scalar graph over values, in place."""
+        for ins in graph.code:
+            args = tuple(values[i] for i in ins.args)
+            values.append(self.let(ins.op, args, ins.dtype, ins.attr))
+        return values[graph.result]
 
     def _store(self, buffer: str, index: Size, value: str) -> None:
         self._forget(buffer, index)
@@ -249,11 +283,7 @@ class Fold:
     def _both(self, a: str | None, b: str | None) -> str | None:
         if a is None or b is None:
             return a or b
-        values = [a, b]
-        for ins in self.graph.code:
-            args = tuple(values[i] for i in ins.args)
-            values.append(self.code.let(ins.op, args, ins.dtype, ins.attr))
-        return values[self.graph.result]
+        return self.code.written(self.graph, [a, b])
 
 
 def renumbered(body: tuple[Statement, ...], after: int = 0) -> tuple[Statement, ...]:
@@ -294,6 +324,9 @@ def renumbered(body: tuple[Statement, ...], after: int = 0) -> tuple[Statement, 
                 return replace(s, value=value, at=pairs(s.at))
             case Add():
                 return replace(s, acc=new(s.acc), values=tuple(map(new, s.values)))
+            case Step():
+                values, acc = tuple(map(new, s.values)), new(s.acc)
+                return replace(s, name=new(s.name), acc=acc, values=values)
             case For():
                 accs = tuple(replace(a, name=new(a.name)) for a in s.accs)
                 return replace(s, accs=accs, body=tuple(map(done, s.body)))

@@ -25,6 +25,7 @@ from graphc.gates.contraction import Contraction, contracted_letters, parse_spec
 from graphc.gates.elementwise import Elementwise
 from graphc.gates.movement import Along, IndexMap, Movement, compose, identity_map
 from graphc.gates.reduction import Reduction
+from graphc.gates.scan import Scan
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import Size, TensorType, at_least, product
 
@@ -47,7 +48,7 @@ class Task:
     """One gate to be computed. Operands are accessed along the task's own domain."""
 
     node: Node
-    kind: str  # elementwise, copy, reduce, fma, contract, take, scatter
+    kind: str  # elementwise, copy, reduce, fma, scan, contract, take, scatter
     domain: tuple[Size, ...]
     out_axes: tuple[int, ...]  # of each axis of the result, in the domain; UNIT for size 1
     reads: tuple[Access, ...]
@@ -76,6 +77,11 @@ class Task:
         if self.kind not in ("reduce", "fma"):
             return None
         return (set(range(len(self.domain))) - set(self.out_axes)).pop()
+
+    @property
+    def running(self) -> int | None:
+        """The domain position along which elements go on from each other."""
+        return self.out_axes[self.node["axis"]] if self.kind == "scan" else None
 
     def tasks_read(self) -> list[tuple[Task, Access]]:
         """What loops make and it reads, be it by way of what is made again."""
@@ -157,6 +163,8 @@ class _Collector:
             return self._elementwise
         if isinstance(gate, Reduction):
             return self._reduce
+        if isinstance(gate, Scan):
+            return self._scan
         if isinstance(gate, Contraction):
             return self._contract
         if isinstance(gate, Movement) and gate.view is None and node.op != "reshape":
@@ -223,6 +231,14 @@ class _Collector:
         kept = tuple(i for i in range(x.type.rank) if i != node["axis"])
         reads = (self.access(x, identity_map(x.type.rank)),)
         self.of[node] = self._add(Task(node, "reduce", x.type.shape, kept, reads, node.type))
+
+    def _scan(self, node: Node) -> None:
+        """Of one element it is that of the last operand."""
+        rank, one = node.type.rank, node.type.shape[node["axis"]] == 1
+        kind, operands = ("copy", node.args[-1:]) if one else ("scan", node.args)
+        reads = tuple(self._whole(a, rank) for a in operands)
+        axes = tuple(range(rank))
+        self.of[node] = self._add(Task(node, kind, node.type.shape, axes, reads, node.type))
 
     def _contract(self, node: Node) -> None:
         a, b, out = parse_spec(node["spec"])

@@ -37,6 +37,7 @@ from dataclasses import replace
 
 from graphc.ir.types import Size
 from graphc.lower.loops import (
+    RUNNING,
     Acc,
     Add,
     Contract,
@@ -47,6 +48,7 @@ from graphc.lower.loops import (
     Program,
     Scatter,
     Statement,
+    Step,
     Store,
     coefficient,
     touching,
@@ -148,7 +150,7 @@ def _statements(loop: For) -> int:
 def _sums_of_columns(inner: For, arrays: dict[str, Acc]) -> bool:
     """Does it add to columns that the lanes cannot be? They stay a loop over the columns."""
     inside = (s for s, _ in walk(inner.body))
-    added = [arrays[s.acc] for s in inside if isinstance(s, Add) and s.acc in arrays]
+    added = [arrays[s.acc] for s in inside if isinstance(s, (Add, Step)) and s.acc in arrays]
     return any(a.order == "chain" or not isinstance(a.size, int) or a.size > FEW for a in added)
 
 
@@ -175,6 +177,7 @@ def _lanes(loop: For) -> int:
 
 CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 2.5, 3.0
 COUNTER = 10.0  # a row is added to an array in memory, and every fourth one goes into its counter
+ONE_BY_ONE = 4.0  # lanes go on from each other
 ARRAY = 30.0  # an array accumulator is filled, and its counter pushed and finished
 
 
@@ -220,6 +223,8 @@ def _cost_in_lanes(loop: For, depth: int) -> float:
         elif isinstance(s, (Load, Store)):
             if coefficient(s.index, loop.var) not in (0, 1) and not _in_planes(s, loop, depth):
                 total += STRIDED
+        elif isinstance(s, Step):
+            total += ONE_BY_ONE
         elif isinstance(s, Add):
             total += 5.0 / lanes * any(a.name == s.acc and a.into for a in loop.accs)
     return total
@@ -244,17 +249,19 @@ def _apart(loop: For, names: Names) -> list[Statement]:
     single: dict[tuple[str, Size], str] = {}
     stores: list[Statement] = []
     for acc in loop.accs:
-        places = [s.index for s in loop.body if isinstance(s, Add) and s.acc == acc.name]
+        steps = (s for s in loop.body if isinstance(s, (Add, Step)))
+        places = [s.index for s in steps if s.acc == acc.name]
         if not acc.into or acc.order == "chain" or not _few(acc, places):
             accs.append(acc)
             continue
         for element in range(int(str(acc.size))):
             name = single[acc.name, element] = names.fresh()
             accs.append(Acc(name, acc.dtype, acc.monoid, acc.order))
-            stores.append(Store(acc.into, acc.index + element, name))
+            if acc.order != RUNNING:
+                stores.append(Store(acc.into, acc.index + element, name))
     body = tuple(
-        Add(single[s.acc, s.index], s.values)
-        if isinstance(s, Add) and (s.acc, s.index) in single
+        replace(s, acc=single[s.acc, s.index], index=0)
+        if isinstance(s, (Add, Step)) and (s.acc, s.index) in single
         else s
         for s in loop.body
     )

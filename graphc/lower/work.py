@@ -10,7 +10,8 @@ Classes of operations: "vector" and "scalar" are plain operations on a vector or
 "div f64" and its like are slow ones, "call exp f64" is one element of a gate's own function, both
 with "scalar" in front where elements come alone. "loop", "tail", "masked", "tree", "fold", "leaf"
 and "turned", a leaf of neighbouring lanes, are what loops and sums need beside their iterations;
-"strided", "gather" and "scatter" are elements that do not lie beside their neighbours.
+"strided", "gather" and "scatter" are elements that do not lie beside their neighbours, and "step" is
+one of a scan, which waits for the one before.
 
 >>> from graphc.lower.loops import parse_program
 >>> program = parse_program('''program total(x: f64[n])
@@ -42,6 +43,7 @@ from graphc.lower.distribute import is_nest
 from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
     PANEL_ROWS,
+    RUNNING,
     Acc,
     Add,
     Contract,
@@ -56,6 +58,7 @@ from graphc.lower.loops import (
     Program,
     Scatter,
     Statement,
+    Step,
     Store,
     coefficient,
     walk,
@@ -278,6 +281,8 @@ class _Counter:
         elif isinstance(s, Inside):
             self.dtypes[s.name] = bool_
             self.ranges.add(s.name)
+        elif isinstance(s, Step):
+            self.dtypes[s.name] = s.dtype
         elif isinstance(s, For):
             self.dtypes.update((a.name, a.dtype) for a in s.accs)
 
@@ -327,6 +332,8 @@ class _Counter:
                 counts["scalar"] += 3 * times
             case Iota() | Add():
                 counts["scalar"] += times
+            case Step():
+                counts["step"] += times
 
     def _slow(self, s: Let) -> str | None:
         if s.op == "call":
@@ -354,7 +361,7 @@ class _Counter:
 
     def _into_tree(self, acc: Acc, n: int, times: int) -> None:
         """Leaves of an array go into its counters: on average each meets one that waits."""
-        if acc.order == "any" or not acc.dtype.is_float:
+        if acc.order in ("any", RUNNING) or not acc.dtype.is_float:
             return
         size = self.size(acc.size) * acc.dtype.itemsize
         leaves = times * -(-n // (BLOCK if acc.order == "chain" else LEAF))
@@ -388,6 +395,8 @@ class _Counter:
     def _ends(self, loop: For, times: int, vectors: int, width: int) -> None:
         short = _written_out(loop, width)
         for acc in loop.accs:
+            if acc.order == RUNNING:
+                continue
             if acc.order not in ("lanes", "rows") or short:
                 self.counts["fold"] += times
             else:
@@ -414,6 +423,11 @@ class _Counter:
                     self._access(s, loop, vectors * width)
                 case Scatter():
                     self.counts["strided"] += 2 * vectors * width
+                case Step() if s.acc in own:
+                    self.counts["step"] += vectors * width
+                case Step():
+                    self._units("vector", vectors * width, s.dtype.itemsize)
+                    self.near += 2 * vectors * width * s.dtype.itemsize
                 case Add() if s.acc in own or kept:
                     self._units("vector", vectors * width, self.dtypes[s.acc].itemsize)
                 case Add():
@@ -567,7 +581,7 @@ def width_of(program: Program, loop: For) -> int:
         return lanes_of(lanes.dtype)
     sizes = [a.dtype.itemsize for a in loop.accs]
     for s in loop.body:
-        if isinstance(s, (Let, Load)):
+        if isinstance(s, (Let, Load, Step)):
             sizes.append(s.dtype.itemsize)
         elif isinstance(s, (Iota, Index)):
             sizes.append(8)
