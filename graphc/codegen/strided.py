@@ -37,7 +37,7 @@ def rows_of(loop: For, width: int) -> dict[int, Rows]:
         if not isinstance(s, (Load, Store)) or (isinstance(s, Load) and s.at) or s.only:
             continue
         step = coefficient(s.index, loop.var)
-        if step in (0, 1) or not _alone(s, loop.body, written):
+        if step in (0, 1, -1) or not _alone(s, loop.body, written):
             continue
         constant = _constant(s.index)
         key = (type(s), s.buffer, s.index - constant)

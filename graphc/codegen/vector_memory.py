@@ -1,15 +1,19 @@
 """Vectors to and from memory: side by side or each element elsewhere, all lanes or those of a mask.
 
-An address is a register: of the first element, or, marked by `many`, a vector with one for each lane.
+An address is a register: of the first element; marked by `backwards`, of the last lane's element, with those of the
+others behind it; or, marked by `many`, a vector with one for each lane.
 """
 
 from __future__ import annotations
 
-from graphc.codegen.llvm import MEMORY, Function, vector
+from dataclasses import replace
+
+from graphc.codegen.llvm import MEMORY, REGISTER, Function, vector
 from graphc.codegen.state import Known
 from graphc.ir.types import DType, bool_
 
 EACH = "many "  # before a register that holds an address for each lane
+BACK = "backwards "  # before one that holds the last lane's, where lanes walk back through memory
 
 
 def many(addresses: str) -> str:
@@ -17,9 +21,29 @@ def many(addresses: str) -> str:
     return EACH + addresses
 
 
+def backwards(address: str) -> str:
+    """The address of the last lane, where lanes walk back through memory, marked as such."""
+    return BACK + address
+
+
+def in_place(address: str) -> str:
+    """A plain address of an element that is accessed; empty where each lane has its own."""
+    return "" if address.startswith(EACH) else address.removeprefix(BACK)
+
+
+def _turned(fn: Function, value: str, ty: str, width: int) -> str:
+    """The last lane first."""
+    lanes = ", ".join(f"i32 {lane}" for lane in reversed(range(width)))
+    return fn.do(f"shufflevector {ty} {value}, {ty} poison, <{width} x i32> <{lanes}>")
+
+
 def load_vector(fn: Function, address: str, dtype: DType, width: int, mask: str) -> str:
     """Lanes that a mask leaves out are zeros."""
     ty, ones, zero = vector(MEMORY[dtype.name], width), vector("i1", width), "zeroinitializer"
+    if address.startswith(BACK):
+        mask = _turned(fn, mask, ones, width) if mask else ""
+        loaded = load_vector(fn, address.removeprefix(BACK), dtype, width, mask)
+        return _turned(fn, loaded, vector(REGISTER[dtype.name], width), width)
     if address.startswith(EACH):
         name = fn.module.intrinsic(
             f"llvm.masked.gather.{_over(dtype, width)}.v{width}p0",
@@ -44,6 +68,11 @@ def load_vector(fn: Function, address: str, dtype: DType, width: int, mask: str)
 def store_vector(fn: Function, address: str, value: Known, mask: str) -> None:
     width, dtype = value.width, value.dtype
     ty, ones = vector(MEMORY[dtype.name], width), vector("i1", width)
+    if address.startswith(BACK):
+        mask = _turned(fn, mask, ones, width) if mask else ""
+        turned = _turned(fn, value.register, vector(REGISTER[dtype.name], width), width)
+        store_vector(fn, address.removeprefix(BACK), replace(value, register=turned), mask)
+        return
     text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
     if address.startswith(EACH):
         name = fn.module.intrinsic(

@@ -16,7 +16,7 @@ from graphc.codegen.ranges import FALSE, TRUE, Ranges
 from graphc.codegen.state import Kept, Known
 from graphc.codegen.streams import Streams
 from graphc.codegen.strided import StridedRows
-from graphc.codegen.vector_memory import EACH, load_vector, many, store_vector
+from graphc.codegen.vector_memory import backwards, in_place, load_vector, many, store_vector
 from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.types import Dim, DType, Size, bool_, i64
 from graphc.lower.loops import (
@@ -459,9 +459,9 @@ class VectorLoop:
                         kernel.block is not None
                         and i.isdigit()
                         and int(i) // width % 2 == 0
-                        and not address.startswith(EACH)
+                        and (plain := in_place(address))
                     ):
-                        kernel.block.prefetch(s, address)
+                        kernel.block.prefetch(s, plain)
                     loaded = self.load(address, s.dtype, self._where(mask, s.only))
                     kernel.known[s.name] = Known(loaded, s.dtype, width)
             case Store() if s.buffer in kernel.slot_of:
@@ -571,11 +571,16 @@ class VectorLoop:
         return self.fn.do(f"getelementptr i8, ptr {self.kernel.slot_of[s.buffer]}")
 
     def addresses(self, position: int, at: Sequence[tuple[str, Size]], i: str) -> str:
-        """One address, marked by being a plain register, or a vector of addresses."""
+        """Where the vector at iteration i lies, as `vector_memory` says."""
         fn, width, step = self.fn, self.width, self.steps[position]
         ty = self.memory_type(position)
         if not at and step == "1":
             return fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {i}")
+        if not at and step == "-1":
+            last = fn.do(f"sub i64 {1 - width}, {i}")
+            return backwards(
+                fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {last}")
+            )
         first = fn.do(f"mul i64 {i}, {step}")
         offsets = fn.do(
             f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self.lane_steps(step)}"

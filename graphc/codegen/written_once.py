@@ -14,7 +14,7 @@ from graphc.codegen.llvm import register
 from graphc.codegen.state import Known
 from graphc.gates.gate import registry
 from graphc.ir.types import i64
-from graphc.lower.loops import VARIABLES, Add, Iota, Let, Load, Store
+from graphc.lower.loops import VARIABLES, Add, Iota, Let, Load, Step, Store
 from graphc.lower.parallel import cost
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class WrittenOnce:
         types = {name: known.dtype for name, known in self.of.kernel.known.items()}
         gates, own = 0, 0
         for s in self.of.loop.body:
-            if isinstance(s, (Let, Load)):
+            if isinstance(s, (Let, Load, Step)):
                 types[s.name] = s.dtype
             elif isinstance(s, Iota):
                 types[s.name] = i64

@@ -27,7 +27,7 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.gates.elementwise import _ACCEPTS, mul0
 from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, register, registry
 from graphc.ir.scalar import Scalar, ScalarGraph, from_bits, to_bits, trace_scalar
-from graphc.ir.types import DTYPES, DType, TensorType, bool_, f64
+from graphc.ir.types import DTYPES, DType, TensorType, bool_, f64, size_max
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
@@ -129,21 +129,17 @@ def scan(name: str, doc: str, **fields: object) -> Scan:
 
 def _moved_on(x: Value, axis: int, by: int, fill: float) -> Value:
     """x[i - by] along an axis; a number where there is no such element. `by` is 1 or -1."""
-    n, ahead = x.shape[axis], max(-by, 0)
-    from graphc.ir.types import size_max, size_min
+    rank, n = len(x.shape), x.shape[axis]
 
-    rank = len(x.shape)
-    one = size_min(n, 1)  # of an empty axis nothing is left out
-
-    def at(start: object) -> tuple:
+    def at(start: int) -> tuple[int, ...]:
         return tuple(start if i == axis else 0 for i in range(rank))
 
     kept = tuple(size_max(n - 1, 0) if i == axis else size for i, size in enumerate(x.shape))
-    rest = x.builder.apply("slice", x, starts=at(one * ahead), steps=(1,) * rank, shape=kept)
+    ones = (1,) * rank
+    rest = x.builder.apply("slice", x, starts=at(max(-by, 0)), steps=ones, shape=kept)
     return x.builder.apply(
-        "place", rest, starts=at(one * (1 - ahead)), steps=(1,) * rank, shape=x.shape,
-        fill=to_bits(fill, x.dtype),
-    )  # fmt: skip
+        "place", rest, starts=at(max(by, 0)), steps=ones, shape=x.shape, fill=to_bits(fill, x.dtype)
+    )
 
 
 def _before(node: Node, x: Value, fill: float) -> Value:
