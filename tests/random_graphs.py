@@ -514,6 +514,15 @@ def _reduction(d, gate, x, slot):
     return d.add(gate.name, x, axis=axis, order=sum_order(x.type, axis) if ordered else "any")
 
 
+def _scan(d, gate, x, slot):
+    if not x.type.rank or x.dtype.is_bool:
+        return None
+    operands = [x, *(d.operand(x.node.type, gate.name, x) for _ in gate.params[1:])]
+    operands = d.shuffled(operands) if not slot else operands[::-1]
+    axis = int(d.rng.integers(x.type.rank))
+    return d.add(gate.name, *operands, axis=axis, reverse=d.chance(0.4))
+
+
 def _contract(d, gate, x, slot):
     if not x.type.rank or x.dtype.is_bool or x.type.rank > 3:
         return None
@@ -651,6 +660,7 @@ def _jacobian(d, gate, x, slot):
 _BY_KIND = {
     "elementwise": _elementwise,
     "reduction": _reduction,
+    "scan": _scan,
     "contraction": _contract,
     "composite": _composite,
 }
@@ -844,7 +854,10 @@ def _fold(d, x):
     if not x.type.rank or x.dtype.is_bool:
         return None
     axis = int(d.rng.integers(x.type.rank))
-    op = d.pick(("sum", "sum", "max", "prod", "logsumexp", "argmax"))
+    op = d.pick(("sum", "sum", "max", "prod", "logsumexp", "argmax", "cumsum", "recurrence"))
+    if registry()[op].kind == "scan":
+        run = d.consume(op, x)
+        return run and d.add(d.pick(("sub", "mul", "lt", "add")), *d.shuffled([x, run])) or run
     order = sum_order(x.type, axis) if op in ("sum", "prod") else "any"
     folded = d.add(op, x, axis=axis, **({} if op in ("logsumexp", "argmax") else {"order": order}))
     if folded is None or d.chance(0.4):

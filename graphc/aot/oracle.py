@@ -484,6 +484,27 @@ def _summed(
     return np.asarray(np.add.reduce(values[0], node["axis"], initial=m.zero), object)
 
 
+def _summed_on(
+    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
+) -> np.ndarray:
+    if values[0].dtype != object:
+        return np.asarray(node.gate.reference(node, values, sizes))
+    x = _in_order(node, values[0])
+    out, total = np.empty(x.shape, object), m.zeros(x.shape[1:])
+    for i, part in enumerate(x):
+        out[i] = total = total + part
+    return _back_in_place(node, out)
+
+
+def _in_order(node: Node, x: np.ndarray) -> np.ndarray:
+    """The axis of a scan first, in the order in which it goes along it."""
+    return np.moveaxis(x, node["axis"], 0)[:: -1 if node["reverse"] else 1]
+
+
+def _back_in_place(node: Node, x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x[:: -1 if node["reverse"] else 1], 0, node["axis"])
+
+
 def _same(
     m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
 ) -> np.ndarray:
@@ -494,6 +515,7 @@ _LINEAR: dict[str, Callable[..., np.ndarray]] = {
     **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice"), _moved),
     "reshape": _moved, "concat": _moved,
     "place": _placed, "take": _taken, "scatter_add": _scattered, "sum": _summed,
+    "cumsum": _summed_on,
 }  # fmt: skip
 
 
@@ -564,6 +586,24 @@ def _prod(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int
     return np.asarray(value, object), None if t is None else np.asarray(slope, object)
 
 
+def _scanned(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
+    """value[i] = a[i] * value[i-1] + b[i]; without a b, the product of what came so far."""
+    a, ta, b, tb = (None if x is None else _in_order(node, x) for x in (*args[0], *args[-1]))
+    assert a is not None and b is not None
+    times = np.frompyfunc(m.times, 2, 1)
+    first = m.one if len(args) == 1 else m.zero
+    values, slopes = np.empty(a.shape, object), np.empty(a.shape, object)
+    value: Any = m.zeros(a.shape[1:]) + first
+    slope: Any = m.zeros(a.shape[1:])
+    for i in range(len(a)):
+        grown = 0 if ta is None else times(ta[i], value)
+        slope = times(slope, a[i]) + grown + (0 if len(args) == 1 or tb is None else tb[i])
+        value = value * a[i] if len(args) == 1 else times(value, a[i]) + b[i]
+        values[i], slopes[i] = value, slope
+    still = all(t is None for _, t in args)
+    return _back_in_place(node, values), None if still else _back_in_place(node, slopes)
+
+
 def _extremum(larger: bool) -> Callable[..., Dual]:
     """max or min along an axis: NaN if any is; ties share the derivative evenly."""
 
@@ -593,6 +633,7 @@ def _extremum(larger: bool) -> Callable[..., Dual]:
 
 _SPECIAL: dict[str, Callable[..., Dual]] = {
     "contract": _contract, "where": _where, "cast": _cast, "stop_gradient": _stopped, "prod": _prod,
+    "cumprod": _scanned, "recurrence": _scanned,
     "max": _extremum(True), "min": _extremum(False),
     "lt": _compare(lambda a, b: a < b), "gt": _compare(lambda a, b: a > b),
     "le": _compare(lambda a, b: a <= b), "ge": _compare(lambda a, b: a >= b),

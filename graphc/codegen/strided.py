@@ -91,14 +91,7 @@ def load_columns(fn: Function, addresses: Sequence[str], columns: int, dtype: DT
         return [made]
     row = vector(ty, columns)
     rows = [[fn.do(f"load {row}, ptr {a}, align {dtype.itemsize}")] for a in addresses]
-    length = columns
-    while len(rows) > 1:
-        half = len(rows) // 2
-        rows = [
-            _zip(fn, a, b, ty, length, width) for a, b in zip(rows[:half], rows[half:], strict=True)
-        ]
-        length = min(2 * length, width)
-    return rows[0]
+    return zipped(fn, rows, ty, columns, width)
 
 
 def store_columns(
@@ -111,16 +104,10 @@ def store_columns(
             one = fn.do(f"extractelement {vector(ty, width)} {values[0]}, i64 {lane}")
             fn.say(f"store {ty} {one}, ptr {address}, align {dtype.itemsize}")
         return
-    parts = [[v] for v in values]
-    while len(parts) > 1:
-        half = len(parts) // 2
-        parts = [
-            _zip(fn, a, b, ty, width, width)
-            for a, b in zip(parts[:half], parts[half:], strict=True)
-        ]
+    parts = zipped(fn, [[v] for v in values], ty, width, width)
     per_vector = width // columns
     for lane, address in enumerate(addresses):
-        source, first = parts[0][lane // per_vector], lane % per_vector * columns
+        source, first = parts[lane // per_vector], lane % per_vector * columns
         row = source
         if columns < width:
             picked = ", ".join(f"i32 {first + k}" for k in range(columns))
@@ -129,6 +116,21 @@ def store_columns(
                 f"shufflevector {wide} {source}, {wide} poison, <{columns} x i32> <{picked}>"
             )
         fn.say(f"store {vector(ty, columns)} {row}, ptr {address}, align {dtype.itemsize}")
+
+
+def zipped(
+    fn: Function, parts: Sequence[Sequence[str]], ty: str, length: int, width: int
+) -> Sequence[str]:
+    """The first elements of all parts, then the second ones, and so on; from vectors of `length`,
+    vectors of up to `width`."""
+    while len(parts) > 1:
+        half = len(parts) // 2
+        parts = [
+            _zip(fn, a, b, ty, length, width)
+            for a, b in zip(parts[:half], parts[half:], strict=True)
+        ]
+        length = min(2 * length, width)
+    return parts[0]
 
 
 def _zip(

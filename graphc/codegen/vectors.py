@@ -1,6 +1,6 @@
 """Innermost loops: iterations are lanes, and what is left at the end runs under a mask.
 
-Parts of their own: bodies that are written once (written_once.py), stencils (ranges.py), elements that do not lie
+Parts of their own: bodies that are written once (written_once.py), stencils (ranges.py), scans (scans.py), elements that do not lie
 beside each other (strided.py), stores past the caches (streams.py), and bodies too long for one function (apart.py).
 """
 
@@ -13,6 +13,7 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.apart import Pieces
 from graphc.codegen.llvm import MEMORY, register
 from graphc.codegen.ranges import FALSE, TRUE, Ranges
+from graphc.codegen.scans import Scans
 from graphc.codegen.state import Kept, Known
 from graphc.codegen.streams import Streams
 from graphc.codegen.strided import StridedRows
@@ -74,6 +75,7 @@ class VectorLoop:
         self.ranges = Ranges(self)
         self.strided = StridedRows(self)
         self.streams = Streams(self)
+        self.scans = Scans(self)
 
     def _width(self) -> int:
         if self.lanes:
@@ -106,7 +108,8 @@ class VectorLoop:
         kernel.known = outer
         self.streams.end()
         for acc, total, width in found:
-            kernel.closed(acc, total, width, n)
+            if acc.order != RUNNING:
+                kernel.closed(acc, total, width, n)
 
     def _counted(self, n: str) -> list[tuple[Acc, str, int]]:
         """A loop over vectors; the accumulators, the lanes that they end in, and how many these are."""
@@ -127,8 +130,8 @@ class VectorLoop:
         return found
 
     def lanes_of(self, acc: Acc) -> int:
-        """How many an accumulator has: a running one is a single number."""
-        return 1 if acc.order == RUNNING else self.width
+        """How many an accumulator has: a running one has no lanes of its own."""
+        return self.scans.lanes_of(acc) if acc.order == RUNNING else self.width
 
     def state_type(self, acc: Acc) -> str:
         return register(acc.dtype, self.lanes_of(acc))
@@ -491,8 +494,7 @@ class VectorLoop:
                     [kernel.known[s.value].register],
                 )
             case Step() if s.acc in state:
-                made, state[s.acc] = self._in_sequence(s, state[s.acc], mask)
-                kernel.known[s.name] = Known(made, s.dtype, width)
+                self.scans.write(position, state)
             case Step():
                 acc = kernel.sums[s.acc].acc
                 address = self.addresses(position, (), i)
@@ -511,20 +513,6 @@ class VectorLoop:
                 self._read_modify_write(position, (), i, mask, acc.dtype, acc.monoid, operands)
             case _:
                 raise AssertionError(f"{s} in a vector loop")
-
-    def _in_sequence(self, s: Step, before: str, mask: str) -> tuple[str, str]:
-        """A scan's values in a vector, lane after lane, and the last of them. Behind a mask's end there
-        is no iteration that would go on from these."""
-        fn, width = self.fn, self.width
-        acc = next(a for a in self.loop.accs if a.name == s.acc)
-        operands = [self.kernel.known[v].register for v in s.values]
-        ty, wide = register(s.dtype, 1), register(s.dtype, width)
-        made = "poison"
-        for lane in range(width):
-            values = [fn.do(f"extractelement {wide} {v}, i64 {lane}") for v in operands]
-            before = accs.step(fn, acc, before, values, 1)
-            made = fn.do(f"insertelement {wide} {made}, {ty} {before}, i64 {lane}")
-        return made, before
 
     def folded(self, s: Add, before: str, mask: str) -> str:
         kernel = self.kernel

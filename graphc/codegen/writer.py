@@ -29,6 +29,7 @@ from graphc.codegen.turned import TurnedColumns
 from graphc.codegen.vectors import VectorLoop
 from graphc.ir.types import DType, Size, at_least, bool_, i64, product
 from graphc.lower.loops import (
+    RUNNING,
     Acc,
     Add,
     Buffer,
@@ -504,6 +505,8 @@ class KernelWriter:
     def close_acc(self, state: Sum, n: str) -> None:
         """After the loop: the accumulator's value."""
         acc, fn = state.acc, self.fn
+        if acc.order == RUNNING:
+            return
         if state.kind == "register":
             self.closed(acc, state.value, 1, n)
         elif state.kind == "stage":

@@ -43,9 +43,11 @@ _WORD = (str, str)
 _INT = (str, int)
 _INTS = (_tuple_text, _parse_tuple(int))
 _SIZES = (_tuple_text, _parse_tuple(parse_size))
+_BOOL = (lambda v: "true" if v else "false", lambda t: {"true": True, "false": False}[t])
 ATTRIBUTES: Mapping[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
     "axis": _INT, "axes": _INTS, "dtype": (str, lambda t: DTYPES[t]), "fill": _INT, "label": _WORD,
-    "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS, "shape": _SIZES,
+    "name": _WORD, "op": _WORD, "operands": _INT, "order": _WORD, "perm": _INTS, "reverse": _BOOL,
+    "shape": _SIZES,
     "size": (str, parse_size), "spec": _WORD, "starts": _SIZES, "steps": _INTS,
 }  # fmt: skip
 

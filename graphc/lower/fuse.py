@@ -59,6 +59,7 @@ class Group:
 
 
 def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
+    from graphc.lower.abreast import rows_abreast
     from graphc.lower.planes import in_planes
     from graphc.lower.scatters import scatters_apart
     from graphc.lower.schedule import scheduled
@@ -81,6 +82,8 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
         program = in_planes(written_out(program))
     if "parallel" not in skip:
         program = scatters_apart(program)
+    if "abreast" not in skip:
+        program = rows_abreast(program)
     return scheduled(program, skip)
 
 

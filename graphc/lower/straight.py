@@ -162,11 +162,16 @@ class Straight:
                     Scatter(s.buffer, self._size(s.index), at, self._name(s.value))
                 )
             case For():
-                self.statements.append(with_names(s, self.renamed))
-                for written in {t.buffer for t, _ in walk(s.body) if isinstance(t, Store)}:
-                    self._forget(written, None)
+                self.keep(with_names(s, self.renamed))
             case _:
                 raise AssertionError(f"{s} in a loop that is written out")
+
+    def keep(self, loop: Statement) -> None:
+        """A loop as it is."""
+        assert isinstance(loop, For)
+        self.statements.append(loop)
+        for written in {t.buffer for t, _ in walk(loop.body) if isinstance(t, Store)}:
+            self._forget(written, None)
 
     def _step(self, s: Step) -> str:
         """The first value of a scan is that of the last operand."""

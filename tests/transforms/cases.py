@@ -96,6 +96,16 @@ CASES = {
     "sum": graph_of(lambda x: sin(x.sum(0)), x=M),
     "prod": graph_of(lambda x: sin(prod(x, 0)), x=M),
     "prod-last": graph_of(lambda x: prod(x, 1), x=M),
+    "cumsum": graph_of(lambda x: sin(apply("cumsum", x, axis=0, reverse=False)), x=M),
+    "cumsum-reverse": graph_of(lambda x: sin(apply("cumsum", x, axis=1, reverse=True)), x=M),
+    "cumprod": graph_of(lambda x: sin(apply("cumprod", x, axis=0, reverse=False)), x=M),
+    "cumprod-reverse": graph_of(lambda x: apply("cumprod", x, axis=1, reverse=True), x=M),
+    "recurrence": graph_of(
+        lambda a, b: sin(apply("recurrence", a, b, axis=0, reverse=False)), a=M, b=M
+    ),
+    "recurrence-reverse": graph_of(
+        lambda a, b: apply("recurrence", a, sin(b), axis=0, reverse=True), a=f64["n"], b=f64["n"]
+    ),
     "max": graph_of(lambda x: sin(apply("max", x, axis=0, order="any")), x=M),
     "min": graph_of(lambda x: sin(apply("min", x, axis=1, order="any")), x=M),
     "matmul": graph_of(lambda x, y: tanh(contract_values(x, y, "ij,jk->ik")), x=M, y=f64[3, 4]),
