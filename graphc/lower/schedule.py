@@ -141,7 +141,10 @@ def _blocked(program: Program, kernel: Kernel, loop: For) -> tuple[For, Program]
 
 
 def _buffers(loop: For) -> list[str]:
-    return [s.buffer for s, _ in walk(loop.body) if isinstance(s, (Load, Store, Scatter))]
+    """What statements inside touch; a scan's row is read by its own steps alone."""
+    inside = [s for s, _ in walk(loop.body)]
+    arrays = [a.into for s in inside if isinstance(s, For) for a in s.accs if a.into]
+    return arrays + [s.buffer for s in inside if isinstance(s, (Load, Store, Scatter))]
 
 
 def _worthwhile(program: Program, loop: For) -> bool:
