@@ -520,7 +520,7 @@ def _scan(d, gate, x, slot):
     operands = [x, *(d.operand(x.node.type, gate.name, x) for _ in gate.params[1:])]
     operands = d.shuffled(operands) if not slot else operands[::-1]
     axis = int(d.rng.integers(x.type.rank))
-    return d.add(gate.name, *operands, axis=axis, reverse=d.chance(0.4))
+    return d.add(gate.name, *operands, axis=axis, reverse=d.chance(0.5))
 
 
 def _contract(d, gate, x, slot):

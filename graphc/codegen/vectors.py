@@ -19,9 +19,10 @@ from graphc.codegen.streams import Streams
 from graphc.codegen.strided import StridedRows
 from graphc.codegen.vector_memory import backwards, in_place, load_vector, many, store_vector
 from graphc.codegen.written_once import WrittenOnce
-from graphc.ir.types import Dim, DType, Size, bool_, i64
+from graphc.ir.types import Dim, DType, Size, align_up, bool_, i64
 from graphc.lower.loops import (
     RUNNING,
+    WHOLE,
     Acc,
     Add,
     For,
@@ -499,9 +500,10 @@ class VectorLoop:
                 acc = kernel.sums[s.acc].acc
                 address = self.addresses(position, (), i)
                 values = [kernel.known[v].register for v in s.values]
-                before = self.load(address, s.dtype, mask)
+                inside = "" if self._has_room(s, acc) else mask
+                before = self.load(address, s.dtype, inside)
                 made = Known(accs.step(self.fn, acc, before, values, width), s.dtype, width)
-                self.store(address, made, mask)
+                self.store(address, made, inside)
                 kernel.known[s.name] = made
             case Add() if any(a.name == s.acc for a in self.rows):
                 self._into_stage(s, i, mask)
@@ -513,6 +515,11 @@ class VectorLoop:
                 self._read_modify_write(position, (), i, mask, acc.dtype, acc.monoid, operands)
             case _:
                 raise AssertionError(f"{s} in a vector loop")
+
+    def _has_room(self, s: Step, acc: Acc) -> bool:
+        """Is there memory for whole vectors, behind which nothing of a row of running values comes?"""
+        room = self.kernel.buffer(acc.into).type.shape[-1]
+        return s.index == Dim.symbol(self.loop.var) and room == align_up(acc.size, WHOLE)
 
     def folded(self, s: Add, before: str, mask: str) -> str:
         kernel = self.kernel

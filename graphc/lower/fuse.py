@@ -36,8 +36,8 @@ from typing import Any
 
 from graphc.errors import CompileError
 from graphc.ir.graph import Graph, Node
-from graphc.ir.types import Size, TensorType, product
-from graphc.lower.loops import Buffer, Kernel, Program
+from graphc.ir.types import Size, TensorType, align_up, product
+from graphc.lower.loops import WHOLE, Buffer, Kernel, Program
 from graphc.lower.order import as_needed
 from graphc.lower.tasks import Access, Task, is_again, reads_of, tasks_of
 
@@ -401,11 +401,13 @@ class _Storage:
         self.places[task] = Place(name, depth, shape, axes)
 
     def _row_of(self, task: Task, along: int) -> Place:
-        """Scratch for what lies inside of one of its loops, for each iteration around that loop."""
+        """Scratch for what lies inside of one of its loops, for each iteration around that loop; whole
+        vectors, so that nothing beyond a last, partial one is needed."""
         shape, axes = task.domain[along + 1 :], tuple(range(along + 1, len(task.domain)))
+        room = (align_up(product(shape), WHOLE),)
         name = self._fresh(f"t{task.serial}.row")
         scope = _variable(along - 1) if along else ""
-        self.buffers[name] = Buffer(name, "temp", TensorType(task.type.dtype, shape), scope=scope)
+        self.buffers[name] = Buffer(name, "temp", TensorType(task.type.dtype, room), scope=scope)
         return Place(name, along, shape, axes)
 
     def _shared(self, task: Task, reader: Task, access: Access) -> int:

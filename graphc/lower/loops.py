@@ -58,6 +58,7 @@ from graphc.ir.types import (
 PANEL = "panel"  # begins the scope of a temp that lives while a sweep is at one panel of rows
 PANEL_ROWS = 256  # of a panel at most: whole leaves of every order
 RUNNING = "running"  # the order of accumulators that are read inside of their loop
+WHOLE = 16  # elements that are whole vectors, of any dtype
 COLUMNS = 16  # that a loop of the mode `turned` copies at a time
 VARIABLES = ("_i", "_j", "_k", "_l", "_m", "_n", "_o", "_p", "_q", "_r", "_s", "_t")  # by depth
 

@@ -177,7 +177,8 @@ def _lanes(loop: For) -> int:
 
 CALL, ROOT, HORIZONTAL, STRIDED, GATHERED = 25.0, 6.0, 7.0, 2.5, 3.0
 COUNTER = 10.0  # a row is added to an array in memory, and every fourth one goes into its counter
-ONE_BY_ONE = 4.0  # lanes go on from each other
+ONE_BY_ONE = 4.0  # lanes go on from each other,
+WAITING = 90.0  # or rows do, by way of memory
 ARRAY = 30.0  # an array accumulator is filled, and its counter pushed and finished
 
 
@@ -199,6 +200,7 @@ def _cost_of_inner_loops(loop: For) -> float:
             lanes = _lanes(s)
             vectors = -(-s.size // lanes) if isinstance(s.size, int) else 1e9
             total += vectors * sum(map(_weight, s.body)) + 2.0
+            total += WAITING * any(isinstance(t, Step) for t in s.body)
         else:
             total += 2 * _weight(s) / _lanes(loop)  # lanes of a block at best, and handed over
     return total
