@@ -45,16 +45,15 @@ _FUNCTIONS = """
     abs absolute acos acosh add all amax amin any arange arccos arccosh arcsin arcsinh arctan
     arctan2 arctanh argmax argmin asin asinh astype atan atan2 atanh broadcast_to cbrt ceil clip
     concatenate copysign cos cosh count_nonzero cumprod cumsum deg2rad degrees diff digamma divide
-    divmod dot einsum empty equal erf erfc erfinv exp exp2 expand_dims expm1 eye fabs fix flatten flip
-    floor floor_divide fmax fmin fmod full full_like gelu greater greater_equal heaviside hstack
-    hypot identity inner isfinite isinf isnan less less_equal lgamma linspace log log10 log1p
-    log2 log_ndtr log_sigmoid log_softmax logaddexp logaddexp2 logical_and logical_not
-    logical_or logical_xor logsumexp matmul max maximum mean min minimum mod moveaxis multiply
-    ndtr negative not_equal ones ones_like outer pad positive power prod rad2deg radians ravel
-    reciprocal relu remainder repeat reshape rint roll round rsqrt sigmoid sign silu sin sinc
-    sinh softmax softplus sqrt square squeeze stack stop_gradient subtract sum swapaxes take tan
-    tanh tensordot tile transpose trigamma true_divide trunc var vdot vstack where xlog1py xlogy
-    zeros zeros_like
+    divmod dot einsum empty equal erf erfc erfinv exp exp2 expand_dims expm1 eye fabs fix flatten
+    flip floor floor_divide fmax fmin fmod full full_like gelu greater greater_equal heaviside
+    hstack hypot identity inner isfinite isinf isnan less less_equal lgamma linspace log log10 log1p
+    log2 log_ndtr log_sigmoid log_softmax logaddexp logaddexp2 logical_and logical_not logical_or
+    logical_xor logsumexp matmul max maximum mean min minimum mod moveaxis multiply ndtr negative
+    not_equal ones ones_like outer pad positive power prod rad2deg radians ravel reciprocal relu
+    remainder repeat reshape rint roll round rsqrt sigmoid sign silu sin sinc sinh softmax softplus
+    sqrt square squeeze stack stop_gradient subtract sum swapaxes take tan tanh tensordot tile
+    transpose trigamma true_divide trunc var vdot vstack where xlog1py xlogy zeros zeros_like
 """
 _NAMES = {
     "graphc.aot.certificate": "check",

@@ -15,12 +15,11 @@ from graphc.codegen.llvm import REGISTER, register
 from graphc.codegen.state import Known
 from graphc.codegen.strided import zipped
 from graphc.ir.types import DType
-from graphc.lower.loops import RUNNING, Acc, For, Step
+from graphc.lower.abreast import steps_abreast
+from graphc.lower.loops import RUNNING, Acc, Step
 
 if TYPE_CHECKING:
     from graphc.codegen.vectors import VectorLoop
-
-ROWS = 8  # that are lanes at most
 
 
 class Scans:
@@ -29,7 +28,7 @@ class Scans:
     def __init__(self, of: VectorLoop) -> None:
         self.of = of
         self.accs = {a.name: a for a in of.loop.accs if a.order == RUNNING}
-        self.groups = _groups(of.loop, self.accs)  # positions of steps side by side, by the first
+        self.groups = steps_abreast(of.loop)
         self.rows: dict[str, int] = {}  # accumulators that have the values of so many rows, or none
         for group in self.groups.values():
             names = [of.loop.body[p].acc for p in group]  # type: ignore[union-attr]
@@ -97,24 +96,3 @@ class Scans:
         return zipped(
             self.of.fn, [[c] for c in columns], REGISTER[dtype.name], count, self.of.width
         )
-
-
-def _groups(loop: For, own: dict[str, Acc]) -> dict[int, tuple[int, ...]]:
-    """Steps that follow on each other, of rows of their own."""
-    found: dict[int, tuple[int, ...]] = {}
-    run: list[int] = []
-    for position, s in enumerate((*loop.body, None)):
-        alike = isinstance(s, Step) and s.acc in own and all(
-            isinstance(t := loop.body[p], Step)
-            and (own[t.acc].monoid, t.dtype) == (own[s.acc].monoid, s.dtype)
-            and t.acc != s.acc and t.name not in s.values
-            for p in run
-        )  # fmt: skip
-        if alike and len(run) < ROWS:
-            run.append(position)
-            continue
-        count = 1 << max(len(run).bit_length() - 1, 0)
-        if count > 1:
-            found[run[0]] = tuple(run[:count])
-        run = [position] if isinstance(s, Step) and s.acc in own else []
-    return found

@@ -118,9 +118,7 @@ def store_columns(
         fn.say(f"store {vector(ty, columns)} {row}, ptr {address}, align {dtype.itemsize}")
 
 
-def zipped(
-    fn: Function, parts: Sequence[Sequence[str]], ty: str, length: int, width: int
-) -> Sequence[str]:
+def zipped(fn: Function, parts: list[list[str]], ty: str, length: int, width: int) -> list[str]:
     """The first elements of all parts, then the second ones, and so on; from vectors of `length`,
     vectors of up to `width`."""
     while len(parts) > 1:

@@ -1,7 +1,8 @@
 """Innermost loops: iterations are lanes, and what is left at the end runs under a mask.
 
-Parts of their own: bodies that are written once (written_once.py), stencils (ranges.py), scans (scans.py), elements that do not lie
-beside each other (strided.py), stores past the caches (streams.py), and bodies too long for one function (apart.py).
+Parts of their own: bodies that are written once (written_once.py), stencils (ranges.py), scans (scans.py), elements
+that do not lie beside each other (strided.py), stores past the caches (streams.py), and bodies too long for one
+function (apart.py).
 """
 
 from __future__ import annotations
@@ -573,9 +574,7 @@ class VectorLoop:
             return fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {i}")
         if not at and step == "-1":
             last = fn.do(f"sub i64 {1 - width}, {i}")
-            return backwards(
-                fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {last}")
-            )
+            return backwards(fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {last}"))
         first = fn.do(f"mul i64 {i}, {step}")
         offsets = fn.do(
             f"add <{width} x i64> {fn.spread_type(first, 'i64', width)}, {self.lane_steps(step)}"

@@ -435,9 +435,7 @@ class KernelWriter:
         if state.kind == "array":
             at = self._element(state, s.index)
         before = self.load(at, s.dtype) if at else state.value
-        self.known[s.name] = Known(
-            accs.step(self.fn, state.acc, before, values, 1), s.dtype, 1
-        )
+        self.known[s.name] = Known(accs.step(self.fn, state.acc, before, values, 1), s.dtype, 1)
         if at:
             self.store(at, s.name)
         else:

@@ -27,7 +27,7 @@ from graphc.errors import DTypeError, ShapeError
 from graphc.gates.elementwise import _ACCEPTS, mul0
 from graphc.gates.gate import Attrs, Gate, caller, check_one_shape, register, registry
 from graphc.ir.scalar import Scalar, ScalarGraph, from_bits, to_bits, trace_scalar
-from graphc.ir.types import DTYPES, DType, TensorType, bool_, f64, size_max
+from graphc.ir.types import DTYPES, DType, TensorType, bool_, size_max
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
@@ -195,7 +195,7 @@ cumprod = scan(
     step=lambda before, x: before * x, start=lambda d: 1, tangents=_of_product,
 )  # fmt: skip
 recurrence = scan(
-    "recurrence", "s[i] = a[i] * s[i-1] + b[i] along an axis, rounded once; b[i] where s[i-1] is 0.",
+    "recurrence", "s[i] = a[i] * s[i-1] + b[i] along an axis, rounded once; b[i] if s[i-1] is 0.",
     params=("a", "b"), accepts="float",
     step=lambda before, a, b: s.select(s.convert(before, bool_), s.fma(a, before, b), b),
     start=lambda d: 0.0, tangents=_of_recurrence, transposed=_transposed_recurrence,

@@ -1,8 +1,8 @@
 """Rows abreast: a loop whose rows are scanned takes eight of them at once.
 
 In:   a `Program` whose loops have no modes yet.
-Out:  the same, with eight rows in an iteration of such a loop, side by side in every inner loop that
-      has a scan; the rows that are left over in a loop behind it; and sums over the rows in one of
+Out:  the same, with eight rows in an iteration of such a loop, side by side in each inner loop with
+      a scan; the rows that are left over in a loop behind it; and sums over the rows in one of
       their own, over what the rows have stored.
 Invariant: no bit changes. Each row does what it did, in that order.
 
@@ -17,11 +17,13 @@ steps of eight rows are lanes of one vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from graphc.ir.types import Dim, DType, Size, TensorType, product, size_floordiv, size_min
 from graphc.lower.loops import (
+    RUNNING,
+    Acc,
     Add,
     Buffer,
     For,
@@ -76,9 +78,7 @@ class _Maker:
         body = self._body(kernel.body, Names(kernel), 0)
         return kernel if body is kernel.body else replace(kernel, body=renumbered(body))
 
-    def _body(
-        self, body: tuple[Statement, ...], names: Names, depth: int
-    ) -> tuple[Statement, ...]:
+    def _body(self, body: tuple[Statement, ...], names: Names, depth: int) -> tuple[Statement, ...]:
         """The same object where nothing changes."""
         made: list[Statement] = []
         for s in body:
@@ -178,7 +178,7 @@ class _Maker:
 def _side_by_side(
     loop: For, rows: Sequence[Sequence[Statement]], known: Sequence[dict[str, str]], names: Names
 ) -> For:
-    """An inner loop of several rows: up to a step one row after the other, then this step of all."""
+    """An inner loop of several rows: up to a step one after the other, then this step of all."""
     code = Straight(names, ())
     inside: list[dict[str, str]] = []
     accs = []
@@ -226,6 +226,42 @@ def _at(s: Statement, var: str, place: Size, ahead: dict[str, Size]) -> Statemen
     return s
 
 
+def is_rest(loop: Statement, before: Statement | None) -> bool:
+    """Is it of the rows that were left over by the loop before it?"""
+    if not isinstance(loop, For) or not isinstance(before, For) or loop.size == 0:
+        return False
+    return size_floordiv(ROWS * before.size + loop.size, ROWS) == before.size
+
+
+# -- which steps -----------------------------------------------------------------------------------
+
+
+def steps_abreast(loop: For) -> dict[int, tuple[int, ...]]:
+    """Steps of a loop that follow on each other and have nothing to do with each other, a power of
+    two of them, as in rows abreast: their positions, by that of the first.
+    """
+    own = {a.name: a for a in loop.accs if a.order == RUNNING}
+    found: dict[int, tuple[int, ...]] = {}
+    run: list[Step] = []
+    for position, s in enumerate((*loop.body, None)):
+        step = s if isinstance(s, Step) and s.acc in own else None
+        if step is not None and len(run) < ROWS and all(_alike(step, t, own) for t in run):
+            run.append(step)
+            continue
+        count = 1 << max(len(run).bit_length() - 1, 0)
+        if count > 1:
+            first = position - len(run)
+            found[first] = tuple(range(first, first + count))
+        run = [] if step is None else [step]
+    return found
+
+
+def _alike(step: Step, before: Step, own: Mapping[str, Acc]) -> bool:
+    """The same step, of another row."""
+    same = own[step.acc].monoid == own[before.acc].monoid and step.dtype is before.dtype
+    return same and step.acc != before.acc and before.name not in step.values
+
+
 # -- which loops -----------------------------------------------------------------------------------
 
 
@@ -267,6 +303,4 @@ def _is_row(inner: For) -> bool:
     return True
 
 
-
-
-__all__ = ["EXAMPLE", "rows_abreast"]
+__all__ = ["EXAMPLE", "ROWS", "is_rest", "rows_abreast", "steps_abreast"]

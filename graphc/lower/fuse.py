@@ -287,7 +287,7 @@ class _Loops:
 
 
 def _wants(task: Task, depth: int) -> list[tuple[str, int]]:
-    """A sum in lanes over this loop: a vector's length, by the size of its elements. A sum or a scan
+    """A sum in lanes over this loop: a vector's length, by the size of its elements. A sum or scan
     along it, and what has to keep the order of its elements: a direction.
     """
     if task.running == depth:
@@ -401,8 +401,8 @@ class _Storage:
         self.places[task] = Place(name, depth, shape, axes)
 
     def _row_of(self, task: Task, along: int) -> Place:
-        """Scratch for what lies inside of one of its loops, for each iteration around that loop; whole
-        vectors, so that nothing beyond a last, partial one is needed."""
+        """Scratch for what lies inside of one of its loops, for each iteration around that loop; of
+        whole vectors, so that a last, partial one needs no mask."""
         shape, axes = task.domain[along + 1 :], tuple(range(along + 1, len(task.domain)))
         room = (align_up(product(shape), WHOLE),)
         name = self._fresh(f"t{task.serial}.row")

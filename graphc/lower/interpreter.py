@@ -378,8 +378,8 @@ class _Run:
 
 
 def _sequential(program: Program, kernel: Kernel) -> set[int]:
-    """The loops at or outside of the scope of scratch that is touched inside of them, and those that
-    an iteration goes on in from the one before."""
+    """The loops at or outside of the scope of scratch that is touched inside of them, and those
+    whose iterations go on from each other."""
     found: set[int] = set()
     for s, outer in walk(kernel.body):
         if isinstance(s, For) and is_running(s):

@@ -259,7 +259,9 @@ class For:
         return tuple([s for s in self.body if not isinstance(s, Let)])
 
 
-Statement = Let | Iota | Inside | Load | Store | Index | Add | Step | Scatter | Fill | Contract | For
+Statement = (
+    Let | Iota | Inside | Load | Store | Index | Add | Step | Scatter | Fill | Contract | For
+)
 
 
 @dataclass(frozen=True)
@@ -459,7 +461,9 @@ _BUFFER = re.compile(
     r"buffer (\w+) ([\w.]+): (\w+\[[^\]]*\])"
     r"(?: data=\[([^\]]*)\])?(?: scope=(\w+))?(?: donor=(\S+))?(?: offset=(\S+))?( private)?$"
 )
-_FOR = re.compile(r"for (\w+) in (\S+) (vector|rows|blocks|lanes|turned)( parallel| ordered)?$")
+_FOR = re.compile(
+    r"for (\w+) in (\S+) (vector|rows|blocks|lanes|turned|pairs)( parallel| ordered)?$"
+)
 _ACC = re.compile(r"acc (%\w+): (\w+) (\w+) (\w+)(?: into ([\w.]+)\[(.*)\] size (\S+))?$")
 
 
@@ -673,5 +677,6 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 __all__ = [
     "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Inside", "Iota", "Kernel", "Let",
     "Load", "Operand", "Program", "Scatter", "Statement", "Step", "Store", "coefficient",
-    "is_running", "is_turned", "let", "parse_program", "print_program", "statement_text", "walk", "without",
+    "is_running", "is_turned", "let", "parse_program", "print_program", "statement_text", "walk",
+    "without",
 ]  # fmt: skip

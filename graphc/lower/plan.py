@@ -45,6 +45,7 @@ from graphc.ir.types import (
     size_floordiv,
     size_max,
 )
+from graphc.lower.abreast import is_rest
 from graphc.lower.donate import verify_donations
 from graphc.lower.loops import (
     Acc,
@@ -446,9 +447,9 @@ def _check_private(program: Program) -> None:
 def passes_over(program: Program, name: str) -> int:
     """How many sweeps over a buffer's data are farther apart than 256 kB.
 
-    Each top-level loop that loads it is a sweep; in one, loops over the same row count once if the
-    row is at most 256 kB, and so do all loads of a buffer of at most 256 kB. Sizes known only at
-    the call count as small.
+    Each top-level loop that loads it is a sweep, but for one over rows that the loop before it left
+    over; in one, loops over the same row count once if the row is at most 256 kB, and so do all
+    loads of a buffer of at most 256 kB. Sizes known only at the call count as small.
     """
     total = 0
     for kernel in program.kernels:
@@ -456,7 +457,9 @@ def passes_over(program: Program, name: str) -> int:
             total += _passes_of_sweep(kernel, program.buffer(name))
             continue
         straight = 0
-        for s in kernel.body:
+        for before, s in zip((None, *kernel.body), kernel.body):
+            if is_rest(s, before):
+                continue
             if isinstance(s, For):
                 total += _passes_of_loop(s, program.buffer(name))
             elif isinstance(s, Contract):

@@ -10,8 +10,8 @@ Classes of operations: "vector" and "scalar" are plain operations on a vector or
 "div f64" and its like are slow ones, "call exp f64" is one element of a gate's own function, both
 with "scalar" in front where elements come alone. "loop", "tail", "masked", "tree", "fold", "leaf"
 and "turned", a leaf of neighbouring lanes, are what loops and sums need beside their iterations;
-"strided", "gather" and "scatter" are elements that do not lie beside their neighbours, and "step" is
-one of a scan, which waits for the one before.
+"strided", "gather" and "scatter" are elements that do not lie beside their neighbours, and "step"
+is one of a scan, which waits for the one before, unless rows are abreast.
 
 >>> from graphc.lower.loops import parse_program
 >>> program = parse_program('''program total(x: f64[n])
@@ -39,6 +39,7 @@ from math import ceil, prod
 from graphc.gates.contraction import BLOCK
 from graphc.gates.reduction import LEAF, VECTOR_BYTES, lanes_of
 from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
+from graphc.lower.abreast import steps_abreast
 from graphc.lower.distribute import is_nest
 from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
@@ -80,6 +81,7 @@ from graphc.lower.traffic import Traffic, touched_by
 UNIT = VECTOR_BYTES
 SLOW = ("div", "sqrt", "quot")  # operations that take many times what a plain one does
 FREE = ("const", "bitcast")
+TURNED = 3  # operations for each vector of rows that are transposed
 WRITTEN_OUT = 64  # statements up to which a short loop in lanes is written out
 TILE_ROWS = 8  # of a matrix product, with two vectors
 
@@ -409,7 +411,8 @@ class _Counter:
         own: set[str], kept: bool = False,
     ) -> None:  # fmt: skip
         """Statements on vectors. `kept`: arrays that are added to stay in registers."""
-        for s in body:
+        together = {p for group in steps_abreast(loop).values() for p in group}
+        for position, s in enumerate(body):
             match s:
                 case Let():
                     self._vector_operation(s, vectors, width)
@@ -423,6 +426,9 @@ class _Counter:
                     self._access(s, loop, vectors * width)
                 case Scatter():
                     self.counts["strided"] += 2 * vectors * width
+                case Step() if position in together:
+                    operations = 1 + TURNED * (1 + len(s.values))
+                    self._units("vector", operations * vectors * width, s.dtype.itemsize)
                 case Step() if s.acc in own:
                     self.counts["step"] += vectors * width
                 case Step():

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 MEMORY, CACHE, CALL = "memory", "cache", "the call"
 OPERATIONS, DIVISIONS, LOOPS, APART = "operations", "divisions", "short loops", "gathers"
-PRODUCTS = "matrix products"
+PRODUCTS, SCANS = "matrix products", "scans"
 _GROUPS = {
     "loop": LOOPS, "tail": LOOPS, "masked": LOOPS, "tree": LOOPS, "fold": LOOPS,
     "leaf": OPERATIONS, "turned": OPERATIONS, "strided": APART, "gather": APART, "scatter": APART,
+    "step": SCANS,
 }  # fmt: skip
 
 
@@ -204,8 +205,8 @@ def _each(name: str) -> tuple[str, float]:
         return DIVISIONS, machine.division(what, DTYPES[rest[0]], kind)
     if name in ("vector", "scalar"):
         return OPERATIONS, machine.operation(name)
-    if _GROUPS[name] == APART:
-        return APART, machine.apart(name)
+    if _GROUPS[name] in (APART, SCANS):
+        return _GROUPS[name], machine.apart(name)
     return _GROUPS[name], machine.start(name)
 
 

@@ -224,15 +224,19 @@ def start(what: str) -> float:
 
 @cache
 def apart(what: str) -> float:
-    """One element that does not lie beside its neighbours.
+    """One element that does not lie beside its neighbours, or waits for the one before.
 
     "strided": a column of short rows, loaded or stored; "gather": where an index says; "scatter": a
-    sum where an index says.
+    sum where an index says; "step": one of a running sum.
     """
     if what == "strided":
         lines = [f"  %{c} = load x[3*_i+{c}] : f64\n  store y[3*_i+{c}] %{c}" for c in range(3)]
         body = "\n".join(["for _i in n vector", *lines])
         return _once(body, ["x: f64[n,3]"], ["y: f64[n,3]"], NEAR // 4) / (6 * (NEAR // 4))
+    if what == "step":
+        acc, step = "  acc %1: f64 cumsum running\n", "  %3 = step %1 %2 : f64\n"
+        body = f"for _i in n vector\n{acc}  %2 = load x[_i] : f64\n{step}  store y[_i] %3"
+        return _once(body, ["x: f64[n]"], ["y: f64[n]"], NEAR) / NEAR
     index = {"i": np.random.default_rng(0).integers(0, NEAR, NEAR)}
     heads = ["x: f64[n]", "i: i64[n]"]
     if what == "gather":

@@ -218,6 +218,7 @@ def everything(
         + (i // 3 + i % 3).sum()
     )
     total = total + np.argmax(x, axis=1).sum() + x.astype(graphc.i32).sum() + np.isnan(x).sum()
+    total = total + np.cumsum(x, axis=1).var() + np.cumprod(x, axis=0).sum() + np.cumsum(z).max()
     return total + np.where(x > 0.5, x, 0.0).any()
 
 

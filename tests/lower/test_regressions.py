@@ -161,3 +161,13 @@ def test_a_smallest_along_an_axis_of_an_array_without_elements_beside_another():
         "c": z,
     }
     agree(outputs, normals(9, 9, 9), normals(9, 9, 0), normals(9, 1, 1, 0), builder=b)
+
+
+def test_each_iteration_of_a_block_has_its_own_row_of_running_values():
+    """A loop in blocks gave all of them the room of one."""
+    b = Builder()
+    x, v = b.input("x", f32[3, 3]), b.input("v", i64[3, 8, 8])
+    most = b.apply("max", x, axis=0, order="any")
+    run = b.apply("cumsum", v, axis=1, reverse=True)
+    numbers = np.arange(192).reshape(3, 8, 8)
+    agree({"most": most, "run": run}, normals(3, 3).astype("f4"), numbers, builder=b)

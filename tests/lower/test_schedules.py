@@ -69,6 +69,16 @@ def membrane(x: graphc.f64["n", "m"]):
 
 
 @graphc.graph
+def paths(x: graphc.f64["n", 100], strike: graphc.f64):
+    return graphc.relu(graphc.exp(graphc.cumsum(x, axis=1)).mean(axis=1) - strike).mean()
+
+
+@graphc.graph
+def decay(x: graphc.f64["n", "m"]):
+    return (graphc.cumprod(x, axis=0) ** 2).sum()
+
+
+@graphc.graph
 def layer(x: graphc.f64["n", 64], w: graphc.f64[64, 128], b: graphc.f64[128]):
     return graphc.tanh(x @ w + b).sum()
 
@@ -85,6 +95,8 @@ SCHEDULES = {
     "bends": (bends, "x", {"x": 1}),
     "membrane": (membrane, "x", {"x": 1}),
     "layer": (layer, ("w", "b"), {}),
+    "paths": (paths, "x", {"x": 1}),
+    "decay": (decay, "x", {"x": 2}),
 }
 
 

@@ -81,6 +81,11 @@ FUNCTIONS = {
     "gathered": lambda x, w: x[(gnp.arange(x.shape[0]) * 7) % x.shape[0]].sum(axis=1),
     "several": lambda x, w: ((x @ w).sum(), (x * w).sum(axis=0), gnp.sin(x).sum(axis=1)),
     "softmax": lambda x, w: graphc.softmax(x, axis=1),
+    "running": lambda x, w: (
+        gnp.cumsum(x, axis=0),
+        gnp.cumprod(x, axis=1),
+        gnp.cumsum(x * w).sum(),
+    ),
     "layer norm": layer_norm,
     "pairwise": pairwise,
 }
@@ -91,6 +96,7 @@ LOSSES = {
     "layer norm": lambda x, w: gnp.sin(layer_norm(x, w)).sum(),
     "pairwise": lambda x, w: gnp.sin(pairwise(x, w)).sum(),
     "columns": lambda x, w: gnp.sin((x * w).sum(axis=0)).sum(),
+    "running": lambda x, w: gnp.sin(gnp.cumprod(1.0 + x * w * 0.1, axis=1)).sum(),
 }
 EMPTY = {"largest", "softmax", "gathered"}  # these need a row
 SIZES = (0, 1, 3, 63, 64, 65, 255, 256, 257, 777, 2049)
