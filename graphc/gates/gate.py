@@ -1,7 +1,7 @@
 """The gate record: everything graphc knows of an operation stands in one object.
 
-A kind of gate (elementwise, movement, reduction, scan, contraction, indexing, composite, source) is a
-subclass that derives types, tangents, transposes and the reference from what its records declare.
+A kind of gate (elementwise, movement, reduction, scan, contraction, indexing, composite, source) is
+a subclass that derives types, tangents, transposes and the reference from what its records declare.
 Adding an elementwise gate is one record in one file. The registry fills at import and is then
 read-only.
 

@@ -33,17 +33,15 @@ from graphc.gates.elementwise import (
     where,
 )
 from graphc.gates.gate import Attrs, Gate, caller, register
-from graphc.ir.scalar import to_bits
-from graphc.ir.types import DType, TensorType, size_floordiv
+from graphc.gates.scan import moved_on
+from graphc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Node, Value
 
 LEAF = 4  # vectors, or rows, added in sequence before the tree begins
 VECTOR_BYTES = 64  # a logical vector
-# Of a product's derivative: elements up to which each has all others multiplied anew, those of a
-# block, and how often there are blocks of blocks where the number is not known.
-FEW_FACTORS, FACTORS, MOST_LEVELS = 16, 8, 2
+FEW_FACTORS = 7  # of which each has all others multiplied anew, for a product's derivative
 
 
 def lanes_of(dtype: DType | np.dtype[Any]) -> int:
@@ -190,36 +188,14 @@ def _share(out: Value, x: Value, axis: int) -> Value:
 
 
 def _others(out: Value, x: Value, axis: int) -> Value:
-    """For each element the product of all others: exact at zeros, and differentiable again.
-
-    That of the others in its block times that of all other blocks, which is found in the same way:
-    some ten products for an element. (Prefixes times suffixes would take a loop that carries values
-    along the axis.)
+    """For each element the product of those before it, times that of those behind it: exact at
+    zeros, and differentiable again.
     """
-    n, levels = x.shape[axis], 0
-    while levels < MOST_LEVELS and not (isinstance(n, int) and n <= FEW_FACTORS):
-        n, levels = size_floordiv(n + (FACTORS - 1), FACTORS), levels + 1
-    return _all_but_one(x, axis, levels)
-
-
-def _all_but_one(x: Value, axis: int, levels: int) -> Value:
-    if levels == 0:
+    n = x.shape[axis]
+    if isinstance(n, int) and n <= FEW_FACTORS and axis == len(x.shape) - 1:
         return _pairwise(x, axis)
-    n, before, behind = x.shape[axis], x.shape[:axis], x.shape[axis + 1 :]
-    count = size_floordiv(n + (FACTORS - 1), FACTORS)
-    whole = (*before, count * FACTORS, *behind)
-    nowhere = (0,) * len(whole)
-    full = x.builder.apply(
-        "place", x, starts=nowhere, steps=(1,) * len(whole), shape=whole,
-        fill=to_bits(1, x.dtype),
-    )  # fmt: skip
-    blocks = full.reshape((*before, count, FACTORS, *behind))
-    products = x.builder.apply("prod", blocks, axis=axis + 1, order=_order(blocks, axis + 1))
-    beyond = _all_but_one(products, axis, levels - 1)
-    others = _pairwise(blocks, axis + 1) * beyond.along(axis + 1, blocks)
-    return x.builder.apply(
-        "slice", others.reshape(whole), starts=nowhere, steps=(1,) * len(whole), shape=x.shape
-    )
+    up, down = (x.builder.apply("cumprod", x, axis=axis, reverse=r) for r in (False, True))
+    return moved_on(up, axis, 1, 1.0) * moved_on(down, axis, -1, 1.0)
 
 
 def _pairwise(x: Value, axis: int) -> Value:

@@ -7,8 +7,9 @@ recurrence that runs the other way; the tangents of all scans are scans. So the 
 takes two scans, divides by nothing, and is exact where elements are zero (or where a cotangent is,
 whatever the elements are: the product is `mul0`).
 
->>> step_of("cumsum", f64).params
-(f64, f64)
+>>> run_scan("cumsum", [np.array([[1.0, 2.0], [3.0, 4.0]])], 0)
+array([[1., 2.],
+       [4., 6.]])
 >>> run_scan("recurrence", [np.array([9.0, 2.0, 0.0]), np.array([1.0, 1.0, 5.0])], 0)
 array([1., 3., 5.])
 """
@@ -127,7 +128,7 @@ def scan(name: str, doc: str, **fields: object) -> Scan:
 # -- what came before ------------------------------------------------------------------------------
 
 
-def _moved_on(x: Value, axis: int, by: int, fill: float) -> Value:
+def moved_on(x: Value, axis: int, by: int, fill: float) -> Value:
     """x[i - by] along an axis; a number where there is no such element. `by` is 1 or -1."""
     rank, n = len(x.shape), x.shape[axis]
 
@@ -144,7 +145,7 @@ def _moved_on(x: Value, axis: int, by: int, fill: float) -> Value:
 
 def _before(node: Node, x: Value, fill: float) -> Value:
     """What the scan came through just before each element."""
-    return _moved_on(x, node["axis"], -1 if node["reverse"] else 1, fill)
+    return moved_on(x, node["axis"], -1 if node["reverse"] else 1, fill)
 
 
 def _recurrence(node: Node, a: Value, b: Value, turned: bool = False) -> Value:
@@ -176,7 +177,7 @@ def _transposed_recurrence(
 ) -> Sequence[Value | None]:
     """An element's cotangent comes from the one after it, by that one's factor."""
     step = 1 if node["reverse"] else -1
-    factors = _moved_on(values[0], node["axis"], step, 0.0)
+    factors = moved_on(values[0], node["axis"], step, 0.0)
     return [None, _recurrence(node, factors, ct, turned=True)]
 
 
