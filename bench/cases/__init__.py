@@ -1,13 +1,13 @@
 """The workloads, by family."""
 
-from bench.cases import clusters, elementwise, networks, physics, regression
+from bench.cases import clusters, elementwise, networks, paths, physics, regression
 from bench.cases.case import Case
 
 CASES: tuple[Case, ...] = tuple(
     sorted(
         (
             case
-            for family in (elementwise, regression, clusters, networks, physics)
+            for family in (elementwise, paths, regression, clusters, networks, physics)
             for case in family.CASES
         ),
         key=lambda case: ("rows", "tiny", "products").index(case.group),

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from bench.cases.clusters import SHARPNESS
+from bench.cases.paths import STRIKE
 from bench.cases.physics import DISTANCE, FOCAL
 from bench.cases.regression import GROUPS
 
@@ -81,6 +82,39 @@ def black_scholes_loops(args, parts):
     a, b, c, d = (np.empty_like(spot) for _ in range(4))
     sums, f = np.empty((parts, 2)), black_scholes(parts)
     return lambda: f(spot, strike, sigma, years, rate, parts, a, b, c, d, sums)
+
+
+@both
+def asian(noise, spot, drift, sigma, parts, sums):
+    n, steps = noise.shape
+    for part in prange(parts):
+        price = np.empty(steps)
+        total = dspot = ddrift = dsigma = 0.0
+        for i in range(n * part // parts, n * (part + 1) // parts):
+            at = mean = 0.0
+            for t in range(steps):
+                at += drift + sigma * noise[i, t]
+                price[t] = exp(at)
+                mean += price[t]
+            mean /= steps
+            if spot * mean > STRIKE:
+                total += spot * mean - STRIKE
+                dspot += mean
+                rest = 0.0
+                for t in range(steps - 1, -1, -1):
+                    rest += price[t]
+                    ddrift += rest
+                    dsigma += rest * noise[i, t]
+        sums[part, 0], sums[part, 1] = total / n, dspot / n
+        sums[part, 2], sums[part, 3] = spot * ddrift / (steps * n), spot * dsigma / (steps * n)
+    for part in range(1, parts):
+        sums[0] += sums[part]
+    return sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3]
+
+
+def asian_loops(args, parts):
+    sums, f = np.empty((parts, 4)), asian(parts)
+    return lambda: f(*args, parts, sums)
 
 
 @both
@@ -309,6 +343,7 @@ def cameras_loops(args, parts):
 LOOPS = {
     "wave": wave_loops,
     "black_scholes": black_scholes_loops,
+    "asian": asian_loops,
     "logistic": logistic_loops,
     "schools": schools_loops,
     "hierarchical": hierarchical_loops,
