@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen.llvm import register
 from graphc.codegen.state import Known
+from graphc.codegen.vector_memory import backwards, in_place
 from graphc.gates.gate import registry
 from graphc.ir.types import i64
-from graphc.lower.loops import VARIABLES, Add, Iota, Let, Load, Step, Store
+from graphc.lower.loops import RUNNING, VARIABLES, Add, Iota, Let, Load, Step, Store, is_running
 from graphc.lower.parallel import cost
 
 if TYPE_CHECKING:
     from graphc.codegen.vectors import VectorLoop
 
+ALONG = ("1", "-1")  # steps from lane to lane of a vector that lies in memory as it is, or turned
 LONG = 100  # instructions from which on a body is written once, under a mask that is nearly always full
 # Instructions of bodies in which two vectors take turns, up to where that is not worth what it takes to compile. In
 # registers of 32 bytes, a vector is two as it is.
@@ -49,13 +51,13 @@ class WrittenOnce:
         loaded, stored = set(), set()
         for position, s in enumerate(self.of.loop.body):
             match s:
-                case Load() if not s.at and self.of.steps[position] in ("0", "1"):
+                case Load() if not s.at and self.of.steps[position] in ("0", *ALONG):
                     loaded.add(s.buffer)
-                case Store() if self.of.steps[position] == "1":
+                case Store() if self.of.steps[position] in ALONG:
                     stored.add(s.buffer)
                 case Let() | Iota():
                     pass
-                case Add() if s.acc in own:
+                case Add() | Step() if s.acc in own:
                     pass
                 case _:
                     return False
@@ -91,6 +93,8 @@ class WrittenOnce:
             and len(set(added)) == len(added)
             and not (isinstance(n, int) and n <= self.of.width)
             and not self._is_brief()
+            and not is_running(self.of.loop)
+            and "-1" not in self.of.steps.values()
         )
 
     def _is_brief(self) -> bool:
@@ -157,7 +161,7 @@ class WrittenOnce:
             for self.place, start in enumerate(starts):
                 kernel.known = known[self.place]
                 self.of.statement(position, s, start, "", state)
-                if isinstance(s, Add):
+                if isinstance(s, (Add, Step)):
                     after[self.place][s.acc] = state[s.acc]
         kernel.known, self.place = outside, 0
         return [[found.get(a, value) for a, value in zip(names, before)] for found in after]
@@ -193,6 +197,9 @@ class WrittenOnce:
         for at, values in zip((0, *self._further()), after, strict=True):
             mask = self.of.mask(n, fn.do(f"add i64 {i}, {at}") if at else i)
             for k, acc in enumerate(accumulators):
+                if acc.order == RUNNING:  # nothing goes on from a partial vector
+                    chosen[k] = values[k]
+                    continue
                 ty = register(acc.dtype, width)
                 chosen[k] = fn.do(
                     f"select <{width} x i1> {mask}, {ty} {values[k]}, {ty} {chosen[k]}"
@@ -200,7 +207,7 @@ class WrittenOnce:
         fn.jump(full)
         fn.open_block(full)
         return [
-            fn.phi(register(acc.dtype, width), (new, came), (kept, part))[0]
+            fn.phi(self.of.state_type(acc), (new, came), (kept, part))[0]
             for acc, new, kept in zip(accumulators, after[-1], chosen, strict=True)
         ]
 
@@ -209,7 +216,7 @@ class WrittenOnce:
         for position, s in enumerate(self.of.loop.body):
             if isinstance(s, (Load, Store)) and s.buffer in self.of.kernel.slot_of:
                 continue  # whole vectors on their own
-            if isinstance(s, Store) or (isinstance(s, Load) and self.of.steps[position] == "1"):
+            if isinstance(s, Store) or (isinstance(s, Load) and self.of.steps[position] in ALONG):
                 count = self.of.width * self.vectors
                 self.spare[position] = self.of.fn.alloca(self.of.memory_type(position), count)
         if not self.spare:
@@ -243,13 +250,15 @@ class WrittenOnce:
             yield start, at, self.of.mask(n, start)
 
     def _behind(self, position: int, address: str, at: int) -> str:
+        """Where another vector's data lie on the stack, in the order of memory."""
         ty = self.of.memory_type(position)
-        return self.of.fn.do(f"getelementptr {ty}, ptr {address}, i64 {at}") if at else address
+        place = self.of.fn.do(f"getelementptr {ty}, ptr {address}, i64 {at}") if at else address
+        return backwards(place) if self.of.steps[position] == "-1" else place
 
     def place_of(self, position: int, i: str) -> str:
         """Where a vector lies: a partial one on the stack."""
         if not self.place:
-            spare, address = self.spare[position], self.of.addresses(position, (), i)
+            spare, address = self.spare[position], in_place(self.of.addresses(position, (), i))
             self.chosen[position] = self.of.fn.do(
                 f"select i1 {self.partial}, ptr {spare}, ptr {address}"
             )

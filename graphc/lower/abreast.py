@@ -1,13 +1,13 @@
-"""Rows abreast: a loop whose rows are scanned takes eight of them at once.
+"""Rows abreast: a loop whose rows are scanned takes eight of them at once, or four.
 
 In:   a `Program` whose loops have no modes yet.
-Out:  the same, with eight rows in an iteration of such a loop, side by side in each inner loop with
-      a scan; the rows that are left over in a loop behind it; and sums over the rows in one of
-      their own, over what the rows have stored.
+Out:  the same, with several rows in an iteration of such a loop, side by side in each inner loop
+      that has a scan; the rows that are left over in a loop behind it; and sums over the rows in
+      one of their own, over what the rows have stored.
 Invariant: no bit changes. Each row does what it did, in that order.
 
 The steps of a scan wait for each other: one row keeps a processor idle most of the time, while the
-steps of eight rows are lanes of one vector.
+steps of several rows are lanes of one vector.
 
 >>> from graphc.lower.loops import parse_program
 >>> program = rows_abreast(parse_program(EXAMPLE))
@@ -44,7 +44,9 @@ from graphc.lower.loops import (
 from graphc.lower.parallel import is_independent
 from graphc.lower.straight import Names, Straight, renumbered
 
-ROWS = 8
+ROWS = 8  # that go abreast, where all their statements are few;
+HALF = 4  # else so many: most of the time that there is to save, and half of the code
+FEW = 12  # statements of a row
 SHORT = 16  # elements of a row below which it is not worth it,
 LONG = 64  # and statements of a row above which that would be too much code
 EXAMPLE = """program sums(x: f64[132,100])
@@ -94,14 +96,15 @@ class _Maker:
 
     def _abreast(self, loop: For, names: Names) -> list[Statement]:
         n, i = loop.size, Dim.symbol(loop.var)
-        blocks = size_floordiv(n, ROWS)
+        rows = ROWS if _statements(loop) <= FEW else HALF
+        blocks = size_floordiv(n, rows)
         body, sums = self._sums_apart(loop, names)
-        self._widen(loop)
-        places = [ROWS * i + row for row in range(ROWS)]
+        self._widen(loop, rows)
+        places = [rows * i + row for row in range(rows)]
         made: list[Statement] = [For(loop.var, blocks, (), self._rows(body, loop, places, names))]
-        rest = n - ROWS * blocks
+        rest = n - rows * blocks
         if rest != 0:
-            left = self._rows(body, loop, [ROWS * blocks + i], names)
+            left = self._rows(body, loop, [rows * blocks + i], names)
             made.append(For(loop.var, rest, (), left))
         return [*made, *sums]
 
@@ -143,10 +146,10 @@ class _Maker:
         named = (self.program.buffer(name) for name in dict.fromkeys(filter(None, found)))
         return [b for b in named if b.scope == loop.var]
 
-    def _widen(self, loop: For) -> None:
-        rows = size_min(ROWS, loop.size)
+    def _widen(self, loop: For, rows: int) -> None:
+        most = size_min(rows, loop.size)
         for b in self._scratch(loop):
-            self.changed[b.name] = replace(b, type=TensorType(b.type.dtype, (rows, *b.type.shape)))
+            self.changed[b.name] = replace(b, type=TensorType(b.type.dtype, (most, *b.type.shape)))
 
     # -- statements --------------------------------------------------------------------------------
 
@@ -230,7 +233,7 @@ def is_rest(loop: Statement, before: Statement | None) -> bool:
     """Is it of the rows that were left over by the loop before it?"""
     if not isinstance(loop, For) or not isinstance(before, For) or loop.size == 0:
         return False
-    return size_floordiv(ROWS * before.size + loop.size, ROWS) == before.size
+    return any(size_floordiv(n * before.size + loop.size, n) == before.size for n in (ROWS, HALF))
 
 
 # -- which steps -----------------------------------------------------------------------------------
@@ -273,11 +276,15 @@ def _is_worth_it(loop: For, depth: int) -> bool:
         return False
     if any(a.into for f in (loop, *inner) for a in f.accs):
         return False
-    if sum(len(f.body) for f in inner) + len(loop.body) > LONG:
+    if _statements(loop) > LONG:
         return False
     own = {a.name for a in loop.accs}
     plain = all(_is_plain(s, own) for s in loop.body if not isinstance(s, For))
     return plain and all(map(_is_row, inner))
+
+
+def _statements(loop: For) -> int:
+    return sum(_statements(s) if isinstance(s, For) else 1 for s in loop.body)
 
 
 def _is_plain(s: Statement, accs: set[str]) -> bool:
