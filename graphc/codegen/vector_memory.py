@@ -74,7 +74,9 @@ def store_vector(fn: Function, address: str, value: Known, mask: str) -> None:
         store_vector(fn, address.removeprefix(BACK), replace(value, register=turned), mask)
         return
     text = fn.do(f"zext {ones} {value.register} to {ty}") if dtype is bool_ else value.register
-    if address.startswith(EACH):
+    if mask.count("i1 1") == 1 and not address.startswith(EACH):
+        _store_lane(fn, address, text, dtype, width, mask)
+    elif address.startswith(EACH):
         name = fn.module.intrinsic(
             f"llvm.masked.scatter.{_over(dtype, width)}.v{width}p0",
             "void",
@@ -92,6 +94,16 @@ def store_vector(fn: Function, address: str, value: Known, mask: str) -> None:
         )
     else:
         fn.say(f"store {ty} {text}, ptr {address}, align {dtype.itemsize}")
+
+
+def _store_lane(
+    fn: Function, address: str, vector_: str, dtype: DType, width: int, mask: str
+) -> None:
+    """The one lane of a mask that is known now. LLVM stores 8 bytes of a number that was cut to 4."""
+    ty, lane = MEMORY[dtype.name], mask.strip("<>").split(", ").index("i1 1")
+    one = fn.do(f"extractelement {vector(ty, width)} {vector_}, i64 {lane}")
+    place = fn.do(f"getelementptr {ty}, ptr {address}, i64 {lane}") if lane else address
+    fn.say(f"store {ty} {one}, ptr {place}, align {dtype.itemsize}")
 
 
 def stream_vector(fn: Function, address: str, value: Known) -> None:

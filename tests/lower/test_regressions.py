@@ -171,3 +171,12 @@ def test_each_iteration_of_a_block_has_its_own_row_of_running_values():
     run = b.apply("cumsum", v, axis=1, reverse=True)
     numbers = np.arange(192).reshape(3, 8, 8)
     agree({"most": most, "run": run}, normals(3, 3).astype("f4"), numbers, builder=b)
+
+
+def test_a_partial_vector_of_one_number_that_was_cut_writes_no_more():
+    """LLVM made a store of 8 bytes of it, over what the iteration before had written."""
+    b = Builder()
+    x = b.input("x", i64[9, 9])
+    run = b.apply("cumsum", x, axis=0, reverse=True)
+    numbers = np.arange(81).reshape(9, 9) % 7
+    agree({"run": run, "cut": run.cast(i32), "more": run * x}, numbers, builder=b)
