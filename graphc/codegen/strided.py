@@ -216,9 +216,6 @@ class StridedRows:
         store_columns(fn, registers, places, dtype)
         first, step = rows.positions[0], self.of.steps[rows.positions[0]]
         start = at(self.of.bases[first], fn.do(f"mul i64 {i}, {step}"))
-        end = self.of.left
-        if not end.startswith("%"):
-            end = str(min(int(end), self.of.width))
 
         def one(lane: str, _: object) -> list[str]:
             source = at(stack, fn.do(f"mul i64 {lane}, {rows.columns}"))
@@ -227,4 +224,4 @@ class StridedRows:
             fn.say(f"store {row} {value}, ptr {target}, align {dtype.itemsize}")
             return []
 
-        fn.loop("0", end, 1, [], one)
+        fn.loop("0", self.of.in_use(), 1, [], one)

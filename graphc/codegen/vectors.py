@@ -416,7 +416,7 @@ class VectorLoop:
         state = dict(zip([a.name for a in (*self.others, *self.lanes)], values, strict=False))
         self.strided.columns = {}
         if self.pieces is not None:
-            self.pieces.call(i, self._in_use() if mask else str(self.width))
+            self.pieces.call(i, self.in_use() if mask else str(self.width))
             for add in self.pieces.cut.adds:
                 state[add.acc] = self.folded(add, state[add.acc], mask)
             return list(state.values())
@@ -424,7 +424,7 @@ class VectorLoop:
             self.statement(position, s, i, mask, state)
         return list(state.values())
 
-    def _in_use(self) -> str:
+    def in_use(self) -> str:
         """How many lanes of a vector are in use, where there is a mask."""
         if not self.left.startswith("%"):
             return str(min(int(self.left), self.width))

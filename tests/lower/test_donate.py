@@ -214,3 +214,30 @@ def test_gradients_take_donated_memory():
     x = np.arange(5.0)
     value, gradient = k.value_and_grad(x)
     assert gradient is x and value == 30.0 and x.tolist() == [0, 2, 4, 6, 8]
+
+
+@graphc.graph
+def scanned_rows(x: graphc.f64["n", 3]):
+    return gnp.sin(gnp.cumsum(x, axis=1)).sum()
+
+
+@graphc.graph
+def scanned_columns(x: graphc.f64["n", "m"]):
+    return gnp.sin(gnp.cumprod(x, axis=0)).sum()
+
+
+@graphc.graph
+def scanned_long_rows(x: graphc.f64["n", 40]):
+    return gnp.sin(gnp.cumsum(x[:, ::-1], axis=1) * x).sum()
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 16, 24, 32, 40, 100])
+@pytest.mark.parametrize("declared", [scanned_rows, scanned_columns, scanned_long_rows])
+def test_rows_of_whole_vectors_before_the_leaf_is_full(declared, n):
+    """Points in rows of memory were stored for all vectors of a leaf with the first one, over what
+    the others were still to read.
+    """
+    x = np.random.default_rng(n).normal(size=(n, 40 if declared is scanned_long_rows else 3))
+    value, gradient = graphc.compile(declared, wrt="x").value_and_grad(x)
+    again, donated = graphc.compile(declared, wrt="x", donate="x").value_and_grad(x.copy())
+    assert again == value and donated.tobytes() == gradient.tobytes()
