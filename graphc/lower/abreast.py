@@ -245,6 +245,8 @@ def steps_abreast(loop: For) -> dict[int, tuple[int, ...]]:
     """
     own = {a.name: a for a in loop.accs if a.order == RUNNING}
     found: dict[int, tuple[int, ...]] = {}
+    if not own:
+        return found
     run: list[Step] = []
     for position, s in enumerate((*loop.body, None)):
         step = s if isinstance(s, Step) and s.acc in own else None
