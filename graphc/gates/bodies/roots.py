@@ -6,6 +6,8 @@ right to 3.5%. The error e = 1 - x r^k then gives x^(-1/k) = r (1 - e)^(-1/k), a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.gates.bodies.exp import FRACTION_BITS, at_least, at_most, horner
 from graphc.gates.bodies.hyperbolic import with_sign_of
 from graphc.ir.scalar import Scalar, bitcast, constant, equal, fma, lshr, rare, select, to_bits
@@ -22,7 +24,11 @@ RSQRT = {  # of ((1 - e)^(-1/2) - 1) / e
         0.50109196, 0.37628713,
     ),
 }  # fmt: skip
-MOST_SLOPE = 0.5275  # of RSQRT's series in f64, where the guess is right to 3.5%: 0.5271
+SHORT_RSQRT = (  # generate.py SHORT_RSQRT: error 2^-19.9
+    0.49999773937870906, 0.37606625865675314, 0.31414093456364306,
+)  # fmt: skip
+MOST_SLOPE = 0.5275  # of this series, where the guess is right to 3.5%: 0.5272
+HALF_OF_A_FLOAT = -(2**29)  # a mask that leaves 24 bits of an f64, whose square is exact
 CBRT_GUESS = {f64: 0x553EE961, f32: 0x54A1F5}  # the same in units of 2^32, in f32 of 2^8
 CBRT = {  # of ((1 - e)^(-1/3) - 1) / e
     f64: (  # generate.py CBRT_F64: error 2^-23.4
@@ -39,14 +45,14 @@ SMALLEST_NORMAL = {f64: 2.0**-1022, f32: 2.0**-126}
 
 def reciprocal_root(x: Scalar) -> Scalar:
     """1/sqrt x to 2^-30 (2^-15 in f32), for normal x above 0; some finite number for 0."""
-    return _reciprocal_root(x)[0]
+    return _stepped(x, RSQRT[x.dtype])[0]
 
 
-def _reciprocal_root(x: Scalar) -> tuple[Scalar, Scalar]:
-    """The same, and the series' slope, which tells by how much the guess was wrong."""
+def _stepped(x: Scalar, series: Sequence[float]) -> tuple[Scalar, Scalar]:
+    """The guess and a step, and the series' slope, which tells by how much the guess was wrong."""
     r = bitcast(SQRT_GUESS[x.dtype] - lshr(bitcast(x), 1))
     e = fma(-(x * r), r, 1.0)
-    slope = horner(e, RSQRT[x.dtype])
+    slope = horner(e, series)
     return fma(r * e, slope, r), slope
 
 
@@ -62,16 +68,21 @@ def rsqrt(x: Scalar) -> Scalar:
     from graphc.gates.roots import rsqrt_special
 
     ty = x.dtype
-    r, slope = _reciprocal_root(x)
     if ty is f64:
+        # To 2^-19, with an exact square; so e is right, and the next term is 5/16 e^3.
+        r, slope = _stepped(x, SHORT_RSQRT)
+        r = bitcast(bitcast(r) & HALF_OF_A_FLOAT)
+        e = fma(-x, r * r, 1.0)
+        result = fma(r * e, fma(e, 0.375, 0.5), r)
         # Where x is not a normal number above 0 the guess is off, up to those subnormal numbers for
         # which it is as good. Of even degree, the series is large at infinities, too.
         special = ~(slope < MOST_SLOPE)
     else:
+        result = refined(x, reciprocal_root(x))
         # Patterns of normal numbers above 0, moved to where the least integers are.
         first, least = to_bits(SMALLEST_NORMAL[ty], ty), -(2 ** (8 * ty.itemsize - 1))
         special = bitcast(x) - (first + least) >= to_bits(INF, ty) - first + least
-    return rare(special, rsqrt_special, (x,), refined(x, r))
+    return rare(special, rsqrt_special, (x,), result)
 
 
 def rsqrt_special(x: Scalar) -> Scalar:

@@ -171,6 +171,7 @@ TABLES: dict[str, Callable[[], tuple[list, float]]] = {
     "ASIN_F64": lambda: asin_table(12, "f64"),
     "ASIN_F32": lambda: asin_table(5, "f32"),
     "RSQRT_F64": lambda: root_table(2, 5, "f64"),
+    "SHORT_RSQRT": lambda: root_table(2, 3, "f64"),
     "RSQRT_F32": lambda: root_table(2, 2, "f32"),
     "CBRT_F64": lambda: root_table(3, 4, "f64"),
     "CBRT_F32": lambda: root_table(3, 3, "f32"),
