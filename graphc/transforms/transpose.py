@@ -19,10 +19,13 @@ return x=%2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from graphc.gates.gate import registry
-from graphc.ir.graph import Builder, Node, Value, reachable
+from graphc.gates.movement import Movement
+from graphc.ir.graph import Builder, Node, Value, is_splat, reachable
+from graphc.ir.scalar import from_bits
 from graphc.transforms.exchange import shared
 from graphc.transforms.places import joined
 from graphc.transforms.tangent import check_alike
@@ -87,5 +90,36 @@ def _total(parts: Sequence[Value]) -> Value:
         return parts[0]
     first, *others = shared(joined(parts))
     for ct in others:
-        first = first + ct
+        first = _twice(first) if ct.node is first.node else first + ct
     return first
+
+
+def _twice(ct: Value) -> Value:
+    """ct + ct. Where ct is 2^-k of something, it is twice that much of it: the same number, or,
+    where ct is subnormal, one nearer to the true one.
+    """
+    views, node = [], ct.node
+    while isinstance(node.gate, Movement) and node.gate.view is not None:
+        views.append(node)
+        node = node.args[0]
+    factor = _number(node.args[0]) if node.op in ("mul", "mul0") else None
+    if factor is None or not 0 < abs(factor) < 1 or abs(math.frexp(factor)[0]) != 0.5:
+        return ct + ct
+    builder = ct.builder
+    double = builder.constant(2 * factor, node.args[0].type).node
+    made = builder.copy(node, (double, *node.args[1:]), None)
+    for view in reversed(views):
+        made = builder.copy(view, (made,), None)
+    return Value(builder, made)
+
+
+def _number(node: Node, depth: int = 4) -> float | None:
+    """What it is everywhere, if it is made of a few numbers alone."""
+    if is_splat(node):
+        return float(from_bits(int.from_bytes(node["data"], "little"), node.type.dtype))
+    if node.op == "mul" and depth:
+        factors = [_number(a, depth - 1) for a in node.args]
+        return None if None in factors else math.prod(factors)  # type: ignore[arg-type]
+    if isinstance(node.gate, Movement) and node.gate.view is not None:
+        return _number(node.args[0], depth)
+    return None

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import graphc
 from graphc.errors import DifferentiationError, SignatureError, VerifyError
 from graphc.gates.elementwise import (
     abs_,
@@ -28,6 +29,7 @@ from graphc.gates.trigonometric import (
 )
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
+from graphc.ir.text import parse_graph
 from graphc.ir.types import TensorType, bool_, f64, i64
 from graphc.ir.verify import verify
 from graphc.passes.simplify import simplify
@@ -343,3 +345,27 @@ def test_gates_without_a_backward_are_differentiated():
 
 def test_adjoint_is_deterministic():
     assert str(adjoint(loss_graph(), ("w", "x"))) == str(adjoint(loss_graph(), ("w", "x")))
+
+
+@pytest.mark.parametrize("factor", [0.5, -0.25, 2.0, 0.3])
+def test_twice_a_part_of_a_cotangent(factor):
+    """What a power of two below 1 halves is not halved first; beside subnormal numbers, the bits of
+    doubling afterwards."""
+
+    @graphc.graph
+    def loss(x: graphc.f64["n"], w: graphc.f64["n"]):
+        return (factor * (w * (x * x))).sum()
+
+    w = np.array([1.0, -3.1, 1e300, 5e-324, 1.5e-323, 0.0, np.inf])
+    x = np.array([2.0, 0.7, 1.3, 2.0**60, 1.0, 3.0, 1.0])
+    compiled = graphc.compile(loss, wrt="x")
+    _, gradient = compiled.value_and_grad(x, w)
+    with np.errstate(all="ignore"):
+        halved = factor * w
+        wanted = np.where(halved == 0, 0.0, (halved + halved) * x)
+    normal = np.abs(w) > 1e-300
+    assert gradient[normal].tobytes() == wanted[normal].tobytes()
+    if abs(factor) == 0.5:  # the exact ones
+        assert gradient[3:5].tolist() == [5e-324 * 2.0**60, 1.5e-323]
+    doubled = "add" in [n.op for n in parse_graph(compiled.stages["simplify"]).nodes]
+    assert doubled == (factor in (2.0, 0.3))
