@@ -355,9 +355,14 @@ class Function:
             )
         return made[0], made[1]
 
-    def any_lane(self, mask: str, width: int) -> str:
+    def any_lane(self, mask: str, width: int, of_register: int = 0) -> str:
+        """Is any lane true? What several registers hold, of so many lanes each, is put together first."""
         if width == 1:
             return mask
+        while 0 < of_register < width:
+            low, high = (self.half(mask, "i1", width, upper) for upper in (False, True))
+            width //= 2
+            mask = self.do(f"or <{width} x i1> {low}, {high}")
         bits = self.do(f"bitcast <{width} x i1> {mask} to i{width}")
         return self.do(f"icmp ne i{width} {bits}, 0")
 

@@ -26,6 +26,7 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.target import Target
+from graphc.gates.reduction import VECTOR_BYTES
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
@@ -203,6 +204,7 @@ def _truncated(fn: Function, x: str, source: DType, dtype: DType, width: int) ->
     return fn.do(f"select {mask} {above}, {to_ty} {most}, {to_ty} {low}")
 
 
+ARGUMENTS = 8  # vectors that a call passes in registers
 _OTHERS: dict[str, Callable[..., str]] = {
     "abs": _abs, "shl": _shift("shl"), "lshr": _shift("lshr"), "ashr": _shift("ashr"), "quot": _quot,
     "convert": _convert,
@@ -217,11 +219,13 @@ def _rare(
     condition, default, *operands = args
     before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
     computed = fn.computed
-    fn.branch(fn.any_lane(condition, width), yes, after)
+    lanes = VECTOR_BYTES // ins.dtype.itemsize
+    fn.branch(fn.any_lane(condition, width, lanes), yes, after)
     fn.open_block(yes)
     # A call, so that its constants do not take the registers of those that are used all the time.
     body = _body(str(ins.attr), dtypes[2:])
-    value = _call(fn, f"gc.rare.{ins.attr}", body, operands, width, fn.module.rare_convention)
+    convention = fn.module.rare_convention if _fits_registers(fn.module, body, width) else ""
+    value = _call(fn, f"gc.rare.{ins.attr}", body, operands, width, convention)
     chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
     end = fn.block
     fn.jump(after)
@@ -229,6 +233,13 @@ def _rare(
     fn.computed = computed  # all of it lies before the branch
     merged, _ = fn.phi(ty, (default, before), (chosen, end))
     return merged
+
+
+def _fits_registers(module: Module, body: ScalarGraph, width: int) -> bool:
+    """Are all arguments in registers? LLVM refuses calls by the convention of rare gates where some
+    are on the stack: it keeps no pointer to the frame."""
+    size = 64 if module.avx512 else 32 if module.avx2 else 16
+    return sum(-(-width * d.itemsize // size) for d in body.params) <= ARGUMENTS
 
 
 def emit_call(
