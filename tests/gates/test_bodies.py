@@ -2,14 +2,17 @@
 
 import itertools
 import math
+from functools import partial
 
 import mpmath as mp
 import numpy as np
 import pytest
 
 from graphc.gates.gate import registry
-from graphc.ir.reference import run_scalar
+from graphc.ir.reference import run_graph, run_scalar
+from graphc.ir.text import parse_graph
 from graphc.ir.types import f32, f64, from_numpy, i32, i64
+from graphc.runtime.kernel import compile_graph
 
 INF, NAN = math.inf, math.nan
 LN2 = math.log(2.0)
@@ -398,3 +401,16 @@ def test_tables_are_what_the_generator_makes():
             held = np.array(table).astype(np.float32 if name.endswith("F32") else np.float64)
             assert made == held.tolist()
         assert tuple(generate.pi_words(len(trig.WORDS), trig.POINT)) == trig.WORDS
+
+
+def test_the_power_of_nan_is_nan_whatever_its_magnitude_is_said_to_be():
+    """The sign bit of a NaN, which nobody promises, was given to the magnitude."""
+    graph = parse_graph(
+        "graph g(x: f64[n], y: f64[n], m: f64[n])\n"
+        "  %3 = power_special %x, %y, %m : f64[n]\n"
+        "return p=%3\n"
+    )
+    nan, y = np.copysign(np.nan, [1.0, -1.0, -1.0]), np.array([3.0, 3.0, 0.0])
+    for run in (compile_graph(graph), partial(run_graph, graph)):
+        (power,) = run([nan, y, np.full(3, 2.0)])
+        assert np.isnan(power[:2]).all() and power[2] == 1.0

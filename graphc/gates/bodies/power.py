@@ -85,7 +85,7 @@ def power_special(x: Scalar, y: Scalar, magnitude: Scalar) -> Scalar:
     odd = whole & ~equal(floor(half), half)
     sign_bit = -(2 ** (8 * x.dtype.itemsize - 1))
     result = bitcast(bitcast(magnitude) ^ select(odd, bitcast(x) & sign_bit, 0))
-    undefined = (x < 0.0) & ~whole & (~equal(a, INF) | ~equal(y, y))
+    undefined = (x < 0.0) & ~whole & (~equal(a, INF) | ~equal(y, y)) | ~equal(x, x)
     result = select(undefined, float("nan"), result)
     return select(equal(y, 0.0), 1.0, result)
 
