@@ -259,11 +259,13 @@ class LanesLoop:
         start = [(register(dtype, self.width), "zeroinitializer") for _, dtype in carried]
         fn.loop("0", turns, 1, start, both)
 
-    def _before(self, loop: For) -> list[Statement]:
-        """Writes what no iteration of an inner loop changes; the statements that are left."""
+    def _before(self, loop: For, given: Iterable[str] = ()) -> list[Statement]:
+        """Writes what no iteration of an inner loop changes; the statements that are left. Values that are `given` to
+        each iteration change.
+        """
         stored = {s.buffer for s, _ in walk(loop.body) if isinstance(s, Store)}
         moving: list[Statement] = []
-        varying = {a.name for a in loop.accs}
+        varying = {a.name for a in loop.accs} | set(given)
         for s in loop.body:
             fixed = not any(name in varying for name in used_by(s)) and (
                 isinstance(s, Let)
@@ -389,10 +391,10 @@ class LanesLoop:
         return fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {some} to i64')}")
 
     def _folded_slots(self, s: LaneSum, turns: str) -> str:
-        """After an inner loop: every slot's tree, then slot k takes slot k + half, and so on down to one."""
+        """After an inner loop: every slot's tree, then one sum of all slots."""
         if s.slots == 1:
             return self._total(s, turns)
-        fn, acc, ty = self.fn, s.acc, s.type
+        fn = self.fn
         count = self._leaves(s, turns)
 
         def collapsed(k: str) -> None:
@@ -400,7 +402,12 @@ class LanesLoop:
             fn.say(f"store {s.type} {total}, ptr {self._slot(s, k)}")
 
         self._for_slots(s.slots, collapsed)
-        found = [fn.do(f"load {ty}, ptr {self._slot(s, str(k))}") for k in range(s.slots)]
+        return self._halved(s)
+
+    def _halved(self, s: LaneSum) -> str:
+        """Slot k takes slot k + half, and so on down to one."""
+        fn, acc = self.fn, s.acc
+        found = [fn.do(f"load {s.type}, ptr {self._slot(s, str(k))}") for k in range(s.slots)]
         while len(found) > 1:
             half = len(found) // 2
             found = [

@@ -233,7 +233,7 @@ class ParallelLoop:
 
     def _handed(self) -> list[str]:
         """The values from before the loop that it reads, constants apart."""
-        names = dict.fromkeys(_used_inside(self.all))
+        names = dict.fromkeys(used_inside(self.all))
         known = self.writer.known
         return [n for n in names if n in known and known[n].register.startswith("%")]
 
@@ -451,10 +451,10 @@ class ParallelLoop:
                 part.results[acc.name] = place
 
 
-def _used_inside(body: Sequence[Statement]) -> list[str]:
+def used_inside(body: Sequence[Statement]) -> list[str]:
     """The values that statements read and do not make themselves, those of inner loops included."""
     inside = {name for name, _ in defined(body)}
     return [n for n in used(body) if n not in inside]
 
 
-__all__ = ["ParallelLoop", "parallel", "portion"]
+__all__ = ["ParallelLoop", "parallel", "portion", "used_inside"]

@@ -21,6 +21,7 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.operations import emit_instruction
+from graphc.codegen.pairs import PairsOfBlocks, RowsOfPairs
 from graphc.codegen.parallel import ParallelLoop
 from graphc.codegen.slots import ARENA
 from graphc.codegen.state import BEGIN, FIRST, OWNER, Known, Sum
@@ -49,6 +50,7 @@ from graphc.lower.loops import (
     Store,
     is_turned,
 )
+from graphc.lower.pairs import is_paired
 from graphc.lower.plan import tree_stride
 
 BRIEF = 16  # statements up to which a kernel without loops is not worth much effort
@@ -194,6 +196,8 @@ class KernelWriter:
 
     def body(self, statements: Sequence[Statement]) -> None:
         for i, s in enumerate(statements):
+            if isinstance(s, For) and is_paired(s):
+                PairsOfBlocks(self, s).write()
             if isinstance(s, For) and s.parallel:
                 then = statements[i + 1] if i + 1 < len(statements) else None
                 after = then if isinstance(then, For) and then.ordered else None
@@ -242,7 +246,7 @@ class KernelWriter:
             case For(mode="blocks"):
                 BlockLoop(self, s).write()
             case For(mode="lanes"):
-                LanesLoop(self, s).write()
+                (RowsOfPairs if is_paired(s) else LanesLoop)(self, s).write()
             case For():
                 self._rows(s)
             case _:

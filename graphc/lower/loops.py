@@ -239,10 +239,10 @@ class For:
 
     `mode` is a schedule and changes no value: `vector` (iterations are lanes), `lanes` (the same,
     with loops inside), `rows` (one after the other), `blocks` (`BLOCK_ROWS` iterations at once,
-    part by part), `turned` (for `COLUMNS` iterations of the loop around it at once). Nor does
-    `parallel`: several threads may share the iterations. `ordered` stands behind a parallel loop
-    of as many iterations: each thread goes on with those of its part, as soon as all before them
-    are through.
+    part by part), `turned` (for `COLUMNS` iterations of the loop around it at once), `pairs` (in a
+    loop in lanes: what (i, j) and (j, i) have in common is computed once). Nor does `parallel`:
+    several threads may share the iterations. `ordered` stands behind a parallel loop of as many
+    iterations: each thread goes on with those of its part, as soon as all before them are through.
     """
 
     var: str

@@ -64,6 +64,7 @@ from graphc.lower.loops import (
     touching,
 )
 from graphc.lower.matrix import Matrices, matrices
+from graphc.lower.pairs import is_paired, own_name, pairs_name, partial_sums
 from graphc.lower.parallel import MOST_PARTS, PARTS_PER_THREAD
 from graphc.lower.partials import (
     ALIGNMENT,
@@ -168,6 +169,7 @@ def _working(program: Program) -> list[Buffer]:
                     _add_buffer(made, tree_name(acc), acc.dtype, shape)
                 if in_pieces(s):
                     _add_buffer(made, pieces_name(kernel, s), bool_, (cut_up(s).bytes,))
+        made.update((b.name, b) for b in partial_sums(kernel))
         if kernel.sweep is not None and (row := partials_of_sweep(kernel)[1]) != 0:
             shape = (levels_of_sweep(kernel), size_floordiv(row, f64.itemsize))
             _add_buffer(made, levels_name(kernel), f64, shape)
@@ -195,6 +197,7 @@ def private_names(program: Program) -> set[str]:
     found: set[str] = set()
     found.update(b.name for b in program.of_role("temp") if b.panel)
     for kernel in program.kernels:
+        found.add(own_name(kernel))
         if kernel.sweep is not None:
             found.add(levels_name(kernel))
         for s, _ in touching(kernel.body):
@@ -278,6 +281,8 @@ def _touched(kernel: Kernel) -> dict[str, None]:
                 names[pieces_name(kernel, s)] = None
     if kernel.sweep is not None:
         names[levels_name(kernel)] = None
+    if any(map(is_paired, kernel.body)):
+        names.update(dict.fromkeys((pairs_name(kernel), own_name(kernel))))
     return names
 
 

@@ -2,8 +2,8 @@
 
 In:   a `Program` whose inner loops will run in lanes.
 Out:  the same, where an array of points that every iteration of an outer loop reads again has been
-      copied to one plane for each coordinate, and sums over such an array are made in planes, and
-      copied back.
+      copied to one plane for each coordinate, from which the iteration's own point is read, too;
+      and sums over such an array are made in planes, and copied back.
 Invariant: copies only; no value changes.
 
 >>> from graphc.lower.loops import parse_program
@@ -165,6 +165,10 @@ class _Maker:
                 if (s.buffer, loop.size, place) in planes and _apart(s, (top, loop)):
                     name, start = planes[s.buffer, loop.size, place]
                     return replace(s, buffer=name, index=start + Dim.symbol(loop.var))
+                place = _at_zero(s.index, top.var, VARIABLES[0])
+                if (s.buffer, top.size, place) in planes and coefficient(s.index, top.var) != 0:
+                    name, start = planes[s.buffer, top.size, place]
+                    return replace(s, buffer=name, index=start + Dim.symbol(top.var))
             return s
 
         return before, _mapped(top, moved) if planes else top

@@ -2,7 +2,8 @@
 
 `vector`: iterations are lanes; for innermost loops. `blocks`: 64 iterations at once, part by part,
 while their data stay in cache; for loops over short rows. `lanes`: iterations are lanes of all
-that is inside; see `lower.lanes`. `rows`: one iteration after the other; for all others.
+that is inside; see `lower.lanes`. `pairs`: iterations share work with others; see `lower.pairs`.
+`rows`: one iteration after the other; for all others.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from graphc.lower.loops import (
     walk,
     without,
 )
+from graphc.lower.pairs import in_pairs
 from graphc.lower.parallel import shared_out
 from graphc.lower.straight import renumbered
 from graphc.lower.sweep import in_sweeps
@@ -48,7 +50,8 @@ def scheduled(program: Program, skip: frozenset[str] = frozenset()) -> Program:
     program = program if "blocks" in skip else in_blocks(program)
     program = program if "parallel" in skip else shared_out(program)
     program = program if {"sweep", "parallel"} & skip else in_sweeps(program)
-    return program if "turned" in skip else with_turned_columns(program)
+    program = program if "turned" in skip else with_turned_columns(program)
+    return program if "pairs" in skip else in_pairs(program)
 
 
 def with_modes(body: tuple[Statement, ...]) -> tuple[Statement, ...]:

@@ -1,0 +1,339 @@
+"""Pairs of points: what is alike for both of a pair is computed once.
+
+In:   a `Program` with loops in lanes.
+Out:  the same, with the mode `pairs` on inner loops over the points that the loop around them
+      walks, where much of the work gives (i, j) and (j, i) the same bits: a distance, and all that
+      is made from it.
+Invariant: none but modes change, and with them no value. What is handed over is the same to the
+bit, which is proved statement by statement; all else is computed for each of the two.
+
+A sum over all j is a tree whose subtrees are blocks of points. So the pairs of a block of rows and
+a block of columns can be visited once, with the sums of the rows over these columns and those of
+the columns over these rows; from these, every row's tree goes on as it would have
+(`codegen.pairs`).
+
+>>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.lanes import in_lanes
+>>> program = in_pairs(in_lanes(parse_program(EXAMPLE)))
+>>> [outer] = program.kernels[0].body
+>>> outer.mode, outer.body[0].mode
+('lanes', 'pairs')
+>>> pairing(outer).handed
+('%7',)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from graphc.gates.reduction import LEAF, lanes_of
+from graphc.ir.types import (
+    Dim,
+    DType,
+    Size,
+    TensorType,
+    align_up,
+    size_bits,
+    size_floordiv,
+    size_max,
+)
+from graphc.lower.lanes import lane_count
+from graphc.lower.loops import (
+    Acc,
+    Add,
+    Buffer,
+    For,
+    Iota,
+    Kernel,
+    Let,
+    Load,
+    Program,
+    Statement,
+    Store,
+    coefficient,
+    walk,
+    without,
+)
+from graphc.lower.names import defined, used_by
+from graphc.lower.parallel import OPERATION, cost
+
+BLOCKS = 8  # of points at most, so that there are few partial sums, and pairs of blocks for threads
+MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
+PIECE = 16  # bytes of a vector that stay together on their way from lanes to columns
+WORTH = 4  # a quarter of the work saved
+COMMUTATIVE = ("add", "mul", "and", "or")
+EXAMPLE = """program forces(x: f64[n])
+sizes n
+buffer output f.out: f64[n]
+kernel k0
+  for _i in n rows
+    for _j in n vector
+      acc %1: f64 sum rows
+      %2 = load x[_i] : f64
+      %3 = load x[_j] : f64
+      %4 = sub %2, %3 : f64
+      %5 = mul %4, %4 : f64
+      %6 = const 1.0 : f64
+      %7 = call exp %5 : f64
+      %8 = mul %7, %4 : f64
+      add %1 %8
+    store f.out[_i] %1
+"""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How the iterations (i, j) and (j, i) share their work."""
+
+    inner: For
+    rows: tuple[Statement, ...]  # of the loop around it, what the inner loop needs
+    handed: tuple[
+        str, ...
+    ]  # values that are the same for both, and are given from one to the other
+    again: frozenset[str]  # values that are computed for each
+    straight: frozenset[str]  # sums in lanes of values that are the same for both
+
+
+def in_pairs(program: Program) -> Program:
+    """For loops of kernels, not those inside of other loops or sweeps."""
+    kernels = tuple(k if k.sweep is not None else _in_kernel(k) for k in program.kernels)
+    return replace(program, kernels=kernels)
+
+
+def _in_kernel(kernel: Kernel) -> Kernel:
+    body: list[Statement] = []
+    for s in kernel.body:
+        found = pairing(s) if isinstance(s, For) and s.mode == "lanes" else None
+        if found is not None and not any(is_paired(t) for t in body):
+            assert isinstance(s, For)
+            marked = (replace(t, mode="pairs") if t is found.inner else t for t in s.body)
+            s = replace(s, body=tuple(marked))
+        body.append(s)
+    return replace(kernel, body=tuple(body))
+
+
+def is_paired(s: Statement) -> bool:
+    """Is it a loop around one over pairs?"""
+    return isinstance(s, For) and any(isinstance(t, For) and t.mode == "pairs" for t in s.body)
+
+
+def least_points(dtype: DType) -> int:
+    """Blocks of points are whole leaves of all sums, and two of these: with fewer, two threads have
+    not enough to do."""
+    return 2 * BLOCKS * LEAF * lanes_of(dtype)
+
+
+def pairing(loop: For) -> Pairing | None:
+    """How a loop in lanes shares the work of pairs, if that pays."""
+    inner = _inner_of(loop)
+    if inner is None:
+        return None
+    before = loop.body[: loop.body.index(inner)]
+    rows = tuple(_needed(inner, before))
+    written = {s.buffer for s, _ in walk(loop.body) if isinstance(s, Store)}
+    if not all(isinstance(s, (Let, Load, Iota)) for s in rows) or any(
+        s.buffer in written for s in (*rows, *inner.body) if isinstance(s, Load)
+    ):
+        return None
+    made = (*rows, *(s for s in inner.body if not isinstance(s, Add)))
+    alike = _alike(made, loop.var, inner.var)
+    dtype = inner.accs[0].dtype
+    by_name = {name: s for s in made for name, _ in defined((s,))}
+    straight: set[str] = set()
+    pending: list[str] = []
+    for s in inner.body:
+        if isinstance(s, Add):
+            acc = next(a for a in inner.accs if a.name == s.acc)
+            if acc.order == "lanes" and s.values[0] in alike:
+                straight.add(s.acc)
+            else:
+                pending.append(s.values[0])
+    handed: dict[str, None] = {}
+    again: set[str] = set()
+    while pending:
+        name = pending.pop()
+        by = by_name.get(name)
+        if by is None or name in again:
+            continue
+        if name in alike and isinstance(by, Let) and by.op != "const" and by.dtype is dtype:
+            handed[name] = None
+        else:
+            again.add(name)
+            pending.extend(used_by(by))
+    found = Pairing(inner, rows, tuple(handed), frozenset(again), frozenset(straight))
+    return found if _pays(loop, found) else None
+
+
+def _inner_of(loop: For) -> For | None:
+    """The one loop over as many iterations, if it has none but sums of one dtype that are cut where
+    blocks of points are."""
+    found = [s for s in loop.body if isinstance(s, For) and s.size == _points(loop, s)]
+    if len(found) != 1:
+        return None
+    (inner,) = found
+    if not all(isinstance(s, (Let, Load, Iota, Add)) for s in inner.body):
+        return None
+    if not inner.accs or any(isinstance(s, Load) and (s.at or s.only) for s in inner.body):
+        return None
+    width, dtype = lane_count(loop), inner.accs[0].dtype
+    if lanes_of(dtype) != width or not dtype.is_float:
+        return None
+    if any(
+        a.dtype is not dtype or a.monoid != "sum" or a.order not in ("lanes", "rows") or a.into
+        for a in inner.accs
+    ):
+        return None
+    if isinstance(inner.size, int) and not least_points(dtype) <= inner.size <= MOST:
+        return None
+    return inner
+
+
+def _points(loop: For, inner: For) -> Size:
+    """Of a part of a loop, which has fewer iterations, the mode tells."""
+    return inner.size if inner.mode == "pairs" else loop.size
+
+
+def _needed(inner: For, before: tuple[Statement, ...]) -> Iterator[Statement]:
+    """Of the statements before a loop those that it needs, in order."""
+    wanted = {name for s in inner.body for name in used_by(s)}
+    found = []
+    for s in reversed(before):
+        if any(name in wanted for name, _ in defined((s,))):
+            wanted |= set(used_by(s))
+            found.append(s)
+    return reversed(found)
+
+
+def _alike(statements: tuple[Statement, ...], row: str, column: str) -> set[str]:
+    """The values that are the same to the bit when row and column are exchanged.
+
+    Each value has two numbers: of what it computes, and of what it computes when they are. Equal
+    numbers are equal bits; only what NaNs carry may differ.
+    """
+    numbers: dict[tuple, int] = {}
+    both: dict[str, tuple[int, int]] = {}
+    differences: dict[int, tuple[int, int]] = {}
+
+    def number(key: tuple) -> int:
+        return numbers.setdefault(key, len(numbers))
+
+    def of_let(s: Let, side: int) -> int:
+        args = [both[a][side] if a in both else number(("outside", a)) for a in s.args]
+        if s.op in COMMUTATIVE and len(args) == 2:
+            args.sort()
+        squared = s.op == "mul" and args[0] == args[1]
+        if (squared or s.op == "abs") and args[0] in differences:
+            return number((s.op, "difference", *sorted(differences[args[0]])))
+        made = number((s.op, s.attr, s.dtype.name, *args))
+        if s.op == "sub" and s.dtype.is_float:
+            differences[made] = args[0], args[1]
+        return made
+
+    for s in statements:
+        match s:
+            case Let():
+                both[s.name] = of_let(s, 0), of_let(s, 1)
+            case Load():
+                indices = s.index, _exchanged(s.index, row, column)
+                mine, other = (number(("load", s.buffer, index)) for index in indices)
+                both[s.name] = mine, other
+            case Iota():
+                values = s.value, _exchanged(s.value, row, column)
+                mine, other = (number(("iota", value)) for value in values)
+                both[s.name] = mine, other
+    return {name for name, (mine, other) in both.items() if mine == other}
+
+
+def _exchanged(index: Size, row: str, column: str) -> Size:
+    rest = without(without(index, row), column)
+    by_row, by_column = coefficient(index, row), coefficient(index, column)
+    return rest + by_row * Dim.symbol(column) + by_column * Dim.symbol(row)
+
+
+def _pays(loop: For, found: Pairing) -> bool:
+    """Is what need not be computed again a good part of the whole, with what handing over costs?"""
+
+    def picoseconds(statements: list[Statement]) -> int:
+        return int(str(cost(replace(loop, accs=(), body=tuple(statements)))))
+
+    body = list(found.inner.body)
+    kept = [
+        s for s in body if isinstance(s, Add) or any(n in found.again for n, _ in defined((s,)))
+    ]
+    steps = lane_count(loop).bit_length() - 1
+    spent = len(found.handed) * steps * OPERATION
+    whole = picoseconds(body)
+    return (whole - picoseconds(kept) - spent) * WORTH >= whole
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def components(found: Pairing) -> dict[str, tuple[int, int]]:
+    """For each sum the first of its partial results, and how many there are: a sum of order `lanes`
+    has one for each lane."""
+    places: dict[str, tuple[int, int]] = {}
+    start = 0
+    for acc in found.inner.accs:
+        count = lanes_of(acc.dtype) if acc.order == "lanes" else 1
+        places[acc.name] = start, count
+        start += count
+    return places
+
+
+def partial_sums(kernel: Kernel) -> list[Buffer]:
+    """What pairs of a kernel's loop need: partial sums of all rows over each block of columns, and
+    for each thread the sums of the blocks that it works on."""
+    for loop in filter(is_paired, kernel.body):
+        assert isinstance(loop, For)
+        found = pairing(loop)
+        assert found is not None
+        dtype, n = found.inner.accs[0].dtype, found.inner.size
+        count = sum(count for _, count in components(found).values())
+        some = 1 if isinstance(n, int) else size_max(1 - size_floordiv(n, MOST + 1), 0)
+        shared = some * BLOCKS * count * row_stride(n, dtype)
+        slots = sum(map(slots_of, found.inner.accs))
+        own = some * (slots * lanes_of(dtype) * (block_vectors(n, dtype) + 2) * levels(n, dtype))
+        names = pairs_name(kernel), own_name(kernel)
+        return [
+            Buffer(name, "temp", TensorType(dtype, (size,)))
+            for name, size in zip(names, (shared, own), strict=True)
+        ]
+    return []
+
+
+def slots_of(acc: Acc) -> int:
+    """The sums of a thread that make a leaf, for a vector of points: of the order `lanes`, one for
+    each lane; else one for every two vectors of the others."""
+    return lanes_of(acc.dtype) if acc.order == "lanes" else LEAF // 2
+
+
+def pairs_name(kernel: Kernel) -> str:
+    return f"{kernel.name}.pairs"
+
+
+def own_name(kernel: Kernel) -> str:
+    return f"{kernel.name}.pairs.own"
+
+
+def row_stride(n: Size, dtype: DType) -> Size:
+    """Partial sums of one kind, one for each point, and some more: of whole vectors."""
+    return align_up(n, 2 * lanes_of(dtype))
+
+
+def block_vectors(n: Size, dtype: DType) -> Size:
+    """At least the vectors of a block: blocks are the least power of two of which 8 are enough."""
+    return size_floordiv(2 * n, BLOCKS * lanes_of(dtype)) + LEAF
+
+
+def levels(n: Size, dtype: DType) -> Size:
+    """Those of a counter over a block's vectors, and the leaf that is being made."""
+    return size_bits(block_vectors(n, dtype)) + 1
+
+
+__all__ = [
+    "BLOCKS", "EXAMPLE", "MOST", "PIECE", "Pairing", "block_vectors", "components", "in_pairs",
+    "is_paired", "least_points", "levels", "own_name", "pairing", "pairs_name", "partial_sums",
+    "row_stride", "slots_of",
+]  # fmt: skip
