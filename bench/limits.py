@@ -22,8 +22,9 @@ import numpy as np
 import graphc
 from bench.cases.case import Case, nbytes
 from graphc.gates.gate import registry
-from graphc.ir.types import DType, evaluate
+from graphc.ir.types import DTYPES, DType, evaluate
 from graphc.lower.loops import Add, Contract, Let, Load, Program, Scatter, Store, walk
+from graphc.lower.work import works
 
 LARGE = 0.4  # a part from which on it is named as the limit
 OUTSIDE = 1e5  # bytes that a cache next to the core does not hold; copies of less are all call
@@ -109,10 +110,11 @@ def _products(program: Program, n: int, seconds: float) -> tuple[float, str]:
 def gate_calls(program: Program, n: int) -> Counter[tuple[str, DType]]:
     """How often each gate that is a function of its own is called, by name and dtype."""
     counts: Counter[tuple[str, DType]] = Counter()
-    for kernel in program.kernels:
-        for s, loops in walk(kernel.body):
-            if isinstance(s, Let) and s.op == "call":
-                counts[str(s.attr), s.dtype] += prod(evaluate(f.size, {"n": n}) for f in loops)
+    for work in works(program, {"n": n}):
+        for name, count in work.operations().items():
+            words = name.removeprefix("scalar ").split()
+            if words[0] == "call":
+                counts[words[1], DTYPES[words[-1]]] += count
     return counts
 
 
