@@ -291,7 +291,7 @@ def partial_sums(kernel: Kernel) -> list[Buffer]:
         assert found is not None
         dtype, n = found.inner.accs[0].dtype, found.inner.size
         count = sum(count for _, count in components(found).values())
-        some = 1 if isinstance(n, int) else size_max(1 - size_floordiv(n, MOST + 1), 0)
+        some = _if_paired(n, dtype)
         shared = some * BLOCKS * count * row_stride(n, dtype)
         slots = sum(map(slots_of, found.inner.accs))
         own = some * (slots * lanes_of(dtype) * (block_vectors(n, dtype) + 2) * levels(n, dtype))
@@ -301,6 +301,13 @@ def partial_sums(kernel: Kernel) -> list[Buffer]:
             for name, size in zip(names, (shared, own), strict=True)
         ]
     return []
+
+
+def _if_paired(n: Size, dtype: DType) -> Size:
+    """1 for numbers of points that are visited in pairs, 0 for all others."""
+    many = size_max(1 - size_floordiv(n, MOST + 1), 0)
+    few = size_max(1 - size_floordiv(n, least_points(dtype)), 0)
+    return many * (1 - few)
 
 
 def slots_of(acc: Acc) -> int:

@@ -146,11 +146,12 @@ def test_points_of_known_number():
 
 
 def test_more_points_than_there_is_memory_for():
-    """Then every pair is visited twice, and no memory is kept for other numbers of points."""
+    """Then every pair is visited twice, and no memory is kept; nor is it for a few points."""
     kernel = kernel_of(energy_of(f64, 1), ("x",))
     memory = Plan(program_of(energy_of(f64, 1), ("x",)))
     few, many = (memory.arena_bytes(n=n) for n in (MOST, MOST + 1))
     assert few > 5_000_000 and many < few / 10
+    assert memory.arena_bytes(n=least_points(f64) - 1) < 10_000
     plain = kernel_of(energy_of(f64, 1), ("x",), ("pairs",))
     for n in (MOST, MOST + 1):
         x = points(n, 1, f64)
