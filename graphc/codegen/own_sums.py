@@ -19,6 +19,7 @@ from graphc.codegen.llvm import MEMORY, Function, register
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType
 from graphc.lower.loops import Acc
+from graphc.lower.pairs import slots_of
 
 SHIFT = LEAF.bit_length() - 1
 
@@ -66,7 +67,6 @@ class Layout:
     dtype: DType
     lanes: int
     accs: Sequence[Acc]
-    slots: Callable[[Acc], int]
     straight: frozenset[str]
     written: set[str] = field(default_factory=set)
 
@@ -91,7 +91,7 @@ class OwnSums:
         self.sums: list[OwnSum] = []
         start = base
         for acc in layout.accs:
-            s = OwnSum(acc, layout.slots(acc), start, acc.name in layout.straight)
+            s = OwnSum(acc, slots_of(acc), start, acc.name in layout.straight)
             self.sums.append(s)
             start = self.vector(start, fn.do(f"mul i64 {self._between(s)}, {depth}"))
 

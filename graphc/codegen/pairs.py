@@ -30,7 +30,10 @@ from graphc.lower.loops import Acc, Add, For, Statement
 from graphc.lower.names import defined
 from graphc.lower.pairs import (
     BLOCKS,
+    COLUMNS,
     MOST,
+    REAL,
+    UNUSED,
     Pairing,
     block_vectors,
     components,
@@ -40,16 +43,11 @@ from graphc.lower.pairs import (
     pairing,
     pairs_name,
     row_stride,
-    slots_of,
 )
 from graphc.lower.parallel import cost
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
-
-REAL, UNUSED, COLUMNS = range(
-    3
-)  # of a thread's sums: a row's, some that nobody reads, and from there on columns'
 
 
 def bits_of_block(fn: Function, n: Size, points: str, dtype: DType) -> str:
@@ -218,7 +216,7 @@ class PairsOfBlocks(Visits):
     def _open_own_sums(self) -> OwnSums:
         writer, n = self.writer, self.inner.size
         accs, straight = self.inner.accs, self.found.straight
-        layout = Layout(self.fn.name, self.dtype, self.lanes, accs, slots_of, straight)
+        layout = Layout(self.fn.name, self.dtype, self.lanes, accs, straight)
         base = writer.pointer(own_name(writer.kernel))
         vectors = writer.size(block_vectors(n, self.dtype) + COLUMNS)
         depth = writer.size(levels(n, self.dtype))
@@ -311,8 +309,11 @@ class RowsOfPairs(LanesLoop):
         blocks, points, after = fn.label("blocks"), fn.label("points"), fn.label("sums")
         fn.branch(fn.do(f"icmp ne i64 {bits}, 0"), blocks, points)
         fn.open_block(blocks)
+        found = pairing(self.loop)
+        assert found is not None
+        partial = partial_sums_of(self.writer, found)
         for acc in loop.accs:
-            known[acc.name] = Known(self._from_blocks(loop, acc, n, bits), acc.dtype, self.width)
+            known[acc.name] = Known(self._from_blocks(partial, acc, n, bits), acc.dtype, self.width)
         keep()
         fn.jump(after)
         fn.open_block(points)
@@ -324,19 +325,16 @@ class RowsOfPairs(LanesLoop):
             value = fn.do(f"load {register(acc.dtype, self.width)}, ptr {places[acc.name]}")
             known[acc.name] = Known(value, acc.dtype, self.width)
 
-    def _from_blocks(self, loop: For, acc: Acc, n: str, bits: str) -> str:
+    def _from_blocks(self, partial: PartialSums, acc: Acc, n: str, bits: str) -> str:
         """A sum in all lanes: whole blocks enter a counter, what is left begins what it is folded into."""
-        fn, writer = self.fn, self.writer
-        found = pairing(self.loop)
-        assert found is not None
-        partial = partial_sums_of(writer, found)
+        fn = self.fn
         slots = lanes_of(acc.dtype) if acc.order == "lanes" else 1
         ty = register(acc.dtype, self.width)
         levels = fn.alloca(ty, slots * BLOCKS.bit_length())
         s = LaneSum(acc, slots, self.width, 1, fn.alloca(ty, slots), levels)
         whole = fn.do(f"lshr i64 {n}, {bits}")
         rest = fn.do(f"icmp ne i64 {fn.do(f'shl i64 {whole}, {bits}')}, {n}")
-        first = writer.symbols[self.loop.var]
+        first = self.writer.symbols[self.loop.var]
         nothing = accs.identity(acc.monoid, acc.dtype, self.width)
 
         def sums_over(block: str, k: str) -> str:

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from graphc.gates.reduction import LEAF, lanes_of
+from graphc.gates.reduction import LEAF, VECTOR_BYTES, lanes_of
 from graphc.ir.types import (
     Dim,
     DType,
@@ -60,7 +60,10 @@ from graphc.lower.parallel import OPERATION, cost
 
 BLOCKS = 8  # of points at most, so that there are few partial sums, and pairs of blocks for threads
 MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
-PIECE = 16  # bytes of a vector that stay together on their way from lanes to columns
+PIECE = 16  # bytes of a vector that stay together on their way from lanes to columns,
+HANDING_OVER = 1 + VECTOR_BYTES // PIECE  # and the operations on vectors that this takes
+# A thread's sums: those of a vector of rows, some that nobody reads, and from there on columns'.
+REAL, UNUSED, COLUMNS = range(3)
 WORTH = 4  # a quarter of the work saved
 COMMUTATIVE = ("add", "mul", "and", "or")
 EXAMPLE = """program forces(x: f64[n])
@@ -88,9 +91,7 @@ class Pairing:
 
     inner: For
     rows: tuple[Statement, ...]  # of the loop around it, what the inner loop needs
-    handed: tuple[
-        str, ...
-    ]  # values that are the same for both, and are given from one to the other
+    handed: tuple[str, ...]  # values that are the same for both: one gives them to the other
     again: frozenset[str]  # values that are computed for each
     straight: frozenset[str]  # sums in lanes of values that are the same for both
 
@@ -261,8 +262,7 @@ def _pays(loop: For, found: Pairing) -> bool:
     kept = [
         s for s in body if isinstance(s, Add) or any(n in found.again for n, _ in defined((s,)))
     ]
-    steps = lane_count(loop).bit_length() - 1
-    spent = len(found.handed) * steps * OPERATION
+    spent = len(found.handed) * HANDING_OVER * OPERATION
     whole = picoseconds(body)
     return (whole - picoseconds(kept) - spent) * WORTH >= whole
 
@@ -294,7 +294,8 @@ def partial_sums(kernel: Kernel) -> list[Buffer]:
         some = _if_paired(n, dtype)
         shared = some * BLOCKS * count * row_stride(n, dtype)
         slots = sum(map(slots_of, found.inner.accs))
-        own = some * (slots * lanes_of(dtype) * (block_vectors(n, dtype) + 2) * levels(n, dtype))
+        vectors = block_vectors(n, dtype) + COLUMNS
+        own = some * (slots * lanes_of(dtype) * vectors * levels(n, dtype))
         names = pairs_name(kernel), own_name(kernel)
         return [
             Buffer(name, "temp", TensorType(dtype, (size,)))
@@ -340,7 +341,7 @@ def levels(n: Size, dtype: DType) -> Size:
 
 
 __all__ = [
-    "BLOCKS", "EXAMPLE", "MOST", "PIECE", "Pairing", "block_vectors", "components", "in_pairs",
-    "is_paired", "least_points", "levels", "own_name", "pairing", "pairs_name", "partial_sums",
-    "row_stride", "slots_of",
+    "BLOCKS", "COLUMNS", "EXAMPLE", "HANDING_OVER", "MOST", "PIECE", "REAL", "UNUSED", "Pairing",
+    "block_vectors", "components", "in_pairs", "is_paired", "least_points", "levels", "own_name",
+    "pairing", "pairs_name", "partial_sums", "row_stride", "slots_of",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ from graphc.lower.matrix import (
     matrices,
 )
 from graphc.lower.names import defined
-from graphc.lower.pairs import MOST, PIECE, least_points, pairing
+from graphc.lower.pairs import HANDING_OVER, MOST, least_points, pairing
 from graphc.lower.parallel import BYTES_PER_NS, FEW, cost, portion, unit
 from graphc.lower.schedule import BLOCK_ROWS
 from graphc.lower.sweep import cost_of_row
@@ -501,8 +501,7 @@ class _Counter:
             if isinstance(s, For):
                 inner = turns * self.size(s.size)
                 self.counts["scalar"] += 2 * inner
-                once = self._once(loop, s, inner, turns, width)
-                rest = tuple(t for t in s.body if t not in once)
+                rest = self._after_once(loop, s, inner, turns, width)
                 self._in_all_lanes(loop, rest, inner, turns, width, s.var)
                 self._counters(s, inner, turns)
                 continue
@@ -510,24 +509,24 @@ class _Counter:
             count = before if fixed else turns
             self._lanes(loop, (s,), count, count, width, names)
 
-    def _once(
+    def _after_once(
         self, loop: For, inner: For, turns: int, before: int, width: int
-    ) -> tuple[Statement, ...]:
-        """Counts what is computed once for two iterations, if any, and handing it over."""
+    ) -> Sequence[Statement]:
+        """The statements but those that are computed once for two iterations, which it counts."""
         if inner.mode != "pairs":
-            return ()
+            return inner.body
         found = pairing(loop)
         assert found is not None
         if not least_points(inner.accs[0].dtype) <= self.size(inner.size) <= MOST:
-            return ()
-        once = tuple(
-            s for s in inner.body
-            if not isinstance(s, Add) and not any(n in found.again for n, _ in defined((s,)))
-        )  # fmt: skip
+            return inner.body
+        once: list[Statement] = []
+        rest: list[Statement] = []
+        for s in inner.body:
+            again = isinstance(s, Add) or any(name in found.again for name, _ in defined((s,)))
+            (rest if again else once).append(s)
         self._in_all_lanes(loop, once, turns // 2, before, width, inner.var)
-        pieces = len(found.handed) * (1 + UNIT // PIECE)
-        self.counts["vector"] += turns // 2 * pieces
-        return once
+        self.counts["vector"] += turns // 2 * len(found.handed) * HANDING_OVER
+        return rest
 
     def _counters(self, loop: For, turns: int, times: int) -> None:
         """What sums do besides adding in so many iterations of `times` runs of a loop."""
