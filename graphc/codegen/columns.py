@@ -145,7 +145,8 @@ class ColumnSums:
             depth == len(self.outers) for depth, s in self.fixed if isinstance(s, Load)
         )
         if of_columns or len(self.moving) > 2:
-            registers, size = (32, 64) if self.fn.module.avx512 else (16, 32)
+            size = self.fn.module.register_bytes
+            registers = 32 if self.fn.module.avx512 else 16
             for_others = 4 * VECTOR_BYTES // size
             each = len(self.accs) + of_columns
             most = min(most, (registers - for_others) // each * size)

@@ -65,6 +65,7 @@ class Module:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.avx512, self.avx2 = target.avx512, target.avx2
+        self.register_bytes = 64 if target.avx512 else 32 if target.avx2 else 16
         # Intel's keeps half of the vector registers as they are.
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
         self.x86 = target.x86
@@ -355,16 +356,22 @@ class Function:
             )
         return made[0], made[1]
 
-    def any_lane(self, mask: str, width: int, of_register: int = 0) -> str:
-        """Is any lane true? What several registers hold, of so many lanes each, is put together first."""
+    def any_lane(self, mask: str, width: int, bits: int) -> str:
+        """Is any lane true? A mask is made from numbers of so many bits, which fill several registers:
+        these are put together first, as masks where the processor has such, else as numbers."""
         if width == 1:
             return mask
-        while 0 < of_register < width:
-            low, high = (self.half(mask, "i1", width, upper) for upper in (False, True))
+        ty = "i1" if self.module.avx512 else f"i{bits}"
+        if ty != "i1":
+            mask = self.do(f"sext <{width} x i1> {mask} to <{width} x {ty}>")
+        while width * bits > 8 * self.module.register_bytes:
+            low, high = (self.half(mask, ty, width, upper) for upper in (False, True))
             width //= 2
-            mask = self.do(f"or <{width} x i1> {low}, {high}")
-        bits = self.do(f"bitcast <{width} x i1> {mask} to i{width}")
-        return self.do(f"icmp ne i{width} {bits}, 0")
+            mask = self.do(f"or <{width} x {ty}> {low}, {high}")
+        if ty != "i1":
+            mask = self.do(f"icmp slt <{width} x {ty}> {mask}, zeroinitializer")
+        together = self.do(f"bitcast <{width} x i1> {mask} to i{width}")
+        return self.do(f"icmp ne i{width} {together}, 0")
 
 
 __all__ = [

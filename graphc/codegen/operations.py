@@ -26,7 +26,7 @@ from graphc.codegen.llvm import (
     vector,
 )
 from graphc.codegen.target import Target
-from graphc.gates.reduction import VECTOR_BYTES
+from graphc.codegen.transposed import in_halves, load_columns
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
 from graphc.ir.types import DType, bool_, f32, f64, i32, i64
@@ -215,18 +215,22 @@ def _rare(
     fn: Function, ins: Operation, args: Sequence[str], dtypes: Sequence[DType], width: int
 ) -> str:
     """A branch that is taken when any lane wants the gate."""
-    ty = register(ins.dtype, width)
+    ty, mask, bits = register(ins.dtype, width), vector("i1", width), 8 * ins.dtype.itemsize
     condition, default, *operands = args
     before, yes, after = fn.block, fn.label("rare"), fn.label("usual")
     computed = fn.computed
-    lanes = VECTOR_BYTES // ins.dtype.itemsize
-    fn.branch(fn.any_lane(condition, width, lanes), yes, after)
+    marks, numbers = "", f"<{width} x i{bits}>"
+    if width > 1 and not fn.module.avx512:  # so that it reaches the other block as it is
+        marks = fn.do(f"sext {mask} {condition} to {numbers}")
+    fn.branch(fn.any_lane(condition, width, bits), yes, after)
     fn.open_block(yes)
     # A call, so that its constants do not take the registers of those that are used all the time.
     body = _body(str(ins.attr), dtypes[2:])
     convention = fn.module.rare_convention if _fits_registers(fn.module, body, width) else ""
     value = _call(fn, f"gc.rare.{ins.attr}", body, operands, width, convention)
-    chosen = fn.do(f"select {vector('i1', width)} {condition}, {ty} {value}, {ty} {default}")
+    if marks:
+        condition = fn.do(f"icmp slt {numbers} {marks}, zeroinitializer")
+    chosen = fn.do(f"select {mask} {condition}, {ty} {value}, {ty} {default}")
     end = fn.block
     fn.jump(after)
     fn.open_block(after)
@@ -238,7 +242,7 @@ def _rare(
 def _fits_registers(module: Module, body: ScalarGraph, width: int) -> bool:
     """Are all arguments in registers? LLVM refuses calls by the convention of rare gates where some
     are on the stack: it keeps no pointer to the frame."""
-    size = 64 if module.avx512 else 32 if module.avx2 else 16
+    size = module.register_bytes
     return sum(-(-width * d.itemsize // size) for d in body.params) <= ARGUMENTS
 
 
@@ -326,7 +330,7 @@ def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int
     values, types = list(args), list(graph.params)
     for ins in graph.code:
         operands = [values[a] for a in ins.args]
-        if ins.op == "lookup" and _in_rows(fn, ins.dtype, width):
+        if ins.op == "lookup" and ins.dtype is f64 and in_halves(fn, f64, width, 2):
             _rows(
                 fn,
                 [i for i in graph.code if i.op == "lookup" and i.args == ins.args],
@@ -538,17 +542,8 @@ def _lookup(fn: Function, ins: Operation, args: Sequence[str], index: DType, wid
     return _by_register(fn, args, [index], dtype, lanes, width, lambda a: fn.do(text.format(a[0])))
 
 
-QUAD = 4  # lanes of a register of 32 bytes
-
-
-def _in_rows(fn: Function, dtype: DType, width: int) -> bool:
-    """Are tables that are asked for by one index read row by row?"""
-    return dtype is f64 and width % QUAD == 0 and fn.module.avx2 and not fn.module.avx512
-
-
 def _rows(fn: Function, lookups: Sequence[Instruction], index: str, width: int) -> None:
-    """Tables side by side in memory: a lane reads two of its entries at once, and registers of two
-    rows each become two of one table."""
+    """Tables side by side in memory: a lane reads neighbouring entries at once."""
     if len(lookups) < 2 or _key(lookups[0], [index], width) in fn.computed:
         return
     tables = [table_bits(i.attr) for i in lookups]
@@ -563,54 +558,12 @@ def _rows(fn: Function, lookups: Sequence[Instruction], index: str, width: int) 
     wide = register(i64, width)
     row = fn.do(f"and {wide} {index}, {splat(str(count - 1), 'i64', width)}")
     place = fn.do(f"mul {wide} {row}, {splat(str(len(columns)), 'i64', width)}")
-    quads = [
-        _quad_of_rows(fn, name, place, start, len(columns), width)
-        for start in range(0, width, QUAD)
-    ]
-    for column, i in enumerate(lookups):
-        joined = _joined(fn, [quad[column] for quad in quads], width)
-        fn.computed[_key(i, [index], width)] = joined
-
-
-def _quad_of_rows(
-    fn: Function, name: str, place: str, start: int, columns: int, width: int
-) -> list[str]:
-    """What four lanes find in each column."""
-    pair, quad = register(f64, 2), register(f64, QUAD)
-    lanes = [
-        fn.do(f"extractelement {register(i64, width)} {place}, i64 {start + k}")
-        for k in range(QUAD)
-    ]
-    found = []
-    for column in range(0, columns, 2):
-        read = []
-        for lane in lanes:
-            first = fn.do(f"getelementptr double, ptr @{name}, i64 {lane}")
-            at = fn.do(f"getelementptr double, ptr {first}, i64 {column}")
-            read.append(fn.do(f"load {pair}, ptr {at}, align 16"))
-        both = [
-            fn.do(f"shufflevector {pair} {a}, {pair} {b}, <4 x i32> <i32 0, i32 1, i32 2, i32 3>")
-            for a, b in (read[0::2], read[1::2])
-        ]
-        for odd in (0, 1):
-            mask = ", ".join(f"i32 {k + odd}" for k in (0, 4, 2, 6))
-            found.append(
-                fn.do(f"shufflevector {quad} {both[0]}, {quad} {both[1]}, <4 x i32> <{mask}>")
-            )
-    return found
-
-
-def _joined(fn: Function, quads: Sequence[str], width: int) -> str:
-    """Registers of four lanes as one of more."""
-    parts, lanes = list(quads), QUAD
-    while lanes < width:
-        ty, every = register(f64, lanes), ", ".join(f"i32 {i}" for i in range(2 * lanes))
-        parts = [
-            fn.do(f"shufflevector {ty} {a}, {ty} {b}, <{2 * lanes} x i32> <{every}>")
-            for a, b in zip(parts[0::2], parts[1::2], strict=True)
-        ]
-        lanes *= 2
-    return parts[0]
+    addresses = []
+    for lane in range(width):
+        first = fn.do(f"extractelement {wide} {place}, i64 {lane}")
+        addresses.append(fn.do(f"getelementptr double, ptr @{name}, i64 {first}"))
+    for i, found in zip(lookups, load_columns(fn, addresses, len(columns), f64), strict=False):
+        fn.computed[_key(i, [index], width)] = found
 
 
 def _permuted(fn: Function, entries: Sequence[int], index: str, width: int) -> str:

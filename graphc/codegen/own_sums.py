@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.llvm import MEMORY, Function, register
+from graphc.codegen.transposed import shuffled
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType
 from graphc.lower.loops import Acc
@@ -253,15 +254,10 @@ class OwnSums:
             fn.say(f"store {ty} {value}, ptr {place}")
 
 
-def shuffled(fn: Function, ty: str, a: str, b: str, lanes: Sequence[int]) -> str:
-    picked = ", ".join(f"i32 {k}" for k in lanes)
-    return fn.do(f"shufflevector {ty} {a}, {ty} {b}, <{len(lanes)} x i32> <{picked}>")
-
-
 def shifted_up(fn: Function, n: str, bits: str) -> str:
     """n / 2^bits, rounded up."""
     less = fn.do(f"sub i64 {fn.do(f'shl i64 1, {bits}')}, 1")
     return fn.do(f"lshr i64 {fn.do(f'add i64 {n}, {less}')}, {bits}")
 
 
-__all__ = ["Layout", "OwnSum", "OwnSums", "PartialSums", "shifted_up", "shuffled"]
+__all__ = ["Layout", "OwnSum", "OwnSums", "PartialSums", "shifted_up"]

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
-from graphc.codegen.llvm import REGISTER, register
+from graphc.codegen.llvm import register
 from graphc.codegen.state import Known
-from graphc.codegen.strided import zipped
-from graphc.ir.types import DType
+from graphc.codegen.transposed import transposed
 from graphc.lower.abreast import steps_abreast
 from graphc.lower.loops import RUNNING, Acc, Step
 
@@ -60,39 +59,19 @@ class Scans:
         state[s.acc] = before
 
     def _abreast(self, steps: Sequence[Step], state: dict[str, str]) -> None:
-        known, first, dtype = self.of.kernel.known, steps[0], steps[0].dtype
+        fn, known, width = self.of.fn, self.of.kernel.known, self.of.width
+        first, dtype = steps[0], steps[0].dtype
         operands = [
-            self._columns([known[s.values[k]].register for s in steps], dtype)
+            transposed(fn, [known[s.values[k]].register for s in steps], width, dtype)
             for k in range(len(first.values))
         ]
         before, made = state[first.acc], []
         for values in zip(*operands, strict=True):
-            before = accs.step(self.of.fn, self.accs[first.acc], before, values, len(steps))
+            before = accs.step(fn, self.accs[first.acc], before, values, len(steps))
             made.append(before)
         state[first.acc] = before
-        for s, row in zip(steps, self._rows(made, len(steps), dtype), strict=True):
+        for s, row in zip(steps, transposed(fn, made, len(steps), dtype), strict=True):
             self._made(s, row)
 
     def _made(self, s: Step, value: str) -> None:
         self.of.kernel.known[s.name] = Known(value, s.dtype, self.of.width)
-
-    # -- transposed ---------------------------------------------------------------------------------------------------
-
-    def _columns(self, rows: Sequence[str], dtype: DType) -> list[str]:
-        """From a vector of each row, one of each column."""
-        fn, width, count, ty = self.of.fn, self.of.width, len(rows), REGISTER[dtype.name]
-        mixed = zipped(fn, [[row] for row in rows], ty, width, width)
-        if count == width:
-            return mixed
-        wide, columns = register(dtype, width), []
-        for k in range(width):
-            source, start = mixed[k * count // width], k * count % width
-            lanes = ", ".join(f"i32 {start + row}" for row in range(count))
-            part = f"shufflevector {wide} {source}, {wide} poison, <{count} x i32> <{lanes}>"
-            columns.append(fn.do(part))
-        return columns
-
-    def _rows(self, columns: Sequence[str], count: int, dtype: DType) -> list[str]:
-        return zipped(
-            self.of.fn, [[c] for c in columns], REGISTER[dtype.name], count, self.of.width
-        )

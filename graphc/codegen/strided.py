@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.codegen.llvm import MEMORY, vector
-from graphc.ir.types import Dim, DType, Size, bool_
+from graphc.codegen.transposed import load_columns, store_columns
+from graphc.ir.types import Dim, Size, bool_
 from graphc.lower.loops import For, Load, Scatter, Statement, Store, coefficient
 
 if TYPE_CHECKING:
-    from graphc.codegen.llvm import Function
     from graphc.codegen.vectors import VectorLoop
 
 
@@ -77,73 +77,6 @@ def _runs(members: list[tuple[int, int]]) -> list[list[int]]:
             runs.append([position])
         last = place
     return runs
-
-
-def load_columns(fn: Function, addresses: Sequence[str], columns: int, dtype: DType) -> list[str]:
-    """A vector of each column, from the addresses of all lanes' rows."""
-    ty, width = MEMORY[dtype.name], len(addresses)
-    if columns == 1:
-        made = "poison"
-        wide = vector(ty, width)
-        for lane, address in enumerate(addresses):
-            value = fn.do(f"load {ty}, ptr {address}, align {dtype.itemsize}")
-            made = fn.do(f"insertelement {wide} {made}, {ty} {value}, i64 {lane}")
-        return [made]
-    row = vector(ty, columns)
-    rows = [[fn.do(f"load {row}, ptr {a}, align {dtype.itemsize}")] for a in addresses]
-    return zipped(fn, rows, ty, columns, width)
-
-
-def store_columns(
-    fn: Function, values: Sequence[str], addresses: Sequence[str], dtype: DType
-) -> None:
-    """Every lane's row, from a vector of each column."""
-    ty, width, columns = MEMORY[dtype.name], len(addresses), len(values)
-    if columns == 1:
-        for lane, address in enumerate(addresses):
-            one = fn.do(f"extractelement {vector(ty, width)} {values[0]}, i64 {lane}")
-            fn.say(f"store {ty} {one}, ptr {address}, align {dtype.itemsize}")
-        return
-    parts = zipped(fn, [[v] for v in values], ty, width, width)
-    per_vector = width // columns
-    for lane, address in enumerate(addresses):
-        source, first = parts[lane // per_vector], lane % per_vector * columns
-        row = source
-        if columns < width:
-            picked = ", ".join(f"i32 {first + k}" for k in range(columns))
-            wide = vector(ty, width)
-            row = fn.do(
-                f"shufflevector {wide} {source}, {wide} poison, <{columns} x i32> <{picked}>"
-            )
-        fn.say(f"store {vector(ty, columns)} {row}, ptr {address}, align {dtype.itemsize}")
-
-
-def zipped(fn: Function, parts: list[list[str]], ty: str, length: int, width: int) -> list[str]:
-    """The first elements of all parts, then the second ones, and so on; from vectors of `length`,
-    vectors of up to `width`."""
-    while len(parts) > 1:
-        half = len(parts) // 2
-        parts = [
-            _zip(fn, a, b, ty, length, width)
-            for a, b in zip(parts[:half], parts[half:], strict=True)
-        ]
-        length = min(2 * length, width)
-    return parts[0]
-
-
-def _zip(
-    fn: Function, a: Sequence[str], b: Sequence[str], ty: str, length: int, width: int
-) -> list[str]:
-    """Two sequences of elements, spread over vectors of `length`, element by element in turns."""
-    wide = vector(ty, length)
-    made = []
-    for x, y in zip(a, b, strict=True):
-        lanes = [f"i32 {k}" for i in range(length) for k in (i, length + i)]
-        pieces = [lanes] if 2 * length <= width else [lanes[:length], lanes[length:]]
-        for piece in pieces:
-            mask = f"<{len(piece)} x i32> <{', '.join(piece)}>"
-            made.append(fn.do(f"shufflevector {wide} {x}, {wide} {y}, {mask}"))
-    return made
 
 
 class StridedRows:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.lanes import LanesLoop
 from graphc.codegen.llvm import REGISTER, register, vector
-from graphc.codegen.own_sums import OwnSum, OwnSums, shuffled
+from graphc.codegen.own_sums import OwnSum, OwnSums
 from graphc.codegen.state import Known
+from graphc.codegen.transposed import shuffled
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType, Size, i64
 from graphc.lower.lanes import lane_count

@@ -302,7 +302,7 @@ class KernelWriter:
         if mask:
             wrong = fn.do(f"and {ones} {wrong}, {mask}")
         bad, good = fn.label("bad"), fn.label("good")
-        fn.branch(fn.any_lane(wrong, width), bad, good)
+        fn.branch(fn.any_lane(wrong, width, 64), bad, good)
         fn.open_block(bad)
         self._report(value, wrong, size, width)
         fn.open_block(good)
