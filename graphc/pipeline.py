@@ -103,7 +103,7 @@ def _parse_graph(text: str) -> Graph:
 
 
 def _parse_program(text: str) -> Any:
-    from graphc.lower.loops import parse_program
+    from graphc.lower.loop_text import parse_program
 
     return parse_program(text)
 

@@ -29,7 +29,7 @@ from graphc.ir.graph import Builder, Graph, Node
 from graphc.ir.text import parse_graph
 from graphc.ir.types import TensorType, parse_type
 from graphc.ir.verify import verify
-from graphc.lower.loops import parse_program
+from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import verify_plan
 from graphc.passes.rewrite import Index, Rewriter, Rule
 

@@ -30,23 +30,15 @@ from typing import Any
 import mpmath
 import numpy as np
 
+from graphc.aot.oracle_arrays import LINEAR, SPECIAL, Dual
 from graphc.errors import GateError
-from graphc.gates.contraction import parse_spec
 from graphc.gates.gate import registry
-from graphc.gates.indexing import checked
-from graphc.gates.movement import _index
 from graphc.ir.graph import Graph, Node, open_graph
 from graphc.ir.reference import sizes_of
-from graphc.ir.scalar import from_bits
-from graphc.ir.types import evaluate
 from graphc.passes.expand import expand, is_composite
 
 GUARD = 40  # bits beyond the digits asked for
 MOST_EXTRA = 2600  # bits: what the smallest and the largest double can cancel
-
-Dual = tuple[
-    np.ndarray, "np.ndarray | None"
-]  # value; derivative, None where it is zero by structure
 
 
 def run_dual(
@@ -54,7 +46,7 @@ def run_dual(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Values and derivatives of all outputs; a tangent of None is zero. Outputs that are no floats
     have none: zeros."""
-    machine = _Machine(digits)
+    machine = Machine(digits)
     arrays = [np.asarray(x, n.type.dtype.numpy) for n, x in zip(graph.inputs, inputs, strict=True)]
     sizes = sizes_of(graph, arrays)
     plain = _without_composites(graph)
@@ -90,7 +82,7 @@ def _without_composites(graph: Graph) -> Graph:
 class _D:
     """x + t * epsilon."""
 
-    m: _Machine
+    m: Machine
     x: Any
     t: Any
 
@@ -133,7 +125,7 @@ class _D:
     __rmul__ = __mul__
 
 
-class _Machine:
+class Machine:
     """mpmath at one precision, on dual numbers and arrays of them."""
 
     def __init__(self, digits: int) -> None:
@@ -314,11 +306,11 @@ class _Machine:
 
     def node(self, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
         values = [v for v, _ in args]
-        if node.op in _LINEAR:
+        if node.op in LINEAR:
             return self.linear(node, args, sizes)
         if not node.type.dtype.is_float and all(not a.type.dtype.is_float for a in node.args):
             return np.asarray(node.gate.reference(node, values, sizes)), None
-        special = _SPECIAL.get(node.op)
+        special = SPECIAL.get(node.op)
         if special is not None:
             return special(self, node, args, sizes)
         if node.gate.kind == "elementwise":
@@ -329,7 +321,7 @@ class _Machine:
 
     def linear(self, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
         """A gate that moves or adds elements: value and derivative alike."""
-        apply = _LINEAR[node.op]
+        apply = LINEAR[node.op]
         value = apply(self, node, [v for v, _ in args], sizes, False)
         if all(t is None for _, t in args):
             return value, None
@@ -433,221 +425,11 @@ def _at_kink(op: str, operands: Sequence[_D]) -> _D | None:
     return None
 
 
-# -- gates that are not elementwise functions ------------------------------------------------------
-
-
-def _moved(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    return np.asarray(node.gate.reference(node, values, sizes))
-
-
-def _placed(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    shape = tuple(evaluate(s, sizes) for s in node.type.shape)
-    if not shape:
-        return values[0]
-    fill = 0 if tangent else from_bits(node["fill"], node.type.dtype)
-    out = np.full(
-        shape, m.context.mpf(fill) if values[0].dtype == object else fill, values[0].dtype
-    )
-    out[_index(node["starts"], values[0].shape, node["steps"], sizes)] = values[0]
-    return out
-
-
-def _taken(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    x, index = values
-    return np.asarray(np.take(x, checked(index, x.shape[node["axis"]]), node["axis"]))
-
-
-def _scattered(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    updates, index = values
-    axis, shape = node["axis"], tuple(evaluate(s, sizes) for s in node["shape"])
-    out = m.zeros(shape) if updates.dtype == object else np.zeros(shape, updates.dtype)
-    rows, places = np.moveaxis(out, axis, 0), checked(index, shape[axis]).reshape(-1)
-    parts = np.moveaxis(updates.reshape(*shape[:axis], places.size, *shape[axis + 1 :]), axis, 0)
-    for i, part in zip(places, parts, strict=True):
-        rows[i] = rows[i] + part
-    return out
-
-
-def _summed(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    if values[0].dtype != object:
-        return np.asarray(node.gate.reference(node, values, sizes))
-    return np.asarray(np.add.reduce(values[0], node["axis"], initial=m.zero), object)
-
-
-def _summed_on(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    if values[0].dtype != object:
-        return np.asarray(node.gate.reference(node, values, sizes))
-    x = _in_order(node, values[0])
-    out, total = np.empty(x.shape, object), m.zeros(x.shape[1:])
-    for i, part in enumerate(x):
-        out[i] = total = total + part
-    return _back_in_place(node, out)
-
-
-def _in_order(node: Node, x: np.ndarray) -> np.ndarray:
-    """The axis of a scan first, in the order in which it goes along it."""
-    return np.moveaxis(x, node["axis"], 0)[:: -1 if node["reverse"] else 1]
-
-
-def _back_in_place(node: Node, x: np.ndarray) -> np.ndarray:
-    return np.moveaxis(x[:: -1 if node["reverse"] else 1], 0, node["axis"])
-
-
-def _same(
-    m: _Machine, node: Node, values: Sequence[np.ndarray], sizes: Mapping[str, int], tangent: bool
-) -> np.ndarray:
-    return values[0]
-
-
-_LINEAR: dict[str, Callable[..., np.ndarray]] = {
-    **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice"), _moved),
-    "reshape": _moved, "concat": _moved,
-    "place": _placed, "take": _taken, "scatter_add": _scattered, "sum": _summed,
-    "cumsum": _summed_on,
-}  # fmt: skip
-
-
-def _contract(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    (a, ta), (b, tb) = args
-    letters_a, letters_b, out = parse_spec(node["spec"])
-    product = lambda x, y: _einsum(m, f"{letters_a},{letters_b}->{out}", x, y)  # noqa: E731
-    terms = [product(x, y) for x, y in ((ta, b), (a, tb)) if x is not None and y is not None]
-    return product(a, b), sum(terms[1:], terms[0]) if terms else None
-
-
-def _einsum(m: _Machine, spec: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(np.einsum(spec, a, b) + m.zero, object)
-
-
-def _compare(op: Callable[[Any, Any], Any]) -> Callable[..., Dual]:
-    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-        (a, _), (b, _) = args
-        return np.asarray(op(a, b), bool).reshape(a.shape), None
-
-    return apply
-
-
-def _test(op: Callable[[Any], bool]) -> Callable[..., Dual]:
-    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-        a = args[0][0]
-        return np.array([op(v) for v in a.reshape(-1)], bool).reshape(a.shape), None
-
-    return apply
-
-
-def _where(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    (c, _), (a, ta), (b, tb) = args
-    value = np.where(c, a, b)
-    if ta is None and tb is None:
-        return value, None
-    zeros = m.zeros(value.shape)
-    return value, np.where(c, zeros if ta is None else ta, zeros if tb is None else tb)
-
-
-def _cast(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    (x, t), to, of = args[0], node["dtype"], node.args[0].type.dtype
-    if to.is_float:
-        whole = (
-            x if of.is_float else m.array([m.context.mpf(int(v)) for v in x.reshape(-1)], x.shape)
-        )
-        return whole, t
-    if to.is_bool:
-        return np.asarray(x != 0, bool).reshape(x.shape), None
-    info = np.iinfo(to.numpy)
-    clipped = [0 if v != v else int(min(max(v, info.min), info.max)) for v in x.reshape(-1)]
-    return np.array(clipped, to.numpy).reshape(x.shape), None
-
-
-def _stopped(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    return args[0][0], None
-
-
-def _prod(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    """A product along an axis, one factor after the other."""
-    (x, t), axis = args[0], node["axis"]
-    value: Any = np.full(np.delete(x.shape, axis).astype(int), m.one, object)
-    slope: Any = m.zeros(value.shape)
-    for i in range(x.shape[axis]):
-        factor = x.take(i, axis)
-        slope = slope * factor + (0 if t is None else value * t.take(i, axis))
-        value = value * factor
-    return np.asarray(value, object), None if t is None else np.asarray(slope, object)
-
-
-def _scanned(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-    """value[i] = a[i] * value[i-1] + b[i]; without a b, the product of what came so far."""
-    a, ta, b, tb = (None if x is None else _in_order(node, x) for x in (*args[0], *args[-1]))
-    assert a is not None and b is not None
-    times = np.frompyfunc(m.times, 2, 1)
-    first = m.one if len(args) == 1 else m.zero
-    values, slopes = np.empty(a.shape, object), np.empty(a.shape, object)
-    value: Any = m.zeros(a.shape[1:]) + first
-    slope: Any = m.zeros(a.shape[1:])
-    for i in range(len(a)):
-        grown = 0 if ta is None else times(ta[i], value)
-        slope = times(slope, a[i]) + grown + (0 if len(args) == 1 or tb is None else tb[i])
-        value = value * a[i] if len(args) == 1 else times(value, a[i]) + b[i]
-        values[i], slopes[i] = value, slope
-    still = all(t is None for _, t in args)
-    return _back_in_place(node, values), None if still else _back_in_place(node, slopes)
-
-
-def _extremum(larger: bool) -> Callable[..., Dual]:
-    """max or min along an axis: NaN if any is; ties share the derivative evenly."""
-
-    def one(m: _Machine, row: np.ndarray, along: np.ndarray) -> tuple[Any, Any]:
-        if any(v != v for v in row) or not row.size:
-            empty = -m.inf if larger else m.inf
-            return (m.nan, m.nan) if row.size else (empty, m.zero)
-        best = max(row) if larger else min(row)
-        chosen = [t for v, t in zip(row, along, strict=True) if v == best]
-        return best, sum(chosen[1:], chosen[0]) / len(chosen)
-
-    def apply(m: _Machine, node: Node, args: Sequence[Dual], sizes: Mapping[str, int]) -> Dual:
-        (x, t), axis = args[0], node["axis"]
-        rows = np.moveaxis(x, axis, -1)
-        along = np.moveaxis(m.zeros(x.shape) if t is None else t, axis, -1)
-        shape, n = rows.shape[:-1], rows.shape[-1]
-        count = int(np.prod(shape, dtype=int))
-        found = [
-            one(m, r, a)
-            for r, a in zip(rows.reshape(count, n), along.reshape(count, n), strict=True)
-        ]
-        value = m.array([v for v, _ in found], shape)
-        return value, None if t is None else m.array([s for _, s in found], shape)
-
-    return apply
-
-
-_SPECIAL: dict[str, Callable[..., Dual]] = {
-    "contract": _contract, "where": _where, "cast": _cast, "stop_gradient": _stopped, "prod": _prod,
-    "cumprod": _scanned, "recurrence": _scanned,
-    "max": _extremum(True), "min": _extremum(False),
-    "lt": _compare(lambda a, b: a < b), "gt": _compare(lambda a, b: a > b),
-    "le": _compare(lambda a, b: a <= b), "ge": _compare(lambda a, b: a >= b),
-    "eq": _compare(lambda a, b: a == b), "ne": _compare(lambda a, b: a != b),
-    "isnan": _test(lambda v: v != v), "isfinite": _test(mpmath.isfinite),
-    "isinf": _test(mpmath.isinf),
-}  # fmt: skip
-
-
 def covered() -> list[str]:
     """Gates that the oracle can evaluate on floats, for tests of its completeness."""
     gates = registry().values()
     return [
         g.name
         for g in gates
-        if g.name in _LINEAR or g.name in _SPECIAL or getattr(g, "sym", None) or g.name == "round"
+        if g.name in LINEAR or g.name in SPECIAL or getattr(g, "sym", None) or g.name == "round"
     ]

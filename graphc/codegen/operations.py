@@ -9,13 +9,11 @@ Where a processor lacks an operation of the last section, it is written in the o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from graphc.codegen.llvm import (
-    MEMORY,
     REGISTER,
     Function,
     Module,
@@ -25,11 +23,12 @@ from graphc.codegen.llvm import (
     splat,
     vector,
 )
+from graphc.codegen.registers import by_register
+from graphc.codegen.tables import by_rows, look_up_rows, lookup
 from graphc.codegen.target import Target
-from graphc.codegen.transposed import in_halves, load_columns
 from graphc.ir import scalar as s
 from graphc.ir.scalar import Instruction, Scalar, ScalarGraph, table_bits, trace_scalar
-from graphc.ir.types import DType, bool_, f32, f64, i32, i64
+from graphc.ir.types import DType, bool_, f32, f64, i64
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTRINSIC = {
@@ -122,7 +121,7 @@ def _emit(
     if ins.op == "rare":
         return _rare(fn, ins, args, dtypes, width)
     if ins.op == "lookup":
-        return _lookup(fn, ins, args, dtypes[0], width)
+        return lookup(fn, table_bits(ins.attr), args[0], dtypes[0], ins.dtype, width)
     if ins.op == "scale":
         return _scale(fn, ins, args, width)
     return _OTHERS[ins.op](fn, args, dtypes[0], ins.dtype, width)
@@ -330,16 +329,20 @@ def write_body(fn: Function, graph: ScalarGraph, args: Sequence[str], width: int
     values, types = list(args), list(graph.params)
     for ins in graph.code:
         operands = [values[a] for a in ins.args]
-        if ins.op == "lookup" and ins.dtype is f64 and in_halves(fn, f64, width, 2):
-            _rows(
-                fn,
-                [i for i in graph.code if i.op == "lookup" and i.args == ins.args],
-                operands[0],
-                width,
-            )
+        if ins.op == "lookup" and by_rows(fn, ins.dtype, width):
+            alike = [i for i in graph.code if i.op == "lookup" and i.args == ins.args]
+            _look_up_together(fn, alike, operands[0], width)
         values.append(emit_instruction(fn, ins, operands, [types[a] for a in ins.args], width))
         types.append(ins.dtype)
     return values[graph.result]
+
+
+def _look_up_together(fn: Function, lookups: Sequence[Instruction], index: str, width: int) -> None:
+    """Tables that are asked for by one index, before the first of them is."""
+    keys = [_key(i, [index], width) for i in lookups]
+    tables = [table_bits(i.attr) for i in lookups]
+    if len(tables) > 1 and keys[0] not in fn.computed and len(set(map(len, tables))) == 1:
+        fn.computed.update(zip(keys, look_up_rows(fn, tables, index, width), strict=True))
 
 
 # -- operations that AVX-512 has as one instruction ---------------------------------------------------------------
@@ -378,7 +381,7 @@ def _shift_of_registers(
     def call(parts: Sequence[str]) -> str:
         return fn.do(f"call {ty} @{name}({ty} {parts[0]}, {ty} {parts[1]})")
 
-    return _by_register(fn, args, [dtype] * 2, dtype, lanes, width, call)
+    return by_register(fn, args, [dtype] * 2, dtype, lanes, width, call)
 
 
 def _in_registers(
@@ -395,51 +398,7 @@ def _in_registers(
         kept = f"{ty} zeroinitializer, {mask} -1, i32 4"  # all lanes, the current rounding
         return fn.do(f"call {ty} @{name}({operands}{control}, {kept})")
 
-    return _by_register(fn, args, [dtype] * len(args), dtype, lanes, width, call)
-
-
-def _by_register(
-    fn: Function,
-    args: Sequence[str],
-    dtypes: Sequence[DType],
-    result: DType,
-    lanes: int,
-    width: int,
-    call: Callable[[Sequence[str]], str],
-) -> str:
-    """`call` on operands of `lanes` lanes each: wider ones in parts, narrower ones padded."""
-    if width == lanes:
-        return call(args)
-    if width > lanes:
-        low, high = (
-            _by_register(
-                fn,
-                [fn.half(a, REGISTER[d.name], width, upper) for a, d in zip(args, dtypes)],
-                dtypes,
-                result,
-                lanes,
-                width // 2,
-                call,
-            )
-            for upper in (False, True)
-        )
-        half = register(result, width // 2)
-        every = ", ".join(f"i32 {i}" for i in range(width))
-        return fn.do(f"shufflevector {half} {low}, {half} {high}, <{width} x i32> <{every}>")
-    padded = [_resized(fn, a, d, width, lanes) for a, d in zip(args, dtypes)]
-    return _resized(fn, call(padded), result, lanes, width)
-
-
-def _resized(fn: Function, value: str, dtype: DType, width: int, to: int) -> str:
-    """The first lanes; those that are new repeat the first."""
-    ty = register(dtype, width)
-    if to == 1:
-        return fn.do(f"extractelement {ty} {value}, i64 0")
-    if width == 1 or not value.startswith("%"):
-        literal_ = value.removeprefix(f"splat ({REGISTER[dtype.name]} ").removesuffix(")")
-        return fn.spread(literal_, dtype, to)
-    lanes = ", ".join(f"i32 {i if i < width else 0}" for i in range(to))
-    return fn.do(f"shufflevector {ty} {value}, {ty} poison, <{to} x i32> <{lanes}>")
+    return by_register(fn, args, [dtype] * len(args), dtype, lanes, width, call)
 
 
 @cache
@@ -515,108 +474,6 @@ def _normal(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
         s.select(small, a * 2.0**doublings, a),
         s.select(small, doublings, s.constant(x, 0.0)),
     )
-
-
-def _lookup(fn: Function, ins: Operation, args: Sequence[str], index: DType, width: int) -> str:
-    entries, dtype = table_bits(ins.attr), ins.dtype
-    lanes = 64 // dtype.itemsize
-    if width >= 8 and fn.module.avx2 and not fn.module.avx512 and dtype is f32 and index is i32:
-        return _permuted(fn, entries, args[0], width)
-    if width < lanes or not fn.module.avx512:
-        return _loads(fn, entries, args[0], index, dtype, width)
-    entries = entries * max(1, lanes // len(entries))
-    ty, places = register(dtype, lanes), register(index, lanes)
-    tables = [
-        "<" + ", ".join(f"{REGISTER[dtype.name]} {literal(e, dtype)}" for e in part) + ">"
-        for part in (entries[:lanes], entries[lanes:])
-        if part
-    ]
-    if len(tables) == 1:
-        suffix = "df" if dtype is f64 else "sf"
-        name = fn.module.intrinsic(f"llvm.x86.avx512.permvar.{suffix}.512", ty, [ty, places])
-        text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}})"
-    else:
-        suffix = "pd" if dtype is f64 else "ps"
-        name = fn.module.intrinsic(f"llvm.x86.avx512.vpermi2var.{suffix}.512", ty, [ty, places, ty])
-        text = f"call {ty} @{name}({ty} {tables[0]}, {places} {{}}, {ty} {tables[1]})"
-    return _by_register(fn, args, [index], dtype, lanes, width, lambda a: fn.do(text.format(a[0])))
-
-
-def _rows(fn: Function, lookups: Sequence[Instruction], index: str, width: int) -> None:
-    """Tables side by side in memory: a lane reads neighbouring entries at once."""
-    if len(lookups) < 2 or _key(lookups[0], [index], width) in fn.computed:
-        return
-    tables = [table_bits(i.attr) for i in lookups]
-    count = len(tables[0])
-    if any(len(t) != count for t in tables):
-        return
-    columns = [*tables, tables[0]] if len(tables) % 2 else tables
-    rows = [bits for row in zip(*columns, strict=True) for bits in row]
-    name = f"gc.rows.{_named(rows)}"
-    values = ", ".join(f"double {literal(bits, f64)}" for bits in rows)
-    fn.module.globals[name] = f"internal constant [{len(rows)} x double] [{values}], align 64"
-    wide = register(i64, width)
-    row = fn.do(f"and {wide} {index}, {splat(str(count - 1), 'i64', width)}")
-    place = fn.do(f"mul {wide} {row}, {splat(str(len(columns)), 'i64', width)}")
-    addresses = []
-    for lane in range(width):
-        first = fn.do(f"extractelement {wide} {place}, i64 {lane}")
-        addresses.append(fn.do(f"getelementptr double, ptr @{name}, i64 {first}"))
-    for i, found in zip(lookups, load_columns(fn, addresses, len(columns), f64), strict=False):
-        fn.computed[_key(i, [index], width)] = found
-
-
-def _permuted(fn: Function, entries: Sequence[int], index: str, width: int) -> str:
-    """A table of f32 in registers of 8, chosen from by the bits of the index above the third."""
-    lanes, ty, places = 8, register(f32, 8), register(i32, 8)
-    entries = list(entries) * max(1, lanes // len(entries))
-    name = fn.module.intrinsic("llvm.x86.avx2.permps", ty, [ty, places])
-
-    def choose(args: Sequence[str]) -> str:
-        (place,) = args
-        found = []
-        for start in range(0, len(entries), lanes):
-            table = ", ".join(f"float {literal(e, f32)}" for e in entries[start : start + lanes])
-            found.append(fn.do(f"call {ty} @{name}({ty} <{table}>, {places} {place})"))
-        bit = 3
-        while len(found) > 1:
-            # the bit as the sign: a blend of floats reads nothing else
-            raised = fn.do(f"shl {places} {place}, {splat(str(31 - bit), 'i32', lanes)}")
-            upper = fn.do(f"icmp slt {places} {raised}, zeroinitializer")
-            found = [
-                fn.do(f"select <{lanes} x i1> {upper}, {ty} {high}, {ty} {low}")
-                for low, high in zip(found[::2], found[1::2], strict=True)
-            ]
-            bit += 1
-        return found[0]
-
-    return _by_register(fn, [index], [i32], f32, lanes, width, choose)
-
-
-def _loads(
-    fn: Function, entries: Sequence[int], index: str, index_type: DType, dtype: DType, width: int
-) -> str:
-    """A table in memory, read lane by lane."""
-    name = f"gc.table.{_named(entries)}.{dtype}"
-    ty, memory, integer = register(dtype, width), MEMORY[dtype.name], REGISTER[index_type.name]
-    values = ", ".join(f"{memory} {literal(e, dtype)}" for e in entries)
-    fn.module.globals[name] = f"internal constant [{len(entries)} x {memory}] [{values}], align 64"
-    wide = register(index_type, width)
-    masked = fn.do(f"and {wide} {index}, {splat(str(len(entries) - 1), integer, width)}")
-    result = "poison"
-    for lane in range(width):
-        place = masked if width == 1 else fn.do(f"extractelement {wide} {masked}, i64 {lane}")
-        address = fn.do(f"getelementptr {memory}, ptr @{name}, {integer} {place}")
-        entry = fn.do(f"load {memory}, ptr {address}")
-        if width == 1:
-            return entry
-        result = fn.do(f"insertelement {ty} {result}, {memory} {entry}, i64 {lane}")
-    return result
-
-
-def _named(entries: Sequence[int]) -> str:
-    """A name for a table: tables of the same entries are one."""
-    return hashlib.sha256(repr(tuple(entries)).encode()).hexdigest()[:16]
 
 
 _OTHERS |= {"exponent": _exponent, "mantissa": _mantissa}

@@ -9,7 +9,7 @@ Invariant: no bit changes. Each row does what it did, in that order.
 The steps of a scan wait for each other: one row keeps a processor idle most of the time, while the
 steps of several rows are lanes of one vector.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> program = rows_abreast(parse_program(EXAMPLE))
 >>> [(str(s.size), len(s.body[0].body)) for s in program.kernels[0].body]
 [('16', 24), ('4', 3)]

@@ -14,7 +14,7 @@ go through the sums with the accumulators in registers.
 Scratch with an element for each point of a nest would be too large for that. If its elements are
 cheap, whoever reads them computes them again.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> program = parse_program(EXAMPLE)
 >>> loop, scratch = distributed(program, program.kernels[0], program.kernels[0].body[0])
 >>> print(replace(program, buffers=(*program.buffers, *scratch),

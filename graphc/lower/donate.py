@@ -6,7 +6,7 @@ Out:  the same program, its output buffers marked with the input whose memory th
 Invariant: an input is read for the last time before its memory is written: in an earlier kernel, in
 an earlier statement, or in the same iteration of the same loops, at the same element, earlier.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> program = parse_program('''program step(w: f64[n], g: f64[n])
 ... sizes n
 ... buffer output out.out: f64[n]

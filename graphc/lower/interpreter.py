@@ -8,7 +8,7 @@ short changes the result. A loop whose iterations share scratch or go on from on
 iteration by iteration, any other all at once: a value in it is an array with an axis for each such
 loop around it.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> run_program(parse_program(EXAMPLE), [np.arange(6.0).reshape(3, 2)], {"n": 3})
 [array([1., 5., 9.]), array([6., 9.])]
 """

@@ -8,7 +8,7 @@ A sum of order `rows` takes one iteration after the other. Where the loop over t
 they are neighbouring lanes, which have to be transposed before they are added. With the iterations
 of the loop around it as lanes, each lane has a sum of its own: the forces on eight points at once.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> program = parse_program('''program forces(x: f64[n], y: f64[m])
 ... sizes m n
 ... buffer output f.out: f64[n]

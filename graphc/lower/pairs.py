@@ -12,7 +12,7 @@ a block of columns can be visited once, with the sums of the rows over these col
 the columns over these rows; from these, every row's tree goes on as it would have
 (`codegen.pairs`).
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> from graphc.lower.lanes import in_lanes
 >>> program = in_pairs(in_lanes(parse_program(EXAMPLE)))
 >>> [outer] = program.kernels[0].body

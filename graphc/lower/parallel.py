@@ -9,7 +9,7 @@ leaves of every sum.
 
 A loop whose whole work is known to be too little stays as it is. Of the others, the call decides.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> program = parse_program('''program total(x: f64[n])
 ... sizes n
 ... buffer output y.out: f64[]

@@ -9,7 +9,7 @@ only after the last piece that reads it.
 LLVM's time for a function grows faster than the function. And a body with more values at once than
 there are registers keeps them in memory anyway.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> loop = parse_program(EXAMPLE).kernels[0].body[0]
 >>> cut = cut_up(loop, 2)
 >>> [len(piece.statements) for piece in cut.pieces], cut.slots, cut.slot

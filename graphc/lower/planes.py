@@ -6,7 +6,7 @@ Out:  the same, where an array of points that every iteration of an outer loop r
       and sums over such an array are made in planes, and copied back.
 Invariant: copies only; no value changes.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> print(in_planes(parse_program(EXAMPLE)))
 program nearest(x: f64[n,2])
 sizes n

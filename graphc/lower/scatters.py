@@ -6,7 +6,7 @@ Out:  the same, where a top-level loop that computes much and then scatters is t
 Invariant: no bit changes. A scatter adds in the order of the iterations, so its loop takes one
 after the other; of the first, nothing does.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> print(scatters_apart(parse_program(EXAMPLE)))
 program counts(x: f64[n], at: i64[n])
 sizes n

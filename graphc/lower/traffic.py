@@ -4,9 +4,9 @@ In:   statements of a planned program, and the values of its named sizes.
 Out:  for each buffer the bytes that must move, as often as it is swept over; for a loop the bytes
       that one iteration touches, which is the cache that the next one finds them in.
 Invariant: a buffer counts with what is touched of it, at most with its size. Sweeps over it that
-lie within 256 kB of each other are one, as in `plan.passes_over`, but by the sizes of this call.
+lie within 256 kB of each other are one, as in `report.plan`, but by the sizes of this call.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> from graphc.lower.plan import EXAMPLE
 >>> program = parse_program(EXAMPLE)
 >>> Traffic(program, {"n": 10}, program.kernels[1].body).far()
@@ -31,8 +31,9 @@ from graphc.lower.loops import (
     coefficient,
     walk,
 )
-from graphc.lower.plan import NEAR
 from graphc.lower.schedule import BLOCK_ROWS
+
+NEAR = 256 * 1024  # bytes that are still in cache when they are read again
 
 
 class Traffic:
@@ -94,7 +95,7 @@ class Traffic:
         }
 
     def _sweeps(self, top: Statement, name: str) -> int:
-        """How often a loop reads a buffer from beyond the near caches: see `plan.passes_over`."""
+        """How often a loop reads a buffer from beyond the near caches: see `report.plan`."""
         if not isinstance(top, For):
             return 1
         b = self.program.buffer(name)

@@ -11,7 +11,7 @@ columns and more have these lines in common. So a loop of the mode `turned`, whi
 copies one column in each iteration of the loop around it, is run for 16 iterations at a time: the
 scratch has room for as many rows, which registers transpose (codegen/turned.py).
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> print(with_turned_columns(parse_program(EXAMPLE)))
 program f(a: f64[n,m], b: f64[m,n])
 sizes m n

@@ -11,7 +11,7 @@ written out, the lanes are the iterations of the next larger axis: the points, n
 coordinates. It is done where it costs fewer vector instructions. What it asks for in return are
 operands whose neighbours along the larger axis do not lie side by side; see `lower.planes`.
 
->>> from graphc.lower.loops import parse_program
+>>> from graphc.lower.loop_text import parse_program
 >>> print(written_out(parse_program(EXAMPLE)))
 program lengths(x: f64[n,3])
 sizes n

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.errors import SignatureError
 from graphc.ir.types import DTYPES, named_sizes
+from graphc.lower.counting import Piece, Product
 from graphc.lower.loops import Program
-from graphc.lower.work import Piece, Product, Work, working_set, works
+from graphc.lower.work import Work, working_set, works
 from graphc.report import machine
 from graphc.runtime.threads import LEAST_WORK, get_threads
 

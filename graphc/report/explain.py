@@ -38,10 +38,11 @@ from graphc.lower.loops import (
     Store,
     walk,
 )
-from graphc.lower.plan import Plan, traffic
+from graphc.lower.plan import traffic
 from graphc.lower.tasks import tasks_of
 from graphc.lower.work import works
 from graphc.report.cost import count, duration, predict
+from graphc.report.plan import Plan
 
 if TYPE_CHECKING:
     from graphc.runtime.compiled import Compiled

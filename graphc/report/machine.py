@@ -24,7 +24,7 @@ import numpy as np
 
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType, evaluate
-from graphc.lower.work import UNIT
+from graphc.lower.counting import UNIT
 
 NEAR = 512  # elements that stay in the first cache
 RUN = 5e-5  # seconds that one run should take
@@ -41,7 +41,7 @@ class _Program:
 
     def __init__(self, text: str) -> None:
         from graphc.codegen.slots import ENTRY
-        from graphc.lower.loops import parse_program
+        from graphc.lower.loop_text import parse_program
         from graphc.lower.plan import plan
         from graphc.pipeline import Options, run_stages
 
@@ -281,7 +281,7 @@ def product(what: str, dtype: DType) -> float:
 
     A tile is `lower.work.TILE_ROWS` rows by two vectors.
     """
-    from graphc.lower.work import Product
+    from graphc.lower.counting import Product
 
     small, wide = (8, UNIT // dtype.itemsize, 4), (96, 4 * UNIT // dtype.itemsize, 4)
     one, many = (Product(1, *shape, dtype) for shape in (small, wide))

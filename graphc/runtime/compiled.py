@@ -42,8 +42,8 @@ from graphc.runtime.kernel import Kernel, compile_graph, compile_part
 from graphc.runtime.threads import allowed
 
 if TYPE_CHECKING:
-    from graphc.lower.plan import Plan
     from graphc.report.cost import Prediction
+    from graphc.report.plan import Plan
 
 
 def compile(  # noqa: A001  the public name, as in `re.compile`
@@ -295,7 +295,7 @@ class Compiled(Function):
     @property
     def plan(self) -> Plan:
         """Kernels, buffers and bytes of the value and gradient, or of the value alone."""
-        from graphc.lower.plan import Plan
+        from graphc.report.plan import Plan
 
         return Plan((self.gradient_kernel if self.wrt else self.value_kernel).program)
 

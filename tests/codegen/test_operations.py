@@ -162,7 +162,8 @@ def test_lookups_by_one_index(count):
 
 
 def test_text_of_a_lookup_parses_back():
-    from graphc.lower.loops import Let, _parse_statement, let, statement_text
+    from graphc.lower.loop_text import _parse_statement, statement_text
+    from graphc.lower.loops import Let, let
 
     graph = trace_scalar("body", lambda i: s.lookup(i, [1.0, -0.0]), (i64,))
     made = let("%v", graph.code[0], ("%i",))
@@ -170,7 +171,8 @@ def test_text_of_a_lookup_parses_back():
 
 
 def test_text_of_a_scale_parses_back():
-    from graphc.lower.loops import Let, _parse_statement, let, statement_text
+    from graphc.lower.loop_text import _parse_statement, statement_text
+    from graphc.lower.loops import Let, let
 
     for within in (None, (-5, 0)):
         graph = trace_scalar("body", lambda a, w=within: s.scale_by_whole(a, a, w), (f64,))

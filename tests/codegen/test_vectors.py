@@ -14,7 +14,7 @@ from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.types import DTYPES
-from graphc.lower.loops import parse_program
+from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import plan
 from graphc.pipeline import Options, run_stages
 from graphc.runtime.kernel import compile_graph

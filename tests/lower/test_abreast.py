@@ -10,7 +10,8 @@ from graphc.ir.reference import run_graph
 from graphc.ir.types import f64
 from graphc.lower.abreast import ROWS, rows_abreast
 from graphc.lower.interpreter import run_program
-from graphc.lower.loops import For, Step, is_running, parse_program, walk
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, Step, is_running, walk
 from tests.lower.test_regressions import agree
 
 

@@ -12,7 +12,7 @@ from graphc.errors import VerifyError
 from graphc.ir.reference import run_graph
 from graphc.lower.donate import donate, donors, refusals
 from graphc.lower.interpreter import run_program
-from graphc.lower.loops import parse_program
+from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import plan, verify_plan
 
 HEAD = """program f(x: f64[n], y: f64[n])

@@ -13,7 +13,7 @@ from graphc.ir.reference import run_graph
 from graphc.ir.types import evaluate
 from graphc.lower.fuse import fuse
 from graphc.lower.interpreter import run_program
-from graphc.lower.loops import parse_program
+from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import plan, verify_plan
 from graphc.transforms.adjoint import adjoint
 from tests.lower.graphs import GRAPHS, arguments, graph

@@ -8,7 +8,8 @@ import graphc.lower.loops as loops
 from graphc.errors import FormatError
 from graphc.ir.types import Dim, f64
 from graphc.lower.fuse import fuse
-from graphc.lower.loops import Buffer, coefficient, parse_program, walk, without
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import Buffer, coefficient, walk, without
 from graphc.lower.plan import plan
 from tests.lower.graphs import GRAPHS, graph
 

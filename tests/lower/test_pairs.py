@@ -8,10 +8,11 @@ import pytest
 import graphc
 from graphc.ir.types import f32, f64
 from graphc.lower.lanes import in_lanes
-from graphc.lower.loops import For, parse_program, walk
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, walk
 from graphc.lower.pairs import EXAMPLE, MOST, in_pairs, least_points, pairing
-from graphc.lower.plan import Plan
 from graphc.pipeline import Options
+from graphc.report.plan import Plan
 from graphc.runtime.kernel import compile_graph
 from tests.random_checks import same
 

@@ -9,7 +9,8 @@ from graphc.errors import FormatError, VerifyError
 from graphc.ir.types import evaluate
 from graphc.lower import parallel
 from graphc.lower.fuse import fuse
-from graphc.lower.loops import For, parse_program, walk
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, walk
 from graphc.lower.parallel import cost, is_independent, shared_out, unit
 from graphc.lower.partials import partials_of
 from graphc.lower.plan import arena_for, plan, verify_plan

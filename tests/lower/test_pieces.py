@@ -10,7 +10,8 @@ from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
 from graphc.ir.types import f32, f64
 from graphc.lower.fuse import fuse
-from graphc.lower.loops import For, parse_program, walk
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, walk
 from graphc.lower.pieces import EXAMPLE, LONG, PIECE, cut_up, in_pieces, made_by, read_by
 from graphc.lower.plan import plan, private_names, verify_plan
 from graphc.pipeline import Options, run_stages

@@ -9,8 +9,10 @@ import graphc.lower.plan as plans
 from graphc.errors import VerifyError
 from graphc.ir.types import Dim, TensorType, evaluate, f32, f64
 from graphc.lower.fuse import fuse
-from graphc.lower.loops import Buffer, For, Kernel, Load, Program, Store, parse_program
-from graphc.lower.plan import Plan, lifetimes, passes_over, plan, tree_levels, verify_plan
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import Buffer, For, Kernel, Load, Program, Store
+from graphc.lower.plan import lifetimes, plan, tree_levels, verify_plan
+from graphc.report.plan import Plan, passes_over
 from tests.lower.graphs import GRAPHS, graph
 
 i, n = Dim.symbol("_i"), Dim.symbol("n")

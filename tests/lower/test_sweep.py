@@ -10,7 +10,8 @@ from graphc.ir.reference import run_graph
 from graphc.ir.types import evaluate, product
 from graphc.lower.donate import donate, refusals
 from graphc.lower.interpreter import run_program
-from graphc.lower.loops import Contract, parse_program
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import Contract
 from graphc.lower.plan import plan, verify_plan
 from graphc.pipeline import Options, run_stages
 from graphc.runtime import threads

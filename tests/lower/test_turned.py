@@ -13,9 +13,11 @@ from graphc.ir.reference import run_graph
 from graphc.ir.types import DTYPES, bool_, f32, f64
 from graphc.lower.fuse import fuse
 from graphc.lower.interpreter import run_program
-from graphc.lower.loops import For, parse_program, walk
-from graphc.lower.plan import Plan, plan
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, walk
+from graphc.lower.plan import plan
 from graphc.pipeline import Options, run_stages
+from graphc.report.plan import Plan
 from graphc.runtime.kernel import compile_graph
 from tests.guard_pages import guarded, in_a_child
 from tests.random_checks import same, sharing

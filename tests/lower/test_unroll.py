@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.lower.loops import For, Load, parse_program, walk
+from graphc.lower.loop_text import parse_program
+from graphc.lower.loops import For, Load, walk
 from graphc.lower.planes import in_planes
 from graphc.lower.unroll import SHORT, written_out
 

@@ -8,9 +8,10 @@ import pytest
 
 import graphc
 from graphc.errors import SignatureError
-from graphc.lower.loops import parse_program
+from graphc.lower.counting import Product, Share
+from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import plan
-from graphc.lower.work import Product, Share, working_set, works
+from graphc.lower.work import working_set, works
 from graphc.report import cost, machine
 
 # -- counting --------------------------------------------------------------------------------------
