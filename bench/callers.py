@@ -66,6 +66,7 @@ def graphc() -> Calls:
         "strided": np.repeat(x, 2)[::2],
         "fortran": np.asfortranarray(c),
         "zero": np.array(1.5),
+        "filled": (np.empty(()), (np.empty(N), np.empty(N))),
         "big": [np.linspace(0.0, 1.0, n) for n in MANY],
     }
 

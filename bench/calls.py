@@ -44,6 +44,7 @@ ROWS = (
     Row("Fortran order", "matrix(fortran)", 1.5, needs=("matrix",)),
     Row("rank 0", "scalars(zero, zero)", 1.5, needs=("scalars",)),
     Row("Python floats", "scalars(1.5, 2.5)", 1.5, needs=("scalars",)),
+    Row("arrays to be filled", "f(x, y, out=filled)", 1.5, needs=("filled",)),
     Row("keywords", "f(x=x, y=y)", 1.5, needs=("bound", "free")),
     Row(f"{len(SIZES)} sizes in turn", "for a, b in pairs: f(a, b)", 1.5, len(SIZES), ("many",)),
     Row("sizes that always change", "for a, b in many: f(a, b)", 1.5, len(MANY), ("many",)),

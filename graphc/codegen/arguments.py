@@ -19,7 +19,7 @@ KINDS = ("LEAF", "TUPLE", "LIST", "DICT", "NAMED", "DATACLASS", "STATIC", "BUILD
 NODE = ("KIND", "COUNT", "CLASS", "CHILDREN", "KEYS")
 LEAF = ("KIND", "FORM", "SLOT", "CLASS_OF", "DTYPE", "RANK", "SCRATCH", "ITEM", "SIZES")
 FORMS = (
-    "IN_PLACE", "COPIED", "FLOAT_64", "FLOAT_32", "INT_F64", "INT_F32", "INT_64", "INT_32", "BOOLEAN",
+    "TARGET", "IN_PLACE", "COPIED", "FLOAT_64", "FLOAT_32", "INT_F64", "INT_F32", "INT_64", "INT_32", "BOOLEAN",
     "WORD_64", "WORD_32", "WORD_8",
 )  # fmt: skip
 
@@ -74,7 +74,37 @@ def sized(record, frame):
             return 0
         place += 8
         n = n - 1
+    if load(record + TARGETS) != 0:
+        if apart(record, frame) == 0:
+            return 0
     return roomy(record, frame)
+
+def apart(record, frame):
+    "Does each array that the caller gives for a result lie beside all others? They come first among the regions."
+    place_fixed(record, frame)
+    n = load(record + TARGETS)
+    target = load(record + REGIONS_AT)
+    end = target + 16 * load(record + REGIONS)
+    while n > 0:
+        low = load(frame + load(target))
+        high = low + value(frame, load(target + 8))
+        target += 16
+        other = target
+        while other < end:
+            start = load(frame + load(other))
+            if start < high and low < start + value(frame, load(other + 8)):
+                return 0
+            other += 16
+        n = n - 1
+    return 1
+
+def place_fixed(record, frame):
+    "The addresses of arrays that belong to the function."
+    fixed = load(record + FIXED_AT)
+    end = fixed + 16 * load(record + FIXED)
+    while fixed < end:
+        store(frame + load(fixed), load(fixed + 8))
+        fixed += 16
 
 def roomy(record, frame):
     "Give each leaf that has to be copied a place in the arena, behind what the kernel needs of it."
@@ -276,7 +306,11 @@ def leaf(node, x, frame):
             store(slot, x)
             return 1
         store(slot, load(x + DATA))
-        return (load32(x + FLAGS) & CONTIGUOUS_ALIGNED) == CONTIGUOUS_ALIGNED
+        wanted = CONTIGUOUS_ALIGNED
+        if form == TARGET:
+            store(frame + load(node + SCRATCH), x)
+            wanted = CONTIGUOUS_ALIGNED + WRITEABLE
+        return (load32(x + FLAGS) & wanted) == wanted
     scratch = frame + load(node + SCRATCH)
     store(slot, scratch)
     return number(form, x, scratch)

@@ -21,7 +21,15 @@ from __future__ import annotations
 from graphc.codegen import arguments, arrays, bound, formulas
 from graphc.codegen.arguments import ABSENT, FORMS, KINDS, LEAF, NODE, PARAMETER
 from graphc.codegen.bound import BOUND, CHECK
-from graphc.codegen.layout import ARRAY, CONTIGUOUS_ALIGNED, HEADER, SCALAR_VALUE, WORD, words
+from graphc.codegen.layout import (
+    ARRAY,
+    CONTIGUOUS_ALIGNED,
+    HEADER,
+    SCALAR_VALUE,
+    WORD,
+    WRITEABLE,
+    words,
+)
 from graphc.codegen.memory import ARENA_ENTRIES, ARENA_KEPT, LARGE
 from graphc.codegen.native import Surroundings, module
 
@@ -34,9 +42,9 @@ RECORD = (
     "ENTRY", "ARENAS", "ARENA_SIZE", "ARENA_PLACE", "THREADS", "WORK_SIZE", "LONG_FROM", "TOO_LONG_FROM",
     "PARAMETERS", "POSITIONAL", "DIRECT", "TABLE", "OBJECTS", "SLOTS", "UNSET", "UNSET_PLACE", "FORMULAS",
     "FORMULAS_AT", "EQUAL", "EQUAL_AT", "POSITIVE", "POSITIVE_AT", "FIXED", "FIXED_AT", "STRIDED", "STRIDED_AT",
-    "OUTPUTS", "OUTPUTS_AT", "SHAPE_PLACE", "MADE", "PACK", "FAIL",
+    "TARGETS", "REGIONS", "REGIONS_AT", "OUTPUTS", "OUTPUTS_AT", "SHAPE_PLACE", "MADE", "PACK", "WHOLE_PLACE", "FAIL",
 )  # fmt: skip
-OUTPUT = ("O_SLOT", "O_SCRATCH", "O_DTYPE", "O_ITEM", "O_RANK", "O_BYTES", "O_SIZES")
+OUTPUT = ("O_SLOT", "O_SCRATCH", "O_GIVEN", "O_DTYPE", "O_ITEM", "O_RANK", "O_BYTES", "O_SIZES")
 
 FUNCTIONS = {
     **arrays.FUNCTIONS, "Py_IncRef": "void", "Py_DecRef": "void", "PyTuple_New": "i64", "PyTuple_Size": "i64", "PyTuple_GetItem": "i64",
@@ -125,11 +133,7 @@ def run(record, frame, arena):
     store(slots + 8, 0)
     store(slots + 16, arena)
     store(slots + 24, load(record + THREADS))
-    fixed = load(record + FIXED_AT)
-    end = fixed + 16 * load(record + FIXED)
-    while fixed < end:
-        store(frame + load(fixed), load(fixed + 8))
-        fixed += 16
+    place_fixed(record, frame)
     copy_strided(record, frame, arena)
     made = frame + load(record + MADE)
     n = load(record + OUTPUTS)
@@ -147,12 +151,20 @@ def run(record, frame, arena):
         failed(load(record + FAIL), slots)
     else:
         if scalars(record, frame, made, n):
-            result = packed(load(record + PACK), made)
+            result = finished(record, frame, made)
     drop(made, n)
     return result
 
+def finished(record, frame, made):
+    "What the caller gave for all results, if it did, or a tree of them."
+    place = load(record + WHOLE_PLACE)
+    if place == 0:
+        return packed(load(record + PACK), made)
+    C_Py_IncRef(load(frame + place))
+    return load(frame + place)
+
 def outputs(record, frame, made, n):
-    "New arrays; the place of a number is a word of the frame."
+    "New arrays, or those that the caller gave; the place of a number is a word of the frame."
     handler = handler_now()
     done = outputs_by(handler, record, frame, made, n)
     if handler != 0:
@@ -170,7 +182,13 @@ def outputs_by(handler, record, frame, made, n):
     while i < n:
         slot = frame + load(output + O_SLOT)
         rank = load(output + O_RANK)
-        if rank == 0:
+        given = load(output + O_GIVEN)
+        if given != 0:
+            array = load(frame + given)
+            C_Py_IncRef(array)
+            store(made + 8 * i, array)
+            store(slot, load(array + DATA))
+        elif rank == 0:
             store(slot, frame + load(output + O_SCRATCH))
         else:
             shape = frame + load(record + SHAPE_PLACE)
@@ -196,7 +214,7 @@ def scalars(record, frame, made, n):
     i = 0
     while i < n:
         rank = load(output + O_RANK)
-        if rank == 0:
+        if rank == 0 and load(output + O_GIVEN) == 0:
             number = scalar(frame + load(output + O_SCRATCH), load(output + O_DTYPE))
             if number == 0:
                 return 0
@@ -393,7 +411,8 @@ def constants() -> dict[str, int]:
     offsets = [item for names in words_of for item in words(names).items()]
     numbers = {
         "TYPE": WORD, "PARAMETER_BYTES": WORD * len(PARAMETER), "INSTRUCTION_BYTES": WORD * len(formulas.INSTRUCTION),
-        "SCALAR_VALUE": SCALAR_VALUE, "ABSENT": ABSENT, "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED, "LARGE": LARGE,
+        "SCALAR_VALUE": SCALAR_VALUE, "ABSENT": ABSENT, "CONTIGUOUS_ALIGNED": CONTIGUOUS_ALIGNED,
+        "WRITEABLE": WRITEABLE, "LARGE": LARGE,
         "ARENA_ENTRIES": ARENA_ENTRIES, "ARENA_KEPT": ARENA_KEPT,
     }  # fmt: skip
     found: dict[str, int] = {}

@@ -55,22 +55,33 @@ def flatten(
     """Leaves, their names, and the structure."""
     leaves: list[Any] = []
     names: list[str] = []
-
-    def visit(x: Any, at: str, depth: int) -> Structure:
-        if depth > DEPTH:
-            raise SignatureError(f"argument {at[:60]}... is nested deeper than {DEPTH} containers")
-        parts = None if is_leaf is not None and is_leaf(x) else _parts(x)
-        if parts is None:
-            if _is_static(x):
-                return Structure("static", x)
-            leaves.append(x)
-            names.append(at)
-            return LEAF
-        kind, meta, items = parts
-        return Structure(kind, meta, tuple(visit(v, _joined(at, k), depth + 1) for k, v in items))
-
-    structure = visit(tree, name, 0)
+    structure = _taken_apart(tree, name, 0, is_leaf, leaves, names)
     return leaves, names, structure
+
+
+def _taken_apart(
+    x: Any,
+    at: str,
+    depth: int,
+    is_leaf: Callable[[Any], bool] | None,
+    leaves: list[Any],
+    names: list[str],
+) -> Structure:
+    """No closure: one that calls itself would keep the leaves until garbage is collected."""
+    if depth > DEPTH:
+        raise SignatureError(f"argument {at[:60]}... is nested deeper than {DEPTH} containers")
+    parts = None if is_leaf is not None and is_leaf(x) else _parts(x)
+    if parts is None:
+        if _is_static(x):
+            return Structure("static", x)
+        leaves.append(x)
+        names.append(at)
+        return LEAF
+    kind, meta, items = parts
+    children = [
+        _taken_apart(v, _joined(at, k), depth + 1, is_leaf, leaves, names) for k, v in items
+    ]
+    return Structure(kind, meta, tuple(children))
 
 
 def _joined(at: str, key: Any) -> str:
@@ -141,20 +152,20 @@ def _build_dataclass(cls: type, parts: list[Any]) -> Any:
 def flatten_like(structure: Structure, tree: Any, name: str) -> list[Any]:
     """The leaves of a tree of this structure; a SignatureError says where it has another."""
     leaves: list[Any] = []
-
-    def visit(expected: Structure, x: Any, at: str) -> None:
-        if expected.kind == "leaf":
-            leaves.append(x)
-            return
-        if expected.kind == "static":
-            if x is not expected.meta and x != expected.meta:
-                raise SignatureError(f"argument {at} is {expected.meta!r} in this graph, got {x!r}")
-            return
-        for key, child in zip(_keys(expected), expected.children):
-            visit(child, _child(expected, x, key, at), _joined(at, key))
-
-    visit(structure, tree, name)
+    _collect(structure, tree, name, leaves)
     return leaves
+
+
+def _collect(expected: Structure, x: Any, at: str, leaves: list[Any]) -> None:
+    if expected.kind == "leaf":
+        leaves.append(x)
+        return
+    if expected.kind == "static":
+        if x is not expected.meta and x != expected.meta:
+            raise SignatureError(f"argument {at} is {expected.meta!r} in this graph, got {x!r}")
+        return
+    for key, child in zip(_keys(expected), expected.children):
+        _collect(child, _child(expected, x, key, at), _joined(at, key), leaves)
 
 
 def _keys(structure: Structure) -> tuple[Any, ...]:

@@ -62,12 +62,15 @@ class Function(Entry, ABC):
         values = self._values(args, kwargs)
         leaves = self._flat(values)
         arrays = self._arrays(leaves)
-        if out is not None:
-            return self._into(arrays, out)
-        result = self._result(self._run(arrays, None))
+        if out is None:
+            result = self._result(self._run(arrays, None))
+        else:
+            result = self._into(arrays, out)
+            kwargs["out"] = out
+            leaves += flatten_like(self.result, out, "out")
         form = self._seen.often(None, args, kwargs, leaves)
         if form is not None:
-            self._seen.tried(form, self._serve(self._record(values, arrays)))
+            self._seen.tried(form, self._serve(self._record(values, arrays, out)))
         return result
 
     # -- arguments ---------------------------------------------------------------------------------
@@ -138,7 +141,7 @@ class Function(Entry, ABC):
 
     # -- native code -------------------------------------------------------------------------------
 
-    def _record(self, values: Sequence[Any], arrays: Sequence[np.ndarray]) -> Any:
+    def _record(self, values: Sequence[Any], arrays: Sequence[np.ndarray], out: Any) -> Any:
         if any(p.kind not in _PLAIN for p in self._parameters):
             return None
         children = self.traced.in_tree.children
@@ -147,7 +150,8 @@ class Function(Entry, ABC):
             for p, x, child in zip(self._parameters, values, children)
         ]
         leaves = [(n.type, a.shape) for n, a in zip(self.traced.arguments, arrays)]
-        return record_of(self.kernel, arguments, leaves, self.traced.captured, self.result)
+        captured = self.traced.captured
+        return record_of(self.kernel, arguments, leaves, captured, self.result, out)
 
     def bind(self, *args: Any, out: Any = None, **kwargs: Any) -> Bound:
         """A function without arguments that runs on these arrays, again and again.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -85,10 +85,12 @@ def record_of(
     leaves: Sequence[tuple[TensorType, tuple[int, ...]]],
     captured: Sequence[np.ndarray],
     result: Structure,
+    out: Any = None,
 ) -> Record | None:
-    """The record of a call; `leaves` are the types of the graph's arguments and their shapes."""
+    """The record of a call; `leaves` are the types of the graph's arguments and their shapes, and
+    `out` is what the call gave for the result."""
     try:
-        return _Writer(kernel, arguments, leaves, captured, result).record()
+        return _Writer(kernel, arguments, leaves, captured, result, out).record()
     except _Unserved:
         return None
 
@@ -101,9 +103,10 @@ class _Writer:
         leaves: Sequence[tuple[TensorType, tuple[int, ...]]],
         captured: Sequence[np.ndarray],
         result: Structure,
+        out: Any,
     ) -> None:
-        self.kernel, self.arguments, self.leaves = kernel, arguments, leaves
-        self.captured, self.result = captured, result
+        self.kernel, self.arguments, self.leaves = kernel, list(arguments), leaves
+        self.captured, self.result, self.out = captured, result, out
         self.positional = sum(a.positional for a in arguments)
         self.manifest = kernel.manifest
         self.words: list[int | _Place] = [0] * len(entry.RECORD)
@@ -111,17 +114,21 @@ class _Writer:
         self.form: list[object] = []
         self.strided: list[int] = []  # nodes of leaves that may have to be copied
         outputs = self.outputs = [ty for _, ty, _ in self.manifest.outputs]
+        self.targets: dict[int, bool] = {}  # of the outputs, those that are given
+        if out is not None:
+            self.arguments.append(Argument("out", out, result, positional=False))
         count = HEADER_SLOTS + len(leaves) + len(captured) + len(outputs)
         self.sized = [s for ty, _ in leaves for s in ty.shape if isinstance(s, Dim)]
-        computed = [s for s in self.sized if not _is_name(s)]
+        given = [*self.sized, *(s for ty in outputs if out is not None for s in ty.shape)]
+        computed = [s for s in given if isinstance(s, Dim) and not _is_name(s)]
         names = [*self.manifest.sizes, *(s.text for s in self.sized if _is_name(s))]
         self.names = list(dict.fromkeys(names))
         if set(self.names) != {s.text for s in self.sized if _is_name(s)} or kernel.donors:
             raise _Unserved
         # The frame: what is held, objects, slots, named sizes, given ones, scratch, results.
-        self.held = 1 + sum(_held(a.structure) for a in arguments if a.structure)
+        self.held = 1 + sum(_held(a.structure) for a in self.arguments if a.structure)
         self.objects = WORD * self.held
-        self.slots = self.objects + WORD * len(arguments)
+        self.slots = self.objects + WORD * len(self.arguments)
         self.named = self.slots + WORD * count
         self.given = iter([self.named + WORD * (len(self.names) + i) for i in range(len(computed))])
         self.scratch = self.named + WORD * (len(self.names) + len(computed))
@@ -140,6 +147,7 @@ class _Writer:
         fixed = self._fixed()
         outputs = self._outputs()
         strided = self._add(*map(_Place, self.strided))
+        regions = self._regions()
         pack = self._pack(self.result, iter(range(len(self.outputs))))
         given = [a for a in self.arguments if a.value is not MISSING]
         direct = len(given) == len(self.arguments) == self.positional
@@ -169,11 +177,15 @@ class _Writer:
             "FIXED_AT": _Place(fixed),
             "STRIDED": len(self.strided),
             "STRIDED_AT": _Place(strided),
+            "TARGETS": sum(self.targets.values()),
+            "REGIONS": len(regions) // 2,
+            "REGIONS_AT": _Place(self._add(*regions)),
             "OUTPUTS": len(self.outputs),
             "OUTPUTS_AT": _Place(outputs),
             "SHAPE_PLACE": self.shape,
             "MADE": self.made,
             "PACK": _Place(pack),
+            "WHOLE_PLACE": self._whole(),
             "FAIL": self._object(_raise_out_of_bounds),
         }
         values["FORMULAS"] = len(self.formulas)
@@ -205,12 +217,18 @@ class _Writer:
 
     def _parameters(self) -> int:
         words: list[int | _Place] = []
-        numbers = iter(range(len(self.leaves)))
-        for a in self.arguments:
+        numbers, outputs = itertools.count(), itertools.count()
+        for i, a in enumerate(self.arguments):
+            is_out = self.out is not None and i + 1 == len(self.arguments)
+            leaf: Callable[[Any], int] = (
+                (lambda x: self._target(next(outputs), x))
+                if is_out
+                else (lambda x: self._leaf(next(numbers), x))
+            )
             self.form.append((a.name, a.keyword, id(a.default)))
             node: int | _Place = 0
             if a.structure is not None:
-                node = _Place(self._tree(a.structure, a.value, numbers))
+                node = _Place(self._tree(a.structure, a.value, leaf))
             default = REQUIRED
             if a.value is MISSING:
                 default = ABSENT
@@ -219,10 +237,10 @@ class _Writer:
             words.extend((node, self._object(a.name) if a.keyword else 0, default))
         return self._add(*words)
 
-    def _tree(self, structure: Structure, x: Any, numbers: Iterator[int]) -> int:
+    def _tree(self, structure: Structure, x: Any, leaf: Callable[[Any], int]) -> int:
         """The node of an argument, in the order that the structure gives the leaves."""
         if structure.kind == "leaf":
-            return self._leaf(next(numbers), x)
+            return leaf(x)
         if structure.kind == "static":
             self.form.append(id(x))
             if x is not structure.meta and x != structure.meta:
@@ -230,21 +248,21 @@ class _Writer:
             return self._node("STATIC", x, ())
         self.form.append((type(x), len(structure.children)))
         if structure.kind == "dict":
-            return self._dict(structure, x, numbers)
+            return self._dict(structure, x, leaf)
         if structure.kind == "dataclass":
             keys = [f for f in structure.meta.__dataclass_fields__]
             parts = [getattr(x, k) for k in keys]
             kind = "DATACLASS"
         else:
             kind, keys, parts = _sequence_kind(structure, x), [], list(x)
-        nodes = [self._tree(c, part, numbers) for c, part in zip(structure.children, parts)]
+        nodes = [self._tree(c, part, leaf) for c, part in zip(structure.children, parts)]
         return self._node(kind, type(x), nodes, keys)
 
-    def _dict(self, structure: Structure, x: Any, numbers: Iterator[int]) -> int:
+    def _dict(self, structure: Structure, x: Any, leaf: Callable[[Any], int]) -> int:
         if type(x) is not dict:
             raise _Unserved
         children = dict(zip(structure.meta[1], structure.children))
-        made = {k: self._tree(children[k], x[k], numbers) for k in structure.meta[1]}
+        made = {k: self._tree(children[k], x[k], leaf) for k in structure.meta[1]}
         self.form.append(tuple(x))
         return self._node("DICT", dict, [made[k] for k in x], x)
 
@@ -261,6 +279,52 @@ class _Writer:
         if form == "COPIED":
             self.strided.append(node)
         return node
+
+    def _target(self, number: int, x: Any) -> int:
+        """The node of an array that is to be filled; None stands for a new one."""
+        ty = self.outputs[number]
+        self.targets[number] = x is not None
+        if x is None:
+            self.form.append(None)
+            return self._node("STATIC", None, ())
+        flags = x.flags
+        if (
+            type(x) is not np.ndarray
+            or x.dtype is not ty.dtype.numpy
+            or not (flags.c_contiguous and flags.aligned and flags.writeable)
+        ):
+            raise _Unserved
+        self.form.append(("TARGET", ty))
+        slot, scratch = self._output(number)
+        places = (slot, self._object(np.ndarray), self._object(ty.dtype.numpy), ty.rank, scratch)
+        sizes = [self._axis(s) for s in ty.shape]
+        return self._add(_KIND["LEAF"], _FORM["TARGET"], *places, ty.dtype.itemsize, *sizes)
+
+    def _output(self, number: int) -> tuple[int, int]:
+        """Where the frame has an output's address, and what there is of it beside."""
+        at = WORD * (HEADER_SLOTS + len(self.leaves) + len(self.captured) + number)
+        return self.slots + at, self.scratch + at
+
+    def _regions(self) -> list[int]:
+        """What is to be filled, and what is read: where the address is, and bytes, of each."""
+        if self.out is None:
+            return []
+        if self.strided:
+            raise _Unserved
+        given = [(self._output(i)[0], self.outputs[i]) for i, is_ in self.targets.items() if is_]
+        first = self.slots + WORD * HEADER_SLOTS
+        read = [(first + WORD * i, ty) for i, (ty, _) in enumerate(self.leaves)]
+        found = [w for at, ty in (*given, *read) for w in (at, self.formulas.word(ty.bytes_expr()))]
+        first += WORD * len(self.leaves)
+        for i, a in enumerate(self.captured):
+            found += [first + WORD * i, a.nbytes]
+        return found
+
+    def _whole(self) -> int:
+        """Where the frame has what is to be filled, if that is all of the result; else 0."""
+        if self.out is None or not all(self.targets.values()):
+            return 0
+        return self.objects + WORD * (len(self.arguments) - 1)
 
     def _axis(self, size: Size) -> int:
         """The word of an argument's size: one that has to be computed is compared later."""
@@ -293,9 +357,9 @@ class _Writer:
 
     def _outputs(self) -> int:
         words: list[int] = []
-        first = HEADER_SLOTS + len(self.leaves) + len(self.captured)
         for i, ty in enumerate(self.outputs):
-            places = (self.slots + WORD * (first + i), self.scratch + WORD * (first + i))
+            slot, scratch = self._output(i)
+            places = (slot, scratch, scratch if self.targets.get(i) else 0)
             dtype, bytes_ = self._object(ty.dtype.numpy), self.formulas.word(ty.bytes_expr())
             sizes = [self.formulas.word(s) for s in ty.shape]
             words.extend((*places, dtype, ty.dtype.itemsize, ty.rank, bytes_, *sizes))

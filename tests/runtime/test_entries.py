@@ -523,7 +523,14 @@ FAULTS = [
     ("        if size != known:\n            return 0\n", ""),
     ("            total += bytes\n", ""),
     ("value(frame, load(place)) != value(frame, load(place + 8))", "n < 0"),
-    ("(load32(x + FLAGS) & CONTIGUOUS_ALIGNED) == CONTIGUOUS_ALIGNED", "1"),
+    ("(load32(x + FLAGS) & wanted) == wanted", "1"),
+    ("wanted = CONTIGUOUS_ALIGNED + WRITEABLE", "wanted = CONTIGUOUS_ALIGNED"),
+    ("if start < high and low < start + value(frame, load(other + 8)):", "if other < 0:"),
+    ("high = low + value(frame, load(target + 8))", "high = low"),
+    ("        target += 16\n        other = target", "        target += 16\n        other = end"),
+    ("rank == 0 and load(output + O_GIVEN) == 0", "rank == 0"),
+    ("            array = load(frame + given)\n            C_Py_IncRef(array)",
+    "            array = load(frame + given)"),
     ("return load32(scratch) == value", "return 1"),
     ("            data += step\n            n = n - 1",
     "            data += 8\n            n = n - 1"),
@@ -548,6 +555,39 @@ def problem():
             for _ in range(3):
                 if _outcome(call, args) != expected:
                     return f"{call}{args}"
+    return _problem_with_out()
+
+
+def _problem_with_out():
+    """The first of such calls that fills or keeps something else."""
+    k = graphc.compile(_turned_sum)
+    places = (
+        (0, 30, 60, 90), (0, 30, 10, 90), (0, 30, 60, 70), (0, 30, 60, 20), (30, 0, 90, 80),
+        (90, 90, 0, 30), (20, 60, 0, 95),
+    )  # fmt: skip
+
+    def filled(call, at, read_only):
+        memory = np.arange(120.0)
+        memory.flags.writeable = not read_only
+        x, y, turned = (memory[i : i + 30] for i in at[:3])
+        memory.flags.writeable = True
+        total = memory[at[3] : at[3] + 1].reshape(())
+        before = [sys.getrefcount(a) for a in (turned, total)]
+        out = (turned, total)
+        try:
+            whole = call(x, y, out=out) is out
+        except graphc.GraphcError as error:
+            whole = type(error)
+        del out
+        after = [sys.getrefcount(a) for a in (turned, total)]
+        return whole, memory.tobytes(), read_only or before == after
+
+    for _ in range(3):
+        for at in places:
+            for read_only in (False, True):
+                expected = filled(lambda *a, **o: _python(k)(k, *a, **o), at, read_only)
+                if any(filled(k, at, read_only) != expected for _ in range(3)):
+                    return f"{at} {read_only}"
     return ""
 
 
@@ -585,6 +625,11 @@ def test_faults_in_native_code_are_found(monkeypatch, fault):
 @graphc.graph
 def _differences(x: graphc.f64["n+1"], y: graphc.f64["n"]):
     return (x[1:] - x[:-1]) * y
+
+
+@graphc.graph
+def _turned_sum(x: graphc.f64["n"], y: graphc.f64["n"]):
+    return x[::-1] + y, x.sum()
 
 
 @graphc.graph

@@ -3,6 +3,9 @@ anything is written."""
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import numpy as np
 import pytest
 
@@ -138,6 +141,11 @@ def test_arrays_without_elements():
 
 
 @graphc.graph
+def double(x: graphc.f64["n"]):
+    return 2.0 * x
+
+
+@graphc.graph
 def twice(x: graphc.f64["n", "m"]):
     return 2.0 * x
 
@@ -156,15 +164,11 @@ BAD = [
 
 @pytest.mark.parametrize(("make", "message"), BAD)
 def test_refused(make, message):
-    @graphc.graph
-    def double(x: graphc.f64["n"]):
-        return 2.0 * x
-
     k, target = graphc.compile(double), make()
-    before = np.array(target)
+    before = np.array(target).tobytes()
     with pytest.raises(SignatureError, match=message):
         k(np.ones(10), out=target)
-    assert np.array_equal(np.array(target), before)
+    assert np.array(target).tobytes() == before
 
 
 def test_nothing_is_written_before_all_is_checked():
@@ -195,3 +199,194 @@ def test_a_failed_call_leaves_its_inputs():
             k(x, i)
     assert x.tolist() == [0, 1, 2, 3] and i.tolist() == [1, 9]
     assert k(x, i % 4, out=out) is out and out.tolist() == [1.0, 1.0]
+
+
+# -- served by native code -------------------------------------------------------------------------
+
+
+def warm(call, *args, **kwargs):
+    """Call until native code serves; the calls that Python served since then are none."""
+    for _ in range(3):
+        result = call(*args, **kwargs)
+    before = call.slow_calls
+    call(*args, **kwargs)
+    assert call.is_native and call.slow_calls == before
+    return result
+
+
+def served(call, *args, **kwargs):
+    """The result of a call that Python does not see."""
+    before = call.slow_calls
+    result = call(*args, **kwargs)
+    assert call.slow_calls == before
+    return result
+
+
+@graphc.graph
+def longer(x: graphc.f64["n"], m: graphc.f64["m"]):
+    return np.concatenate([x, m]), x.sum(), (m > 0).reshape(-1, 1)
+
+
+@pytest.mark.native
+def test_arrays_that_native_code_fills():
+    k = graphc.compile(parts)
+    x = RNG.normal(size=(4, 3))
+    out = like(k(x, 2.0))
+    some = {"scaled": None, "rows": np.empty(4), "most": None, "big": np.empty((4, 3), bool)}
+    for given in (out, some):
+        warm(k, x, 2.0, out=given)
+    for n in (1, 4, 9):
+        x = RNG.normal(size=(n, 3))
+        expected = k(x, -1.5)
+        out = like(expected)
+        assert served(k, x, -1.5, out=out) is out
+        assert all(np.array_equal(out[key], expected[key]) for key in out)
+        some |= {"rows": np.empty(n), "big": np.empty((n, 3), bool)}
+        got = served(k, x, -1.5, out=some)
+        assert got["rows"] is some["rows"] and got["big"] is some["big"]
+        assert all(np.array_equal(got[key], expected[key]) for key in got)
+        assert list(got) == list(expected) and isinstance(got["most"], np.float64)
+        assert some["scaled"] is None and got["scaled"].shape == (n, 3)
+
+
+@pytest.mark.native
+def test_native_code_fills_sizes_that_are_computed():
+    k = graphc.compile(longer)
+    x, m = RNG.normal(size=5), RNG.normal(size=3)
+    new = lambda n, m: (np.empty(n + m), np.empty(()), np.empty((m, 1), bool))  # noqa: E731
+    warm(k, x, m, out=new(5, 3))
+    for n, size in ((5, 3), (0, 4), (7, 0), (0, 0), (2, 9)):
+        x, m = RNG.normal(size=n), RNG.normal(size=size)
+        out = new(n, size)
+        assert served(k, x, m, out=out) is out
+        for a, b in zip(out, k(x, m), strict=True):
+            assert a.tobytes() == np.asarray(b).tobytes()
+        with pytest.raises(SignatureError, match="out for out.0 must be an array"):
+            k(x, m, out=(np.empty(n + size + 1), *out[1:]))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_native_code_leaves_what_does_not_fit_to_python(make, message):
+    k = graphc.compile(double)
+    warm(k, np.ones(10), out=np.empty(10))
+    with pytest.raises(SignatureError, match=message):
+        k(np.ones(10), out=make())
+
+
+class Special(np.ndarray):
+    pass
+
+
+@pytest.mark.native
+def test_native_code_fills_no_array_that_lies_elsewhere():
+    """Strided, swapped and subclassed arrays are filled by Python, and None is no array."""
+    k = graphc.compile(double)
+    x = RNG.normal(size=10)
+    warm(k, x, out=np.empty(10))
+    for out in (np.empty(20)[::2], np.empty(10)[::-1], odd((10,)), np.empty(10).view(Special)):
+        before = k.slow_calls
+        assert k(x, out=out) is out and k.slow_calls == before + 1
+        assert np.array_equal(out, 2 * x)
+    assert np.array_equal(k(x, out=None), 2 * x)
+
+
+CONSTANTS = np.arange(10.0)
+
+
+@pytest.mark.native
+def test_native_code_fills_nothing_that_is_read():
+    @graphc.graph
+    def both(x: graphc.f64["n"], y: graphc.f64["n"]):
+        return x + y, (x - y + CONSTANTS[:5].sum()) * x[::-1]
+
+    k = graphc.compile(both)
+    memory = np.zeros(40)
+    warm(k, memory[:10], memory[10:20], out=(memory[20:30], memory[30:]))
+    starts = (0, 1, 9, 10, 11, 20, 29, 30)
+    for places in ((a, b, c, d) for a in starts for b in starts for c in starts for d in starts):
+        memory[:] = RNG.normal(size=40)
+        x, y, first, second = (memory[p : p + 10] for p in places)
+        expected = k(x.copy(), y.copy())
+        apart = min(abs(a - b) for i, a in enumerate(places[2:]) for b in places[: i + 2]) >= 10
+        before = k.slow_calls
+        k(x, y, out=(first, second))
+        assert (k.slow_calls == before) is apart, places
+        assert np.array_equal(second, expected[1]), places
+        if abs(places[2] - places[3]) >= 10:
+            assert np.array_equal(first, expected[0]), places
+
+
+@pytest.mark.native
+def test_native_code_does_not_fill_what_a_function_captured():
+    captured = RNG.normal(size=10)
+
+    @graphc.graph
+    def shifted(x: graphc.f64[10]):
+        return x[::-1] + captured
+
+    k = graphc.compile(shifted)
+    x = RNG.normal(size=10)
+    expected = k(x)
+    warm(k, x, out=np.empty(10))
+    assert k(x, out=captured) is captured and np.array_equal(captured, expected)
+    for own in k.traced.captured:
+        if own.flags.writeable:
+            k(x, out=own)
+            assert np.array_equal(own, expected)
+
+
+@pytest.mark.native
+def test_native_code_keeps_no_array_that_it_filled():
+    @graphc.graph
+    def picked(x: graphc.f64["n"], i: graphc.i64["m"]):
+        return {"value": x[i], "total": x.sum()}
+
+    k = graphc.compile(picked)
+    x, i = np.arange(4.0), np.array([1, 2])
+    out = {"value": np.empty(2), "total": np.empty(())}
+    warm(k, x, i, out=out)
+    gc.collect()
+    counts = [sys.getrefcount(a) for a in (x, i, out, *out.values())]
+    for _ in range(100):
+        assert served(k, x, i, out=out) is out
+        with pytest.raises(IndexOutOfBounds, match="index 9"):
+            k(x, np.array([1, 9]), out=out)
+        with pytest.raises(SignatureError):
+            k(x, i, out={"value": np.empty(3), "total": np.empty(())})
+    gc.collect()
+    assert [sys.getrefcount(a) for a in (x, i, out, *out.values())] == counts
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+def failing(k, *args, **kwargs):
+    with pytest.raises(SignatureError):
+        k(*args, **kwargs)
+
+
+KEEPING = {
+    "a call": lambda k, x: k(x),
+    "strided": lambda k, x: k(x[::2]),
+    "filled": lambda k, x: k(np.ones(6), out=x),
+    "in place": lambda k, x: k(x, out=x),
+    "bound": lambda k, x: k.bind(x)(),
+    "the wrong rank": lambda k, x: failing(k, x.reshape(2, 3)),
+    "the wrong size": lambda k, x: failing(k, np.ones(5), out=x),
+    "jit": lambda k, x: graphc.jit(lambda a: a * 2.0)(x),
+    "trees": lambda k, x: graphc.value_and_grad(lambda a: (a["w"] ** 2).sum())({"w": x}),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_no_call_keeps_its_arrays_until_garbage_is_collected(name):
+    k, x = graphc.compile(double), np.arange(6.0)
+    before = sys.getrefcount(x)
+    gc.disable()
+    try:
+        for _ in range(3):
+            KEEPING[name](k, x)
+        assert sys.getrefcount(x) == before
+    finally:
+        gc.enable()
