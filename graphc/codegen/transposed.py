@@ -107,6 +107,16 @@ def _zip(
     return made
 
 
+def joined(fn: Function, parts: Sequence[str], ty: str, length: int) -> str:
+    """Vectors of so many elements, one after the other in one."""
+    found = list(parts)
+    while len(found) > 1:
+        pairs = zip(found[::2], found[1::2], strict=True)
+        found = [shuffled(fn, vector(ty, length), a, b, range(2 * length)) for a, b in pairs]
+        length *= 2
+    return found[0]
+
+
 def shuffled(fn: Function, ty: str, a: str, b: str, lanes: Sequence[int]) -> str:
     picked = ", ".join(f"i32 {k}" for k in lanes)
     return fn.do(f"shufflevector {ty} {a}, {ty} {b}, <{len(lanes)} x i32> <{picked}>")
@@ -139,15 +149,15 @@ def _columns_of_halves(
     fn: Function, half: Callable[[int, int], str], lanes: int, columns: int, dtype: DType
 ) -> list[str]:
     """A vector of each column; `half` gives what a lane has from some column on."""
-    t = HALF // dtype.itemsize
+    ty, t = MEMORY[dtype.name], HALF // dtype.itemsize
     made = []
     for column in range(0, columns, t):
         groups = []
         for lane in range(0, lanes, 2 * t):
             few = [half(lane + k, column) for k in range(2 * t)]
-            both = [_joined(fn, pair, dtype, t) for pair in zip(few[:t], few[t:], strict=True)]
+            both = [joined(fn, pair, ty, t) for pair in zip(few[:t], few[t:], strict=True)]
             groups.append(_inside_of_halves(fn, both, dtype))
-        made += [_joined(fn, parts, dtype, 2 * t) for parts in zip(*groups, strict=True)]
+        made += [joined(fn, parts, ty, 2 * t) for parts in zip(*groups, strict=True)]
     return made
 
 
@@ -185,17 +195,4 @@ def _inside_of_halves(fn: Function, vectors: Sequence[str], dtype: DType) -> lis
     return parts[0]
 
 
-def _joined(fn: Function, parts: Sequence[str], dtype: DType, length: int) -> str:
-    """Vectors of so many elements, one after the other in one."""
-    found = list(parts)
-    while len(found) > 1:
-        ty = vector(MEMORY[dtype.name], length)
-        found = [
-            shuffled(fn, ty, a, b, range(2 * length))
-            for a, b in zip(found[::2], found[1::2], strict=True)
-        ]
-        length *= 2
-    return found[0]
-
-
-__all__ = ["in_halves", "load_columns", "shuffled", "store_columns", "transposed"]
+__all__ = ["in_halves", "joined", "load_columns", "shuffled", "store_columns", "transposed"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
 from graphc.codegen.lanes import LanesLoop
-from graphc.codegen.llvm import REGISTER, register, vector
+from graphc.codegen.llvm import REGISTER, register
 from graphc.codegen.own_sums import OwnSum, OwnSums
 from graphc.codegen.state import Known
-from graphc.codegen.transposed import shuffled
+from graphc.codegen.transposed import joined, shuffled
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType, Size, i64
 from graphc.lower.lanes import lane_count
@@ -204,13 +204,7 @@ class Visits(LanesLoop):
                 self.writer.symbols[self.inner.var] = place
                 parts.append(rows())
         self.width = self.lanes * self.together
-        width, ty = self.lanes, REGISTER[dtype.name]
-        while len(parts) > 1:
-            both = range(2 * width)
-            pairs = zip(parts[::2], parts[1::2], strict=True)
-            parts = [shuffled(self.fn, vector(ty, width), a, b, both) for a, b in pairs]
-            width *= 2
-        return parts[0]
+        return joined(self.fn, parts, REGISTER[dtype.name], self.lanes)
 
     def _apart(self, value: str) -> list[str]:
         """Each column's vector."""

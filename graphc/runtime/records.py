@@ -25,7 +25,7 @@ from graphc.codegen.arguments import ABSENT, FORMS, KINDS
 from graphc.codegen.formulas import Formulas
 from graphc.codegen.layout import WORD
 from graphc.codegen.slots import HEADER_SLOTS
-from graphc.dsl.tree import LEAF, Structure, unflatten
+from graphc.dsl.tree import LEAF, Structure, flatten_like, unflatten
 from graphc.ir.types import Dim, DType, Size, TensorType
 from graphc.runtime.entries import generation
 from graphc.runtime.kernel import LONG, VERY_LONG, Kernel, out_of_bounds
@@ -114,7 +114,16 @@ class _Writer:
         self.form: list[object] = []
         self.strided: list[int] = []  # nodes of leaves that may have to be copied
         outputs = self.outputs = [ty for _, ty, _ in self.manifest.outputs]
-        self.targets: dict[int, bool] = {}  # of the outputs, those that are given
+        wanted = [None] * len(outputs) if out is None else flatten_like(result, out, "out")
+        self.is_whole = out is not None and all(x is not None for x in wanted)
+        self.donors = {  # an input's memory takes an output; a number has no memory to give
+            at: i
+            for i, at in kernel.donors.items()
+            if wanted[i] is None and outputs[i].rank > 0 and at < len(leaves)
+        }
+        self.into: dict[int, int] = {}  # outputs, and where the frame has the array to be filled
+        self.filled: list[tuple[int, TensorType]] = []  # where it has the addresses of these
+        self.read: list[tuple[int, TensorType]] = []  # and of other arrays
         if out is not None:
             self.arguments.append(Argument("out", out, result, positional=False))
         count = HEADER_SLOTS + len(leaves) + len(captured) + len(outputs)
@@ -123,7 +132,7 @@ class _Writer:
         computed = [s for s in given if isinstance(s, Dim) and not _is_name(s)]
         names = [*self.manifest.sizes, *(s.text for s in self.sized if _is_name(s))]
         self.names = list(dict.fromkeys(names))
-        if set(self.names) != {s.text for s in self.sized if _is_name(s)} or kernel.donors:
+        if set(self.names) != {s.text for s in self.sized if _is_name(s)}:
             raise _Unserved
         # The frame: what is held, objects, slots, named sizes, given ones, scratch, results.
         self.held = 1 + sum(_held(a.structure) for a in self.arguments if a.structure)
@@ -177,7 +186,7 @@ class _Writer:
             "FIXED_AT": _Place(fixed),
             "STRIDED": len(self.strided),
             "STRIDED_AT": _Place(strided),
-            "TARGETS": sum(self.targets.values()),
+            "TARGETS": len(self.filled),
             "REGIONS": len(regions) // 2,
             "REGIONS_AT": _Place(self._add(*regions)),
             "OUTPUTS": len(self.outputs),
@@ -185,7 +194,7 @@ class _Writer:
             "SHAPE_PLACE": self.shape,
             "MADE": self.made,
             "PACK": _Place(pack),
-            "WHOLE_PLACE": self._whole(),
+            "WHOLE_PLACE": self.objects + WORD * (len(self.arguments) - 1) if self.is_whole else 0,
             "FAIL": self._object(_raise_out_of_bounds),
         }
         values["FORMULAS"] = len(self.formulas)
@@ -268,63 +277,63 @@ class _Writer:
 
     def _leaf(self, number: int, x: Any) -> int:
         ty, shape = self.leaves[number]
-        form, cls = self._form(ty.dtype, shape, x), type(x)
-        self.form.append((form, cls, ty))
-        slot = HEADER_SLOTS + number
-        dtype = self._object(ty.dtype.numpy)
-        places = (self.slots + WORD * slot, self._object(cls), dtype, ty.rank)
-        at = (self.scratch + WORD * slot, ty.dtype.itemsize)
-        sizes = [self._axis(s) for s in ty.shape]
-        node = self._add(_KIND["LEAF"], _FORM[form], *places, *at, *sizes)
+        form, places = self._form(ty.dtype, shape, x), self._places(number)
+        if number in self.donors:
+            form = self._fillable(x, ty)
+            self.into[self.donors[number]] = places[1]
+            self.filled.append((places[0], ty))
+        else:
+            self.read.append((places[0], ty))
+        node = self._leaf_node(form, type(x), ty, places)
         if form == "COPIED":
             self.strided.append(node)
         return node
 
+    def _leaf_node(self, form: str, cls: type, ty: TensorType, places: tuple[int, int]) -> int:
+        self.form.append((form, cls, ty))
+        slot, scratch = places
+        what = (slot, self._object(cls), self._object(ty.dtype.numpy), ty.rank, scratch)
+        sizes = [self._axis(s) for s in ty.shape]
+        return self._add(_KIND["LEAF"], _FORM[form], *what, ty.dtype.itemsize, *sizes)
+
+    def _places(self, number: int) -> tuple[int, int]:
+        """Where the frame has an array's address, and what there is of it beside."""
+        at = WORD * (HEADER_SLOTS + number)
+        return self.slots + at, self.scratch + at
+
+    def _fillable(self, x: Any, ty: TensorType) -> str:
+        """The form of an array that native code may fill."""
+        if type(x) is not np.ndarray or x.dtype is not ty.dtype.numpy:
+            raise _Unserved
+        if not (x.flags.c_contiguous and x.flags.aligned and x.flags.writeable):
+            raise _Unserved
+        return "TARGET"
+
     def _target(self, number: int, x: Any) -> int:
-        """The node of an array that is to be filled; None stands for a new one."""
-        ty = self.outputs[number]
-        self.targets[number] = x is not None
+        """The node of an array for a result; None stands for a new one."""
         if x is None:
             self.form.append(None)
             return self._node("STATIC", None, ())
-        flags = x.flags
-        if (
-            type(x) is not np.ndarray
-            or x.dtype is not ty.dtype.numpy
-            or not (flags.c_contiguous and flags.aligned and flags.writeable)
-        ):
-            raise _Unserved
-        self.form.append(("TARGET", ty))
-        slot, scratch = self._output(number)
-        places = (slot, self._object(np.ndarray), self._object(ty.dtype.numpy), ty.rank, scratch)
-        sizes = [self._axis(s) for s in ty.shape]
-        return self._add(_KIND["LEAF"], _FORM["TARGET"], *places, ty.dtype.itemsize, *sizes)
+        ty, places = self.outputs[number], self._output(number)
+        form = self._fillable(x, ty)
+        self.into[number] = places[1]
+        self.filled.append((places[0], ty))
+        return self._leaf_node(form, np.ndarray, ty, places)
 
     def _output(self, number: int) -> tuple[int, int]:
-        """Where the frame has an output's address, and what there is of it beside."""
-        at = WORD * (HEADER_SLOTS + len(self.leaves) + len(self.captured) + number)
-        return self.slots + at, self.scratch + at
+        return self._places(len(self.leaves) + len(self.captured) + number)
 
     def _regions(self) -> list[int]:
         """What is to be filled, and what is read: where the address is, and bytes, of each."""
-        if self.out is None:
+        if not self.filled:
             return []
         if self.strided:
             raise _Unserved
-        given = [(self._output(i)[0], self.outputs[i]) for i, is_ in self.targets.items() if is_]
-        first = self.slots + WORD * HEADER_SLOTS
-        read = [(first + WORD * i, ty) for i, (ty, _) in enumerate(self.leaves)]
-        found = [w for at, ty in (*given, *read) for w in (at, self.formulas.word(ty.bytes_expr()))]
-        first += WORD * len(self.leaves)
+        arrays = (*self.filled, *self.read)
+        found = [w for at, ty in arrays for w in (at, self.formulas.word(ty.bytes_expr()))]
         for i, a in enumerate(self.captured):
-            found += [first + WORD * i, a.nbytes]
+            found += [self._places(len(self.leaves) + i)[0], a.nbytes]
         return found
-
-    def _whole(self) -> int:
-        """Where the frame has what is to be filled, if that is all of the result; else 0."""
-        if self.out is None or not all(self.targets.values()):
-            return 0
-        return self.objects + WORD * (len(self.arguments) - 1)
 
     def _axis(self, size: Size) -> int:
         """The word of an argument's size: one that has to be computed is compared later."""
@@ -358,8 +367,7 @@ class _Writer:
     def _outputs(self) -> int:
         words: list[int] = []
         for i, ty in enumerate(self.outputs):
-            slot, scratch = self._output(i)
-            places = (slot, scratch, scratch if self.targets.get(i) else 0)
+            places = (*self._output(i), self.into.get(i, 0))
             dtype, bytes_ = self._object(ty.dtype.numpy), self.formulas.word(ty.bytes_expr())
             sizes = [self.formulas.word(s) for s in ty.shape]
             words.extend((*places, dtype, ty.dtype.itemsize, ty.rank, bytes_, *sizes))

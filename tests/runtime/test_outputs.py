@@ -358,6 +358,78 @@ def test_native_code_keeps_no_array_that_it_filled():
     assert [sys.getrefcount(a) for a in (x, i, out, *out.values())] == counts
 
 
+# -- donated arguments -----------------------------------------------------------------------------
+
+
+@graphc.graph
+def descend(w: graphc.f64["n", "m"], g: graphc.f64["n", "m"], rate: graphc.f64):
+    return {"w": w - rate * g, "size": (g * g).sum()}
+
+
+def matrices(n, m=4):
+    return RNG.normal(size=(2, n, m))
+
+
+@pytest.mark.native
+def test_native_code_fills_donated_arguments():
+    plain, k = graphc.compile(descend), graphc.compile(descend, donate="w")
+    warm(k, *matrices(3), 0.5)
+    for n in (0, 1, 3, 50):
+        w, g = matrices(n)
+        expected = plain(w.copy(), g, 0.25)
+        got = served(k, w, g, 0.25)
+        assert got["w"] is w and np.array_equal(w, expected["w"])
+        assert got["size"] == expected["size"] and isinstance(got["size"], np.float64)
+
+
+@pytest.mark.native
+def test_native_code_fills_donated_arguments_or_others():
+    """Where an array is given for the result, the donated one stays as it is."""
+    plain, k = graphc.compile(descend), graphc.compile(descend, donate="w")
+    w, g = matrices(3)
+    warm(k, w, g, 0.5)
+    warm(k, w, g, 0.5, out={"w": np.empty((3, 4)), "size": None})
+    warm(k, w, g, 0.5, out={"w": None, "size": np.empty(())})
+    before, expected = w.copy(), plain(w, g, 0.25)
+    out = {"w": np.empty((3, 4)), "size": None}
+    got = served(k, w, g, 0.25, out=out)
+    assert got["w"] is out["w"] and np.array_equal(w, before)
+    assert np.array_equal(got["w"], expected["w"]) and got["size"] == expected["size"]
+    out = {"w": None, "size": np.empty(())}
+    got = served(k, w, g, 0.25, out=out)
+    assert got["w"] is w and got["size"] is out["size"] and np.array_equal(w, expected["w"])
+    assert out["size"] == expected["size"]
+
+
+@pytest.mark.native
+def test_python_looks_at_donated_arguments_that_cannot_be_filled():
+    plain, k = graphc.compile(descend), graphc.compile(descend, donate="w")
+    warm(k, *matrices(3), 0.5)
+    memory = RNG.normal(size=40)
+    w, g = memory[:12].reshape(3, 4), memory[4:16].reshape(3, 4)
+    read_only = matrices(3)[0]
+    read_only.flags.writeable = False
+    for a, b in ((w, g), (g, w), (w, w), (read_only, g)):
+        kept, expected = a.copy(), plain(a.copy(), b.copy(), 0.25)
+        before = k.slow_calls
+        got = k(a, b, 0.25)
+        assert k.slow_calls == before + 1
+        assert np.array_equal(got["w"], expected["w"]) and got["size"] == expected["size"]
+        assert np.array_equal(a, kept)
+
+
+@pytest.mark.native
+def test_native_code_keeps_no_donated_argument():
+    k = graphc.compile(descend, donate="w")
+    w, g = matrices(3)
+    warm(k, w, g, 0.5)
+    gc.collect()
+    counts = sys.getrefcount(w), sys.getrefcount(g)
+    for _ in range(100):
+        served(k, w, g, 0.0)
+    assert (sys.getrefcount(w), sys.getrefcount(g)) == counts
+
+
 # -- what is kept ----------------------------------------------------------------------------------
 
 
