@@ -27,11 +27,14 @@ and `explain` all hang there.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from graphc.ir.graph import Graph
+from graphc.runtime.compiling import whole
 from graphc.runtime.garbage import collected_later
 
 Observer = Callable[[str, Any], None]
@@ -56,6 +59,14 @@ class Stage:
     run: Callable[[Any, Options], Any]
     show: Callable[[Any], str]
     parse: Callable[[str], Any] | None  # the inverse of `show`
+    modules: tuple[str, ...] = ()  # that `run` imports
+
+    def load(self) -> None:
+        """Import them as a whole: an import that Ctrl-C ends may raise anything."""
+        if any(name not in sys.modules for name in self.modules):
+            with whole():
+                for name in self.modules:
+                    import_module(name)
 
 
 def _adjoint(graph: Graph, options: Options) -> Graph:
@@ -110,11 +121,11 @@ def _parse_program(text: str) -> Any:
 
 STAGES = (
     Stage("trace", lambda graph, options: graph, str, _parse_graph),
-    Stage("adjoint", _adjoint, str, _parse_graph),
-    Stage("simplify", _simplify, str, _parse_graph),
-    Stage("fuse", _fuse, str, _parse_program),
-    Stage("plan", _plan, str, _parse_program),
-    Stage("emit", _emit, str, str),
+    Stage("adjoint", _adjoint, str, _parse_graph, ("graphc.transforms.adjoint",)),
+    Stage("simplify", _simplify, str, _parse_graph, ("graphc.passes.simplify",)),
+    Stage("fuse", _fuse, str, _parse_program, ("graphc.lower.fuse",)),
+    Stage("plan", _plan, str, _parse_program, ("graphc.lower.donate", "graphc.lower.plan")),
+    Stage("emit", _emit, str, str, ("graphc.codegen.kernels",)),
     Stage("jit", _jit, repr, None),
 )
 NAMES = tuple(stage.name for stage in STAGES)
@@ -147,6 +158,7 @@ def run_stages(
     """
     checker = _checker()
     for stage in STAGES[NAMES.index(first) : NAMES.index(last) + 1]:
+        stage.load()
         with collected_later():
             item = stage.run(item, options)
         if checker is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -199,3 +201,55 @@ def test_an_interrupt_waits_for_the_end_of_an_end(capsys):
         assert ended == [True]
         time.sleep(10.0)
     assert capsys.readouterr().err == ""
+
+
+IMPORTS = """
+import signal, sys
+import numpy as np
+import graphc
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Interrupting:
+    '''Ctrl-C while a module is looked for.'''
+
+    def find_spec(self, name, path=None, target=None):
+        if name == NAME:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+
+sys.meta_path.insert(0, Interrupting())
+assert NAME not in sys.modules
+
+
+@graphc.graph
+def double(x: graphc.f64["n"]):
+    return 2.0 * x
+
+
+k = graphc.compile(double)
+try:
+    k(np.ones(3))
+except KeyboardInterrupt:
+    assert hasattr(sys.modules[NAME], "__file__")
+else:
+    raise AssertionError("the interrupt is lost")
+assert np.array_equal(k(np.ones(3)), np.full(3, 2.0))
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ("graphc.lower.fuse", "graphc.lower.loops", "graphc.codegen.kernels")
+)
+def test_ctrl_c_waits_for_the_end_of_a_stages_imports(name):
+    """In the middle of a class it may be another error, or end the process at its exit."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS.replace("NAME", repr(name))],
+        env={**os.environ, "GRAPHC_CACHE_DIR": "off"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
