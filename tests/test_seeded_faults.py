@@ -27,7 +27,7 @@ from graphc.gates import (
 )
 from graphc.gates.gate import Gate, registry
 from graphc.ir.types import f32, f64
-from graphc.lower import fuse, loops, plan, schedule, statements, tasks
+from graphc.lower import fuse, loop_text, plan, schedule, statements, tasks
 from graphc.passes import rewrite, rules, simplify
 from graphc.pipeline import Options
 from tests import random_checks, test_gradients_random
@@ -599,14 +599,14 @@ def casts_to_integers_do_not_truncate(patch):
 
 @fault("text", ("constant", "mul"))
 def minus_zero_parses_as_zero(patch):
-    right = loops.parse_bits
-    patch(loops, "parse_bits", lambda t, dtype: right("0.0" if t == "-0.0" else t, dtype))
+    right = loop_text.parse_bits
+    patch(loop_text, "parse_bits", lambda t, dtype: right("0.0" if t == "-0.0" else t, dtype))
 
 
 @fault("text")
 def accumulators_lose_their_order_in_print(patch):
-    right = loops._acc_text
-    patch(loops, "_acc_text", lambda acc: right(replace(acc, order="any")))
+    right = loop_text._acc_text
+    patch(loop_text, "_acc_text", lambda acc: right(replace(acc, order="any")))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
