@@ -64,7 +64,7 @@ class Module:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.avx512, self.avx2 = target.avx512, target.avx2
+        self.avx512 = target.avx512
         self.register_bytes = 64 if target.avx512 else 32 if target.avx2 else 16
         # Intel's keeps half of the vector registers as they are.
         self.rare_convention = "intel_ocl_bicc " if target.x86 else ""
