@@ -20,6 +20,7 @@ import numpy as np
 from graphc.errors import DTypeError, GateError, IndexOutOfBounds, ShapeError
 from graphc.gates.contraction import contract_order
 from graphc.gates.gate import registry
+from graphc.gates.reduction import SUMS
 from graphc.ir.graph import Builder, Graph, Node, Value, sum_order
 from graphc.ir.scalar import to_bits
 from graphc.ir.types import (
@@ -510,8 +511,10 @@ def _reduction(d, gate, x, slot):
     if not x.type.rank:
         return None
     axis = int(d.rng.integers(x.type.rank))
-    ordered = gate.name in ("sum", "prod")
-    return d.add(gate.name, x, axis=axis, order=sum_order(x.type, axis) if ordered else "any")
+    ordered = gate.name in (*SUMS, "prod")
+    order = sum_order(x.type, axis) if ordered else "any"
+    order = "lanes" if gate.name == "sum0" and x.dtype.is_float else order
+    return d.add(gate.name, x, axis=axis, order=order)
 
 
 def _scan(d, gate, x, slot):
@@ -854,11 +857,12 @@ def _fold(d, x):
     if not x.type.rank or x.dtype.is_bool:
         return None
     axis = int(d.rng.integers(x.type.rank))
-    op = d.pick(("sum", "sum", "max", "prod", "logsumexp", "argmax", "cumsum", "recurrence"))
+    op = d.pick(("sum", "sum0", "max", "prod", "logsumexp", "argmax", "cumsum", "recurrence"))
     if registry()[op].kind == "scan":
         run = d.consume(op, x)
         return run and d.add(d.pick(("sub", "mul", "lt", "add")), *d.shuffled([x, run])) or run
-    order = sum_order(x.type, axis) if op in ("sum", "prod") else "any"
+    order = sum_order(x.type, axis) if op in (*SUMS, "prod") else "any"
+    order = "lanes" if op == "sum0" and x.dtype.is_float else order
     folded = d.add(op, x, axis=axis, **({} if op in ("logsumexp", "argmax") else {"order": order}))
     if folded is None or d.chance(0.4):
         return folded

@@ -13,6 +13,7 @@ from graphc.gates.gate import registry
 from graphc.gates.reduction import _combine, tree_reduce
 from graphc.ir.graph import Builder, sum_order
 from graphc.ir.types import Dim, TensorType, f32, f64, size_floordiv
+from graphc.pipeline import Options
 from graphc.runtime.kernel import compile_graph
 from tests.random_checks import same
 
@@ -89,6 +90,43 @@ def test_every_count_of_rows(op, dtype, columns):
         if not same(run([x[:n].copy()])[0], reference(x[:n], 0, "rows", op))
     ]
     assert not wrong, wrong[:9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("columns", ["k", 3, 17])
+@pytest.mark.parametrize("skip", [(), ("unroll",)], ids=str)
+def test_every_count_of_rows_in_lanes(dtype, columns, skip):
+    """In the order `lanes`, each element of a row has as many sums as a vector has lanes."""
+    rng = np.random.default_rng(6)
+    builder = Builder()
+    x = builder.input("x", dtype["b", "n", columns])
+    y = builder.apply("sum0", x, axis=1, order="lanes")
+    run = compile_graph(builder.graph("sums", {"y": y}), Options(skip=frozenset(skip))).run
+    k = columns if isinstance(columns, int) else 5
+    x = numbers(rng, (3, 530, k), dtype)
+    wrong = [
+        n
+        for n in (*range(140), 255, 256, 257, 511, 512, 513, 530)
+        if not same(run([x[:, :n].copy()])[0], reference(x[:, :n], 1, "lanes", "sum0"))
+    ]
+    assert not wrong, wrong[:9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", ["n", 1, 5, 40])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_sum_of_zeros_of_either_sign_is_plus_zero(dtype, n, axis):
+    """`sum0`, while the sum of nothing but -0 is -0, as NumPy has it."""
+    size = 40 if n == "n" else n
+    x = np.full((size, 3) if axis == 0 else (3, size), -0.0, dtype.numpy)
+    ty = dtype[n, 3] if axis == 0 else dtype[3, n]
+
+    def zero(op):
+        return compiled(lambda v: v.builder.apply(op, v, axis=axis, order="lanes"), ty)([x])[0]
+
+    assert not np.signbit(zero("sum0")).any()
+    if axis == 1:
+        assert np.signbit(zero("sum")).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -106,7 +106,7 @@ LINEAR: dict[str, Callable[..., np.ndarray]] = {
     **dict.fromkeys(("broadcast", "transpose", "expand_dims", "squeeze", "slice"), _moved),
     "reshape": _moved, "concat": _moved,
     "place": _placed, "take": _taken, "scatter_add": _scattered, "sum": _summed,
-    "cumsum": _summed_on,
+    "sum0": _summed, "cumsum": _summed_on,
 }  # fmt: skip
 
 

@@ -341,6 +341,37 @@ def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
     return module.once(name, make)
 
 
+def lanes_folded(module: Module, monoid: str, dtype: DType) -> str:
+    """@gc.lanes(array, lanes, count, stride): the array takes the arrays of all lanes, folded."""
+    name = f"gc.lanes.{monoid}.{dtype.name}"
+
+    def make() -> None:
+        params = [("ptr", "array"), ("ptr", "lanes"), ("i64", "n"), ("i64", "stride")]
+        fn = Function(module, name, "void", params)
+
+        def step(width: int) -> object:
+            def body(i: str, _: object) -> list[str]:
+                ty, element = register(dtype, width), MEMORY[dtype.name]
+                found = []
+                for lane in range(lanes_of(dtype)):
+                    place = fn.do(f"add i64 {fn.do(f'mul i64 %stride, {lane}')}, {i}")
+                    at = fn.do(f"getelementptr {element}, ptr %lanes, i64 {place}")
+                    found.append(fn.do(f"load {ty}, ptr {at}, align {dtype.itemsize}"))
+                while len(found) > 1:
+                    half = len(found) // 2
+                    parts = zip(found[:half], found[half:], strict=True)
+                    found = [combine(fn, monoid, dtype, a, b, width) for a, b in parts]
+                at = fn.do(f"getelementptr {element}, ptr %array, i64 {i}")
+                fn.say(f"store {ty} {found[0]}, ptr {at}, align {dtype.itemsize}")
+                return []
+
+            return body
+
+        both(fn, step, lanes_of(dtype))
+
+    return module.once(name, make)
+
+
 def both(fn: Function, step: object, width: int) -> None:
     """Whole vectors, then single elements."""
     whole = fn.do(f"and i64 %n, {-width}")

@@ -28,6 +28,7 @@ class Sum:
     acc: Acc
     kind: str  # "register", "leaf", "stage", "array"
     value: str = ""  # the register; or the address of the array
+    lanes: str = ""  # of an array of order `lanes`: where the array of each lane lies
     levels: str = ""
     stages: list[str] = field(default_factory=list)
     iteration: str = ""

@@ -51,7 +51,7 @@ from graphc.lower.loops import (
     is_turned,
 )
 from graphc.lower.pairs import is_paired
-from graphc.lower.plan import tree_stride
+from graphc.lower.plan import tree_name, tree_stride
 
 BRIEF = 16  # statements up to which a kernel without loops is not worth much effort
 
@@ -356,6 +356,8 @@ class KernelWriter:
                 c.at(i, n)
             for s in sums:
                 s.iteration = i
+                if s.lanes:
+                    self._go_to_lane(s)
             for s, v in zip(carried, values, strict=True):
                 s.value = v
             self.body(statements)
@@ -377,7 +379,11 @@ class KernelWriter:
     def open_acc(self, acc: Acc) -> Sum:
         """What an accumulator needs before a loop of rows."""
         state = self.sums[acc.name] = Sum(acc, "register")
-        if acc.into:
+        if acc.into and acc.order == "lanes":
+            state.kind, state.lanes = "array", self.pointer(tree_name(acc))
+            start = accs.identity(acc.monoid, acc.dtype)
+            self.fill_region(state.lanes, self._array(state)[1], acc.dtype, start)
+        elif acc.into:
             state.kind, state.value = "array", self.element(acc, 0)
             start = accs.identity(acc.monoid, acc.dtype)
             start = str(int(start == "true")) if acc.dtype is bool_ else start
@@ -401,6 +407,24 @@ class KernelWriter:
             return self.address(acc.into, acc.index + index)
         ty, first = MEMORY[acc.dtype.name], self.arrays[acc.name]
         return self.fn.do(f"getelementptr {ty}, ptr {first}, i64 {self.size(index)}")
+
+    def _array(self, state: Sum) -> tuple[str, str]:
+        """What an array accumulator adds to in a leaf, and its elements: of order `lanes`, a whole number of vectors for
+        each lane.
+        """
+        if not state.lanes:
+            return state.value, self.size(state.acc.size)
+        lanes = accs.lanes_of(state.acc.dtype)
+        return state.lanes, self.size(tree_stride(state.acc.size) * lanes)
+
+    def _go_to_lane(self, state: Sum) -> None:
+        """Where this iteration adds."""
+        acc, fn = state.acc, self.fn
+        lane = fn.do(f"and i64 {state.iteration}, {accs.lanes_of(acc.dtype) - 1}")
+        at = fn.do(f"mul i64 {lane}, {self.size(tree_stride(acc.size))}")
+        ty = MEMORY[acc.dtype.name]
+        state.value = fn.do(f"getelementptr {ty}, ptr {state.lanes}, i64 {at}")
+        self.arrays[acc.name] = state.value
 
     def from_first(self, i: str) -> str:
         """The number of an iteration, given its place in a part."""
@@ -467,20 +491,27 @@ class KernelWriter:
             anew = accs.identity(acc.monoid, acc.dtype)
             state.value = fn.do(f"select i1 {full}, {ty} {anew}, {ty} {state.value}")
         elif state.kind == "array" and accs.is_ordered(acc.monoid, acc.order, acc.dtype):
-            leaf = accs.leaf_of(acc.order)
+            leaf = self._leaf(state)
             done = fn.do(f"add i64 {i}, 1")
             full = fn.do(f"icmp eq i64 {fn.do(f'and i64 {done}, {leaf - 1}')}, 0")
             with fn.when(full):
                 self.tree("push", state, fn.do(f"lshr i64 {i}, {leaf.bit_length() - 1}"))
 
+    def _leaf(self, state: Sum) -> int:
+        """Iterations after which an array accumulator is a leaf."""
+        leaf = accs.leaf_of(state.acc.order)
+        return leaf * accs.lanes_of(state.acc.dtype) if state.lanes else leaf
+
     def tree(self, what: str, state: Sum, t: str) -> None:
         acc = state.acc
         make = accs.tree_push if what == "push" else accs.tree_finish
         name = make(self.module, acc.monoid, acc.dtype)
-        tree = self.pointer(f"{acc.into}.tree")
-        count, stride = self.size(acc.size), self.size(tree_stride(acc.size))
+        tree, (array, count) = self.pointer(tree_name(acc)), self._array(state)
+        stride = count if state.lanes else self.size(tree_stride(acc.size))
+        if state.lanes:  # they come first
+            tree = self.fn.do(f"getelementptr {MEMORY[acc.dtype.name]}, ptr {tree}, i64 {stride}")
         self.fn.say(
-            f"call void @{name}(ptr {state.value}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})"
+            f"call void @{name}(ptr {array}, ptr {tree}, i64 {count}, i64 {t}, i64 {stride})"
         )
 
     def _push_leaf(self, state: Sum, t: str) -> None:
@@ -536,12 +567,21 @@ class KernelWriter:
 
     def _close_array(self, state: Sum, n: str) -> None:
         acc, fn = state.acc, self.fn
-        leaf = accs.leaf_of(acc.order)
+        leaf = self._leaf(state)
         whole = fn.do(f"lshr i64 {n}, {leaf.bit_length() - 1}")
         partial = fn.do(f"icmp ne i64 {fn.do(f'and i64 {n}, {leaf - 1}')}, 0")
         with fn.when(partial):
             self.tree("push", state, whole)
         self.tree("finish", state, fn.do(f"add i64 {whole}, {fn.do(f'zext i1 {partial} to i64')}"))
+        if state.lanes:
+            del self.arrays[acc.name]
+            state.value = self.element(acc, 0)
+            name, stride = (
+                accs.lanes_folded(self.module, acc.monoid, acc.dtype),
+                self.size(tree_stride(acc.size)),
+            )
+            given = f"ptr {state.value}, ptr {state.lanes}, i64 {self.size(acc.size)}, i64 {stride}"
+            fn.say(f"call void @{name}({given})")
         if acc.monoid in ("sum", "fma"):
             with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
                 self.fill_region(state.value, self.size(acc.size), acc.dtype, "0x0000000000000000")

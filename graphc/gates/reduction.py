@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 LEAF = 4  # vectors, or rows, added in sequence before the tree begins
 VECTOR_BYTES = 64  # a logical vector
+SUMS = ("sum", "sum0")
 FEW_FACTORS = 7  # of which each has all others multiplied anew, for a product's derivative
 
 
@@ -100,8 +101,8 @@ class Reduction(Gate):
         t, x, axis = tangents[0], values[0], node["axis"]
         if t is None:
             return None
-        if self.name == "sum":
-            return t.sum(axis)
+        if self.name in SUMS:
+            return t.builder.apply(self.name, t, axis=axis, order=node["order"])
         if self.partial is None:
             return None
         return mul0(t, self.partial(out.along(axis, x), x, axis)).sum(axis)
@@ -109,7 +110,7 @@ class Reduction(Gate):
     def transpose(
         self, node: Node, values: Sequence[Value], ct: Value, linear: Sequence[bool]
     ) -> Sequence[Value | None]:
-        if self.name != "sum":
+        if self.name not in SUMS:
             return super().transpose(node, values, ct, linear)
         return [ct.along(node["axis"], values[0])]
 
@@ -224,6 +225,10 @@ def _highest(dtype: DType) -> float | int:
 sum_ = reduction(
     "sum", "The sum along an axis.", combine=add, identity=lambda d: -0.0 if d.is_float else 0,
     jacobian="dense row of ones",
+)  # fmt: skip
+sum0 = reduction(
+    "sum0", "The sum along an axis, +0 where it is 0: of terms whose zeros may have either sign.",
+    combine=add, identity=lambda d: 0, jacobian="dense row of ones",
 )  # fmt: skip
 prod = reduction(
     "prod", "The product along an axis.", combine=mul, identity=lambda d: 1, partial=_others

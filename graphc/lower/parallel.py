@@ -95,7 +95,7 @@ def _worthwhile(loop: For) -> bool:
 
 def is_independent(program: Program, loop: For) -> bool:
     """Does every iteration write elements of its own, and read what no other one writes?"""
-    if is_running(loop):
+    if is_running(loop) or any(a.into and a.order == "lanes" for a in loop.accs):
         return False
     steps: dict[str, Size] = {}
     inner = {

@@ -27,7 +27,7 @@ from typing import Protocol
 
 from graphc.errors import VerifyError
 from graphc.gates.contraction import BLOCK
-from graphc.gates.reduction import LEAF
+from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import (
     Dim,
     DType,
@@ -159,8 +159,7 @@ def _working(program: Program) -> list[Buffer]:
             elif isinstance(s, For):
                 size = s.size if kernel.sweep is None else rows_at_once(kernel.sweep, kernel.panel)
                 for acc in filter(_has_tree, s.accs):
-                    shape = (tree_levels(size, acc.order), tree_stride(acc.size))
-                    _add_buffer(made, tree_name(acc), acc.dtype, shape)
+                    _add_buffer(made, tree_name(acc), acc.dtype, _tree_shape(acc, size))
                 if in_pieces(s):
                     _add_buffer(made, pieces_name(kernel, s), bool_, (cut_up(s).bytes,))
         made.update((b.name, b) for b in partial_sums(kernel))
@@ -181,7 +180,16 @@ def matrices_of(kernel: Kernel, s: Contract) -> Matrices:
 
 
 def _has_tree(acc: Acc) -> bool:
-    return bool(acc.into) and acc.dtype.is_float and acc.order in LEAVES
+    return bool(acc.into) and acc.dtype.is_float and acc.order in (*LEAVES, "lanes")
+
+
+def _tree_shape(acc: Acc, size: Size) -> tuple[Size, ...]:
+    """Its levels; of order `lanes`, of the arrays of all lanes, after these arrays."""
+    if acc.order != "lanes":
+        return tree_levels(size, acc.order), tree_stride(acc.size)
+    lanes = lanes_of(acc.dtype)
+    leaves = size_floordiv(size + (LEAF * lanes - 1), LEAF * lanes)
+    return 1 + size_max(size_bits(leaves), 1), lanes, tree_stride(acc.size)
 
 
 def private_names(program: Program) -> set[str]:

@@ -157,6 +157,8 @@ def _worthwhile(program: Program, loop: For) -> bool:
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner or not all(map(_of_vectors, inner)):
         return False
+    if any(a.into and a.order == "lanes" for a in loop.accs):
+        return False
     between = any(isinstance(s, Add) or (isinstance(s, Let) and s.op != "const") for s in loop.body)
     if not between and not any(a.into for a in loop.accs):
         return False

@@ -229,7 +229,8 @@ class Straight:
 class Fold:
     """The tree of an accumulator's order over values that are all known by name.
 
-    Identities fill the ragged edge of a tree and change no bit, so they are left out.
+    Identities fill the ragged edge of a tree and change no bit, so they are left out; but for +0,
+    which is added to the total: it changes -0.
     """
 
     def __init__(self, code: Straight, acc: Acc) -> None:
@@ -257,8 +258,11 @@ class Fold:
         while len(found) > 1:
             half = len(found) // 2
             found = [self._both(a, b) for a, b in zip(found[:half], found[half:], strict=True)]
-        assert found[0] is not None
-        return found[0]
+        total = found[0]
+        if self.acc.monoid == "sum0" and self.dtype.is_float:
+            total = self._both(total, self.code.let("const", (), self.dtype, 0))
+        assert total is not None
+        return total
 
     def _leaf(self, values: Iterable[tuple[str, ...]]) -> str | None:
         """One after the other."""

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphc.gates.movement import IndexMap, Movement, compose, identity_map
+from graphc.gates.reduction import SUMS
 from graphc.ir.graph import Node, Value, is_splat
 
 EXCHANGEABLE = frozenset(("add", "mul", "sub", "eq", "ne", "logical_and", "logical_or"))  # operands
@@ -41,7 +42,7 @@ ODD = frozenset((  # and 0 at 0
     "sinc_partial", "sinh", "stop_gradient", "tan", "tanh", "trunc",
 ))  # fmt: skip
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
-REDUCTIONS = frozenset(("sum", "prod", "max", "min", "all", "any"))
+REDUCTIONS = frozenset((*SUMS, "prod", "max", "min", "all", "any"))
 KNOWN = 4  # sums with which another one is compared
 VISITS = 1000  # pairs of nodes that a comparison looks at, at most,
 DEPTH = 100  # and how far from the sums
@@ -72,7 +73,7 @@ class _Term(NamedTuple):
 
     @property
     def is_sum(self) -> bool:
-        return self.node.op == "sum"
+        return self.node.op in SUMS
 
     @property
     def is_moved(self) -> bool:
@@ -87,22 +88,39 @@ def shared(cotangents: Sequence[Value]) -> list[Value]:
     if len(found) < 2:
         return list(cotangents)
     made = list(cotangents)
-    known: list[_Term] = []
+    known: list[tuple[int, _Term]] = []
     for i, t in sorted(found.items(), key=lambda item: (*_preference(item[1]), item[0])):
-        for other in known:
+        for k, other in known:
             sign = _sign_between(other, t)
             if sign:
-                made[i] = other.value if sign == 1 else -other.value
+                one = made[k] = _of_either_sign(made[k]) if other.is_sum else made[k]
+                made[i] = one if sign == 1 else -one
                 break
         else:
             if len(known) < KNOWN:
-                known.append(t)
+                known.append((i, t))
     return made
+
+
+def _of_either_sign(ct: Value) -> Value:
+    """A sum that stands for another one, below its views: its zeros may have had either sign. It
+    runs in the order `lanes`, whatever axis it is over: in that, what a pair of points adds to one
+    of them lies as it does for the other (see `lower.pairs`).
+    """
+    above, node = [], ct.node
+    while node.op not in SUMS:
+        above.append(node)
+        (node,) = node.args
+    summed = Value(ct.builder, node.args[0])
+    made = ct.builder.apply("sum0", summed, axis=node["axis"], order="lanes").node
+    for view in reversed(above):
+        made = ct.builder.copy(view, (made,), None)
+    return Value(ct.builder, made)
 
 
 def _as_term(ct: Value) -> _Term | None:
     sign, node, along = _core(ct.node)
-    if not ct.dtype.is_float or not (node.op == "sum" or node.gate.kind == "elementwise"):
+    if not ct.dtype.is_float or not (node.op in SUMS or node.gate.kind == "elementwise"):
         return None
     return _Term(ct, sign, node, along)
 
@@ -215,7 +233,7 @@ class _Comparison:
         if dict(a.attrs).get("order") != dict(b.attrs).get("order"):
             return None
         likeness = self.compare(a.args[0], b.args[0], _with_axis(axes, a["axis"], b["axis"]))
-        return likeness if likeness is None or a.op == "sum" else _strictly([likeness])
+        return likeness if likeness is None or a.op in SUMS else _strictly([likeness])
 
 
 def _is_square(node: Node) -> bool:

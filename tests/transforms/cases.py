@@ -94,6 +94,7 @@ CASES = {
     ),
     "concat": graph_of(lambda x, y: sin(apply("concat", x, y * y, x, axis=1)), x=M, y=f64["n", 2]),
     "sum": graph_of(lambda x: sin(x.sum(0)), x=M),
+    "sum0": graph_of(lambda x: sin(apply("sum0", x, axis=0, order="lanes")), x=M),
     "prod": graph_of(lambda x: sin(prod(x, 0)), x=M),
     "prod-last": graph_of(lambda x: prod(x, 1), x=M),
     "cumsum": graph_of(lambda x: sin(apply("cumsum", x, axis=0, reverse=False)), x=M),

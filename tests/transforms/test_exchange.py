@@ -218,6 +218,38 @@ def sign(a, b):
     return -1 if other.node.op == "neg" and other.node.args[0] is one.node else 0
 
 
+def test_the_sum_that_stands_for_both_has_no_sign_of_zeros():
+    """Its terms are those of one of them, whose zeros may have had the other sign."""
+    b = Builder()
+    x, y = crossed(b)
+    one, other = shared([(x - y).sum(1), (y - x).sum(0)])
+    assert one.node is other.node
+    assert one.node.op == "sum0" and one.node["order"] == "lanes"
+    alone = (x - y).sum(1)
+    assert shared([alone]) == [alone]
+
+
+@pytest.mark.parametrize("d", [1, 3, 8, 11])
+def test_a_known_number_of_coordinates_changes_no_bit(d):
+    """A gradient of points whose coordinates are written out, and of such as an array adds up."""
+
+    def declared(ty):
+        @graphc.graph
+        def near(x: ty):
+            apart = x[:, None, :] - x[None, :, :]
+            return np.exp(-(apart * apart).sum(axis=2)).sum()
+
+        return graphc.compile(near, wrt="x").value_and_grad
+
+    known, any_ = declared(graphc.f64["n", d]), declared(graphc.f64["n", "d"])
+    for n in (0, 1, 7, 8, 9, 31, 33, 100, 300):
+        x = np.random.default_rng(n).normal(size=(n, d))
+        for a, b in zip(known(x), any_(x), strict=True):
+            np.testing.assert_array_equal(
+                np.asarray(a).view(np.int64), np.asarray(b).view(np.int64)
+            )
+
+
 def unary(op, x):
     return x.builder.apply(op, x)
 
