@@ -7,7 +7,8 @@ that no lanes of one vector are ever added. The last vector runs under a mask: l
 store nothing.
 
 With AVX-512 two vectors take turns, so that a processor that looks 100 instructions ahead finds enough that need not
-wait: to LLVM they are one vector of twice the lanes. In registers of 32 bytes, a vector is two as it is.
+wait: to LLVM they are one vector of twice the lanes. In registers of 32 bytes, a vector is two as it is. The body of a
+long inner loop is cut for the same reason (`codegen.chains`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
+from graphc.codegen.chains import Piece, pieces_of
 from graphc.codegen.llvm import MEMORY, register
 from graphc.codegen.state import Known
 from graphc.codegen.vector_memory import load_vector, many, store_vector
 from graphc.ir.types import Size, i64, product
-from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
     Acc,
     Add,
@@ -32,6 +33,7 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    lane_count,
     walk,
     without,
 )
@@ -40,7 +42,7 @@ from graphc.lower.names import defined, used, used_by
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-LONG = 20  # instructions from which on a body is in two stages, and those of a gate, about
+TOGETHER = 16  # iterations of a piece of a long body, one after the other
 
 
 @dataclass
@@ -216,56 +218,62 @@ class LanesLoop:
             self._iteration(moving, sums, j)
             return []
 
-        early, late = _stages(moving)
-        if early:
-            self._in_stages(loop.var, early, late, sums, n)
+        pieces = pieces_of(moving)
+        if len(pieces) > 1:
+            self._in_pieces(loop.var, pieces, sums, n)
         else:
             self.fn.loop("0", n, 1, [], one)
         for s in sums:
             total = writer.sum_of_none(s.acc, self._folded_slots(s, n), n, self.width)
             writer.known[s.acc.name] = Known(total, s.acc.dtype, self.width)
 
-    def _in_stages(
-        self,
-        var: str,
-        early: Sequence[Statement],
-        late: Sequence[Statement],
-        sums: Sequence[LaneSum],
-        n: str,
+    def _in_pieces(
+        self, var: str, pieces: Sequence[Piece], sums: Sequence[LaneSum], n: str
     ) -> None:
-        """The early statements of each iteration, then the late ones of the iteration before, whose values are ready:
-        they do not wait where a processor looks for work. Once more than there are iterations, with the last one's
-        early statements again.
-        """
+        """Each piece for some iterations, then the next one."""
         writer, fn = self.writer, self.fn
-        carried = [(name, dtype) for name, dtype in defined(early) if name in used(late)]
-        last = fn.do(f"sub i64 {n}, 1")
+        kept = {
+            name: (register(dtype, self.width), fn.alloca(register(dtype, self.width), TOGETHER))
+            for piece in pieces
+            for name, dtype in piece.keeps
+        }
 
-        def both(j: str, before: list[str]) -> list[str]:
-            inside = fn.do(f"icmp slt i64 {j}, {last}")
-            writer.symbols[var] = fn.do(f"select i1 {inside}, i64 {j}, i64 {last}")
-            for s in early:
-                self._statement(s)
-            after = [writer.known[name].register for name, _ in carried]
-            with fn.when(fn.do(f"icmp sgt i64 {j}, 0")):
-                for (name, dtype), value in zip(carried, before, strict=True):
-                    writer.known[name] = Known(value, dtype, self.width)
-                turn = writer.symbols[var] = fn.do(f"sub i64 {j}, 1")
-                self._iteration(late, sums, turn)
-            return after
+        def place(name: str, j: str) -> tuple[str, str]:
+            ty, first = kept[name]
+            at = fn.do(f"and i64 {j}, {TOGETHER - 1}")
+            return ty, fn.do(f"getelementptr {ty}, ptr {first}, i64 {at}")
 
-        some = fn.do(f"icmp ne i64 {n}, 0")
-        turns = fn.do(f"add i64 {n}, {fn.do(f'zext i1 {some} to i64')}")
-        start = [(register(dtype, self.width), "zeroinitializer") for _, dtype in carried]
-        fn.loop("0", turns, 1, start, both)
+        def some(first: str, _: object) -> list[str]:
+            end = fn.do(f"add i64 {first}, {TOGETHER}")
+            end = fn.do(f"select i1 {fn.do(f'icmp slt i64 {end}, {n}')}, i64 {end}, i64 {n}")
+            for piece in pieces:
 
-    def _before(self, loop: For, given: Iterable[str] = ()) -> list[Statement]:
-        """Writes what no iteration of an inner loop changes; the statements that are left. Values that are `given` to
-        each iteration change.
-        """
+                def one(j: str, _: object, piece: Piece = piece) -> list[str]:
+                    writer.symbols[var] = j
+                    for name, dtype in piece.takes:
+                        ty, at = place(name, j)
+                        taken = fn.do(f"load {ty}, ptr {at}")
+                        writer.known[name] = Known(taken, dtype, self.width)
+                    if piece is pieces[-1]:
+                        self._iteration(piece.statements, sums, j)
+                    else:
+                        for s in piece.statements:
+                            self._statement(s)
+                    for name, _ in piece.keeps:
+                        ty, at = place(name, j)
+                        fn.say(f"store {ty} {self._wide(writer.known[name]).register}, ptr {at}")
+                    return []
+
+                fn.loop(first, end, 1, [], one)
+            return []
+
+        fn.loop("0", n, TOGETHER, [], some)
+
+    def _before(self, loop: For) -> list[Statement]:
+        """Writes what no iteration of an inner loop changes; the statements that are left."""
         stored = {s.buffer for s, _ in walk(loop.body) if isinstance(s, Store)}
         moving: list[Statement] = []
-        varying = {a.name for a in loop.accs} | set(given)
+        varying = {a.name for a in loop.accs}
         for s in loop.body:
             fixed = not any(name in varying for name in used_by(s)) and (
                 isinstance(s, Let)
@@ -415,17 +423,3 @@ class LanesLoop:
                 for a, b in zip(found[:half], found[half:], strict=True)
             ]
         return found[0]
-
-
-def _stages(body: Sequence[Statement]) -> tuple[list[Statement], list[Statement]]:
-    """Two halves of a long body, sums in the later one; no early one where the body is short, or stores."""
-    weights = [LONG if isinstance(s, Let) and s.op in ("call", "rare") else 1 for s in body]
-    if sum(weights) < LONG or any(isinstance(s, (Store, For)) for s in body):
-        return [], list(body)
-    cut, done = 0, 0
-    while 2 * done < sum(weights):
-        done += weights[cut]
-        cut += 1
-    early: list[Statement] = [s for s in body[:cut] if not isinstance(s, Add)]
-    late: list[Statement] = [s for s in body[:cut] if isinstance(s, Add)]
-    return early, [*late, *body[cut:]]

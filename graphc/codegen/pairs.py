@@ -4,12 +4,12 @@ Points come in blocks of 2^k, eight blocks at most. A part of the work is a pair
 square of as many points as a vector has lanes, one after the other:
 
     for vectors of rows i of a, for as many columns j of b:
-        values of all (i, j), added to the sums of the rows over these columns
-        values that are the same for (j, i) handed over: lanes are columns now
-        what is not the same computed for all (j, i), added to the sums of the columns over these rows
+        values of all (i, j), added to the sums of the rows over these columns,
+        and those of (j, i), most of which are the same ones, to the sums of the columns over these rows
 
-Every sum of a point is a tree, and a block is a subtree of it; all leaves of one come in their order. Where a part has
-ended, the block's subtree is a number in memory, one for each point, from which the point's tree goes on.
+Every sum of a point is a tree for each lane, and a block is a subtree of all of them; all leaves of one come in their
+order. Where a part has ended, the block's subtrees are numbers in memory, some for each point, from which the point's
+trees go on.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from graphc.codegen.llvm import Function, register
 from graphc.codegen.own_sums import Layout, OwnSums, PartialSums, shifted_up
 from graphc.codegen.parallel import parallel, portion, used_inside
 from graphc.codegen.state import FIRST, Known
-from graphc.codegen.visits import Visit, Visits
-from graphc.gates.reduction import lanes_of
+from graphc.codegen.visits import Visits
+from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import DType, Size
-from graphc.lower.loops import Acc, Add, For, Statement
-from graphc.lower.names import defined
+from graphc.lower.loops import Acc, For
 from graphc.lower.pairs import (
     BLOCKS,
     COLUMNS,
@@ -38,7 +37,6 @@ from graphc.lower.pairs import (
     block_vectors,
     components,
     least_points,
-    levels,
     own_name,
     pairing,
     pairs_name,
@@ -63,10 +61,14 @@ def bits_of_block(fn: Function, n: Size, points: str, dtype: DType) -> str:
     return fn.do(f"select i1 {inside}, i64 {bits}, i64 0")
 
 
+def bits_of(power: int) -> int:
+    return power.bit_length() - 1
+
+
 def partial_sums_of(writer: KernelWriter, found: Pairing) -> PartialSums:
     dtype, n = found.inner.accs[0].dtype, found.inner.size
     base, stride = writer.pointer(pairs_name(writer.kernel)), writer.size(row_stride(n, dtype))
-    return PartialSums(writer.fn, dtype, base, stride, components(found))
+    return PartialSums(writer.fn, dtype, base, stride, components(found.inner))
 
 
 class PairsOfBlocks(Visits):
@@ -75,8 +77,7 @@ class PairsOfBlocks(Visits):
     def __init__(self, writer: KernelWriter, loop: For) -> None:
         found = pairing(loop)
         assert found is not None
-        super().__init__(writer, loop, found.inner)
-        self.found = found
+        super().__init__(writer, loop, found)
 
     # -- in the kernel ------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class PairsOfBlocks(Visits):
         fn, writer = self.fn, self.writer
         n = self.n = writer.size(self.inner.size)
         bits = bits_of_block(fn, self.inner.size, n, self.dtype)
-        shift = self.lanes.bit_length() - 1
+        shift = bits_of(self.lanes)
         vectors = shifted_up(fn, n, str(shift))
         per_block = fn.do(f"lshr i64 {fn.do(f'shl i64 1, {bits}')}, {shift}")
         a, b = self._blocks(shifted_up(fn, n, bits))
@@ -176,8 +177,13 @@ class PairsOfBlocks(Visits):
                 own.turn(mine, i)
             with fn.when(fn.do(f"xor i1 {same}, true")):
                 own.begin(mine)
-            start = fn.do(f"select i1 {same}, i64 {i}, i64 0")
-            self._row_of_squares(rows, first_b, (start, count_b), mine, i)
+            # The own leaf of rows begins with sums that they have had as columns.
+            own_leaf = fn.do(f"and i64 {fn.do(f'add i64 {i}, {LEAF}')}, {-LEAF}")
+            first, head = (
+                fn.do(f"select i1 {same}, i64 {k}, i64 0")
+                for k in (i, self.least(own_leaf, count_b))
+            )
+            self._row_of_squares(rows, first_b, (first, head, count_b), mine, i)
             own.finish(mine, count_b)
             own.leave(mine, b, fn.do(f"mul i64 {rows}, {self.lanes}"))
             return []
@@ -215,78 +221,76 @@ class PairsOfBlocks(Visits):
 
     def _open_own_sums(self) -> OwnSums:
         writer, n = self.writer, self.inner.size
-        accs, straight = self.inner.accs, self.found.straight
-        layout = Layout(self.fn.name, self.dtype, self.lanes, accs, straight)
+        layout = Layout(self.fn.name, self.dtype, self.lanes, self.inner.accs)
         base = writer.pointer(own_name(writer.kernel))
         vectors = writer.size(block_vectors(n, self.dtype) + COLUMNS)
-        depth = writer.size(levels(n, self.dtype))
         partial = partial_sums_of(writer, self.found)
-        self.own = OwnSums(self.fn, layout, base, vectors, depth, partial)
+        self.own = OwnSums(self.fn, layout, base, vectors, partial)
         return self.own
 
     # -- squares ------------------------------------------------------------------------------------------------------
 
     def _row_of_squares(
-        self, rows: str, first_b: str, between: tuple[str, str], mine: str, i: str
+        self, rows: str, first_b: str, between: tuple[str, str, str], mine: str, i: str
     ) -> None:
-        """A vector of rows with vectors of columns. What columns get comes one square late, in turns with the rows of the
-        next: it waits for all of a square.
+        """A vector of rows with vectors of columns: from the first one on squares up to a leaf of the rows' sums, then whole
+        leaves, then squares for what is left, which may be a vector that is not full.
         """
+        fn = self.fn
+        first, head, end = between
+        full = fn.do(f"sub i64 {fn.do(f'lshr i64 {self.n}, {bits_of(self.lanes)}')}, {first_b}")
+        before = fn.do(f"sub i64 {head}, {first}")
+        room = fn.do(f"sub i64 {self.least(full, end)}, {head}")
+        leaves = fn.do(f"ashr i64 {room}, {bits_of(LEAF)}")
+        some = fn.do(f"icmp sgt i64 {room}, 0")
+        leaves = fn.do(f"select i1 {some}, i64 {leaves}, i64 0")
+        with_leaves = fn.do(f"add i64 {before}, {leaves}")
+        skipped = fn.do(f"mul i64 {leaves}, {LEAF - 1}")
+        units = fn.do(f"sub i64 {fn.do(f'sub i64 {end}, {first}')}, {skipped}")
+
+        def unit(u: str, _: object) -> list[str]:
+            past = fn.do(f"sub i64 {u}, {before}")
+            is_leaf = fn.do(f"icmp ult i64 {past}, {leaves}")
+            with fn.when(is_leaf):
+                j = fn.do(f"add i64 {head}, {fn.do(f'mul i64 {past}, {LEAF}')}")
+                self._leaf_of_squares(rows, first_b, j, mine, i)
+            with fn.when(fn.do(f"xor i1 {is_leaf}, true")):
+                is_late = fn.do(f"icmp sge i64 {u}, {with_leaves}")
+                more = fn.do(f"select i1 {is_late}, i64 {skipped}, i64 0")
+                j = fn.do(f"add i64 {fn.do(f'add i64 {first}, {u}')}, {more}")
+                self._square(rows, first_b, j, mine, i)
+            return []
+
+        fn.loop("0", units, 1, [], unit)
+
+    def _leaf_of_squares(self, rows: str, first_b: str, j: str, mine: str, i: str) -> None:
+        fn, found = self.fn, self.found
+        together = 2 if fn.module.avx512 else 1
+        vectors = rows, fn.do(f"add i64 {first_b}, {j}")
+        others = fn.do(f"add i64 {j}, {COLUMNS}")
+        both = (*self.inner.body, *found.mirrored)
+        visit = self.begin_visit(found.rows, both, vectors, (mine, others), together)
+        self.leaf(visit, fn.do(f"lshr i64 {j}, {bits_of(LEAF)}"), together)
+        columns = [fn.do(f"add i64 {others}, {k}") for k in range(LEAF)]
+        self.own.end_of_square(i, *columns)
+
+    def _square(self, rows: str, first_b: str, j: str, mine: str, i: str) -> None:
         fn, own, found = self.fn, self.own, self.found
-        squares = [(name, fn.alloca(own.type, 2 * self.lanes)) for name in found.handed]
-
-        def handed(turn: str) -> dict[str, str]:
-            """One of two places for a square's values, in turns."""
-            half = fn.do(f"mul i64 {turn}, {self.lanes}")
-            return {name: own.vector(both, half) for name, both in squares}
-
-        def early(columns: str, j: str, sides: tuple[str, str], turn: str) -> Visit:
-            statements = found.rows, self.inner.body
-            return self.begin_visit(*statements, (rows, columns), j, sides, gives=handed(turn))
-
-        def late(columns: str, other: str, turn: str) -> Visit:
-            again, body = (
-                [s for s in statements if self._is_again(s)]
-                for statements in (found.rows, self.inner.body)
-            )
-            return self.begin_visit(again, body, (columns, rows), i, (other,), takes=handed(turn))
-
-        def square(j: str, before: list[str]) -> list[str]:
-            columns = fn.do(f"add i64 {first_b}, {j}")
-            diagonal = fn.do(f"icmp eq i64 {rows}, {columns}")
-            other = fn.do(f"add i64 {j}, {COLUMNS}")
-            turn = fn.do(f"xor i64 {before[2]}, 1")
-            left = fn.do(f"sub i64 {self.n}, {fn.do(f'mul i64 {columns}, {self.lanes}')}")
-            short = fn.do(f"icmp slt i64 {left}, {self.lanes}")
-            with fn.when(fn.do(f"xor i1 {diagonal}, true")):
-                taken = fn.do(f"select i1 {short}, i64 {UNUSED}, i64 {mine}")
-                self.columns([early(columns, j, (taken, other), turn), late(*before)])
-                own.end_of_square(before[1], i)
-                own.end_of_square(taken, j)
-            with fn.when(fn.do(f"or i1 {diagonal}, {short}")):
-                self._rows_alone((rows, columns), mine, j, self.least(left, str(self.lanes)))
-            return [
-                fn.do(f"select i1 {diagonal}, i64 {old}, i64 {new}")
-                for old, new in zip(before, (columns, other, turn), strict=True)
-            ]
-
-        none = [("i64", rows), ("i64", str(UNUSED)), ("i64", "0")]
-        last = fn.loop(*between, 1, none, square)
-        with fn.when(fn.do(f"icmp ne i64 {last[1]}, {UNUSED}")):
-            self.columns([late(*last)])
-            own.end_of_square(last[1], i)
-
-    def _is_again(self, s: Statement) -> bool:
-        """Is it to be done for columns, too?"""
-        if isinstance(s, Add):
-            return s.acc not in self.found.straight
-        return any(name in self.found.again for name, _ in defined((s,)))
-
-    def _rows_alone(self, vectors: tuple[str, str], mine: str, t: str, count: str) -> None:
-        """A square for its rows, with so many columns."""
-        statements = self.found.rows, self.inner.body
-        self.columns([self.begin_visit(*statements, vectors, t, (mine,))], count)
-        self.own.end_of_square(mine, t)
+        columns = fn.do(f"add i64 {first_b}, {j}")
+        diagonal = fn.do(f"icmp eq i64 {rows}, {columns}")
+        other = fn.do(f"add i64 {j}, {COLUMNS}")
+        left = fn.do(f"sub i64 {self.n}, {fn.do(f'mul i64 {columns}, {self.lanes}')}")
+        short = fn.do(f"icmp slt i64 {left}, {self.lanes}")
+        with fn.when(fn.do(f"xor i1 {diagonal}, true")):
+            taken = fn.do(f"select i1 {short}, i64 {UNUSED}, i64 {mine}")
+            both = (*self.inner.body, *found.mirrored)
+            self.square(self.begin_visit(found.rows, both, (rows, columns), (taken, other)))
+            own.end_of_square(i, other)
+            own.end_of_square(j, taken)
+        with fn.when(fn.do(f"or i1 {diagonal}, {short}")):
+            visit = self.begin_visit(found.rows, self.inner.body, (rows, columns), (mine, ""))
+            self.square(visit, self.least(left, str(self.lanes)))
+            own.end_of_square(j, mine)
 
 
 class RowsOfPairs(LanesLoop):
@@ -328,7 +332,7 @@ class RowsOfPairs(LanesLoop):
     def _from_blocks(self, partial: PartialSums, acc: Acc, n: str, bits: str) -> str:
         """A sum in all lanes: whole blocks enter a counter, what is left begins what it is folded into."""
         fn = self.fn
-        slots = lanes_of(acc.dtype) if acc.order == "lanes" else 1
+        slots = lanes_of(acc.dtype)
         ty = register(acc.dtype, self.width)
         levels = fn.alloca(ty, slots * BLOCKS.bit_length())
         s = LaneSum(acc, slots, self.width, 1, fn.alloca(ty, slots), levels)

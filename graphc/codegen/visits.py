@@ -1,26 +1,29 @@
-"""A vector of points as lanes, and as many points as columns, one after the other (see `codegen.pairs`).
+"""A vector of points as lanes, and others as columns, one after the other (see `codegen.pairs`).
 
-Some columns are in one vector, of several registers, so that a processor that looks 100 instructions ahead finds enough
-that need not wait. Two visits take turns: one computes what the other one, of the square before, only adds up.
+Columns come a square at a time, as many as there are lanes, or in whole leaves of the lanes' sums, which then wait in
+registers. Of a leaf, with AVX-512, two columns are in one vector of twice the lanes, so that a processor that looks 100
+instructions ahead finds enough that need not wait. With half as many registers, of half the size, a long body is cut
+instead, and each piece of it runs over all columns (`codegen.chains`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
+from graphc.codegen.chains import Piece, pieces_of
 from graphc.codegen.lanes import LanesLoop
 from graphc.codegen.llvm import REGISTER, register
-from graphc.codegen.own_sums import OwnSum, OwnSums
+from graphc.codegen.own_sums import OwnSums
 from graphc.codegen.state import Known
 from graphc.codegen.transposed import joined, shuffled
 from graphc.gates.reduction import LEAF
 from graphc.ir.types import DType, Size, i64
-from graphc.lower.lanes import lane_count
-from graphc.lower.loops import Add, For, Load, Statement, coefficient
-from graphc.lower.pairs import PIECE
+from graphc.lower.loops import Add, For, Load, Statement, coefficient, lane_count
+from graphc.lower.pairs import Pairing
 
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
@@ -28,17 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Visit:
-    first: str  # of the lanes' points
-    mask: str
-    column: str  # the first
-    t: str  # which vector of columns it is for the lanes' sums
-    sides: tuple[str, ...]  # whose sums they enter: the lanes', and straight ones of the columns
-    takes: Mapping[str, str]  # values that were computed before, column by column in memory
-    gives: Mapping[str, str]  # and those that others want
+    column: str  # the first point of the columns'
+    rows: str  # the vector whose sums those of the lanes are,
+    columns: str  # and the first one of the columns', if they have any
     known: dict[str, Known]
-    body: Sequence[Statement] = ()  # of a column
-    added: dict[str, str] = field(default_factory=dict)  # to a sum, of the columns that are written
-    places: Sequence[str] = ()  # of these
+    pieces: Sequence[Piece]  # of what is done for a column
 
 
 class Visits(LanesLoop):
@@ -46,15 +43,15 @@ class Visits(LanesLoop):
 
     own: OwnSums
     n: str  # points
-    visit: Visit  # that is being written
 
-    def __init__(self, writer: KernelWriter, loop: For, inner: For) -> None:
+    def __init__(self, writer: KernelWriter, loop: For, found: Pairing) -> None:
         super().__init__(writer, loop)
-        self.inner, self.dtype = inner, inner.accs[0].dtype
-        self.lanes = lane_count(loop)
-        self.together = PIECE // self.dtype.itemsize  # columns in one vector
-        self.width = self.lanes * self.together
+        self.found, self.inner = found, found.inner
+        self.dtype = self.inner.accs[0].dtype
+        self.lanes = self.width = lane_count(loop)
         self.outside: dict[str, Known] = {}  # values from before the loop
+        self.memory: dict[str, str] = {}  # of pieces: a vector for each column of a leaf
+        self.places: Sequence[str] = ()  # of the columns that are being written
 
     def least(self, a: str, b: str) -> str:
         smaller = self.fn.do(f"icmp slt i64 {a}, {b}")
@@ -65,124 +62,137 @@ class Visits(LanesLoop):
         rows: Sequence[Statement],
         body: Sequence[Statement],
         vectors: tuple[str, str],
-        t: str,
-        sides: tuple[str, ...],
-        takes: Mapping[str, str] | None = None,
-        gives: Mapping[str, str] | None = None,
+        sums: tuple[str, str],
+        together: int = 1,
     ) -> Visit:
-        """Writes what is the same for all columns. The vectors are those of the lanes and of the columns."""
+        """Writes what is the same for all columns. The vectors are those of the lanes and of the first columns; so are
+        those whose sums it enters, the columns' only if there are any.
+        """
         fn = self.fn
         first, column = (fn.do(f"mul i64 {v}, {self.lanes}") for v in vectors)
         left = fn.spread_type(fn.do(f"sub i64 {self.n}, {first}"), "i64", self.lanes)
-        mask = fn.do(f"icmp slt <{self.lanes} x i64> {fn.iota(self.lanes)}, {left}")
-        known = dict(self.outside)
-        visit = Visit(first, mask, column, t, sides, takes or {}, gives or {}, known)
-        self._go_to(visit)
-        for s in rows:
-            self._statement(s)
-        visit.body = self._before(replace(self.inner, body=tuple(body)), visit.takes)
-        return visit
+        self.mask = fn.do(f"icmp slt <{self.lanes} x i64> {fn.iota(self.lanes)}, {left}")
+        known = self.writer.known = dict(self.outside)
+        self.writer.symbols[self.loop.var] = first
+        with self._columns_at([""] * together):
+            for s in rows:
+                self._statement(s)
+            moving = self._before(replace(self.inner, body=tuple(body)))
+        return Visit(column, *sums, known, pieces_of(moving))
 
-    def _go_to(self, visit: Visit) -> None:
-        self.visit, self.writer.known, self.mask = visit, visit.known, visit.mask
-        self.writer.symbols[self.loop.var] = visit.first
-
-    def columns(self, visits: Sequence[Visit], count: str = "") -> None:
-        """All columns, or so many, of each visit."""
+    def square(self, visit: Visit, count: str = "") -> None:
+        """As many columns as there are lanes; so many of them are added to the lanes' sums."""
         fn = self.fn
         last = fn.do(f"sub i64 {self.n}, 1")
-        sums = [(v, s) for v in visits for s in self._sums_in_rows(v)]
-        nothing = accs.identity("sum", self.dtype, self.lanes)
-        start = [(register(self.dtype, self.lanes), nothing)] * len(sums)
 
-        def some(c: str, totals: list[str]) -> list[str]:
-            for v in visits:
-                self._some_columns(v, c, last, count)
-            made = []
-            for (v, s), total in zip(sums, totals, strict=True):
-                for value in self._apart(v.added[s.acc.name]):
-                    total = accs.combine(fn, "sum", self.dtype, total, value, self.lanes)
-                made.append(total)
-            return made
+        def column(piece: Piece, c: str) -> list[str]:
+            place = self.least(fn.do(f"add i64 {visit.column}, {c}"), last)
+            self._through(visit, piece, [c], [place])
+            if piece is visit.pieces[-1]:
+                mine, others = self._added(visit, 1)
+                self.own.add(visit.rows, c, self._among(mine[0], c, count) if count else mine[0])
+                if visit.columns:
+                    self.own.add(visit.columns, c, others[0], self._signs())
+            return []
 
-        def within(size: int) -> Callable[[str, list[str]], list[str]]:
-            """Of so many columns: those of each half, and the halves added up."""
+        for piece in visit.pieces:
+            fn.loop("0", str(self.lanes), 1, [], lambda c, _, piece=piece: column(piece, c))
 
-            def part(first: str, totals: list[str]) -> list[str]:
-                end = fn.do(f"add i64 {first}, {size}")
-                step, body = (
-                    (size // 2, within(size // 2)) if size > LEAF else (self.together, some)
-                )
-                found = fn.loop(first, end, step, start, body)
-                return [
-                    accs.combine(fn, "sum", self.dtype, total, more, self.lanes)
-                    for total, more in zip(totals, found, strict=True)
-                ]
+    def leaf(self, visit: Visit, t: str, together: int) -> None:
+        """Leaf number t of the lanes' sums: that many squares, so many columns of one slot at once."""
+        fn, own = self.fn, self.own
+        *early, last = visit.pieces
+        for piece in early:
 
-            return part
+            def some(c: str, _: object, piece: Piece = piece) -> list[str]:
+                at = [fn.do(f"add i64 {c}, {k}") for k in range(together)]
+                places = [fn.do(f"add i64 {visit.column}, {c}") for c in at]
+                self._through(visit, piece, at, places)
+                return []
 
-        totals = fn.loop("0", str(self.lanes), self.lanes // 2, start, within(self.lanes // 2))
-        for (v, s), total in zip(sums, totals, strict=True):
-            self.own.add_total(s, v.sides[0], v.t, total)
+            fn.loop("0", str(LEAF * self.lanes), together, [], some)
+        start = [(own.type, own.nothing(acc)) for acc in own.accs]
 
-    def _sums_in_rows(self, v: Visit) -> list[OwnSum]:
-        added = {s.acc for s in v.body if isinstance(s, Add)}
-        return [s for s in self.own.sums if s.in_rows and s.acc.name in added]
+        def columns_of_slot(k: str) -> Callable[[str, list[str]], list[str]]:
+            def columns(square: str, totals: list[str]) -> list[str]:
+                squares = [fn.do(f"add i64 {square}, {m}") for m in range(together)]
+                at = [fn.do(f"add i64 {fn.do(f'mul i64 {q}, {self.lanes}')}, {k}") for q in squares]
+                places = [fn.do(f"add i64 {visit.column}, {c}") for c in at]
+                self._through(visit, last, at, places)
+                mine, others = self._added(visit, together)
+                for q, values in zip(squares, others, strict=True):
+                    vector = fn.do(f"add i64 {visit.columns}, {q}")
+                    own.add(vector, k, values, self._signs())
+                for values in mine:
+                    totals = [
+                        accs.combine(fn, acc.monoid, self.dtype, total, value, self.lanes)
+                        for acc, total, value in zip(own.accs, totals, values, strict=True)
+                    ]
+                return totals
 
-    def _some_columns(self, v: Visit, c: str, last: str, count: str) -> None:
-        """Those from c on. What is added of columns that are not among so many changes nothing."""
+            return columns
+
+        def slot(k: str, _: object) -> list[str]:
+            leaves = fn.loop("0", str(LEAF), together, start, columns_of_slot(k))
+            own.push(visit.rows, k, leaves, t)
+            return []
+
+        fn.loop("0", str(self.lanes), 1, [], slot)
+
+    def _through(self, v: Visit, piece: Piece, at: Sequence[str], places: Sequence[str]) -> None:
+        """A piece for some columns; where they are among the visit's, and among all points."""
         fn, known = self.fn, v.known
-        self._go_to(v)
-        first = fn.do(f"add i64 {v.column}, {c}")
-        v.places = [self.least(fn.do(f"add i64 {first}, {k}"), last) for k in range(self.together)]
-        for name, square in v.takes.items():
-            known[name] = Known(self._taken_over(square, c), self.dtype, self.width)
-        for s in v.body:
-            if isinstance(s, Add):
-                value = self._wide(known[s.values[0]]).register
-                v.added[s.acc] = self._among(value, c, count) if count else value
-            else:
-                self._statement(s)
-        for name, square in v.gives.items():
-            self._hand_over(self._wide(known[name]).register, square, c)
-        for own in self.own.sums:
-            if not own.in_rows and own.acc.name in v.added:
-                for side in v.sides if own.straight else v.sides[:1]:
-                    self.own.add(own, side, c, v.added[own.acc.name], self.width)
+        self.writer.known = known
+        with self._columns_at(places):
+            ty = self.own.type
+            for name, dtype in piece.takes:
+                taken = [fn.do(f"load {ty}, ptr {self._kept(name, c)}, align 64") for c in at]
+                value = joined(fn, taken, REGISTER[dtype.name], self.lanes)
+                known[name] = Known(value, dtype, self.width)
+            for s in piece.statements:
+                if not isinstance(s, Add):
+                    self._statement(s)
+            for name, _ in piece.keeps:
+                parts = self._apart(self._wide(known[name]).register)
+                for c, value in zip(at, parts, strict=True):
+                    fn.say(f"store {ty} {value}, ptr {self._kept(name, c)}, align 64")
 
-    def _among(self, value: str, c: str, count: str) -> str:
-        fn, ty = self.fn, register(self.dtype, self.width)
-        places = ", ".join(f"i64 {k}" for k in range(self.together) for _ in range(self.lanes))
-        left = fn.spread_type(fn.do(f"sub i64 {count}, {c}"), "i64", self.width)
-        among = fn.do(f"icmp slt <{self.width} x i64> <{places}>, {left}")
-        nothing = accs.identity("sum", self.dtype, self.width)
-        return fn.do(f"select <{self.width} x i1> {among}, {ty} {value}, {ty} {nothing}")
+    def _kept(self, name: str, c: str) -> str:
+        if name not in self.memory:
+            self.memory[name] = self.fn.alloca(self.own.type, LEAF * self.lanes)
+        return self.own.vector(self.memory[name], c)
 
-    # -- from lanes to columns ----------------------------------------------------------------------------------------
+    def _added(self, v: Visit, together: int) -> tuple[list[list[str]], list[list[str]]]:
+        """What the columns, one after the other, add to the lanes' sums, and to their own."""
+        added = {s.acc: s.values[0] for s in self.inner.body if isinstance(s, Add)}
+        mine = [added[acc.name] for acc in self.own.accs]
+        others = [self.found.columns[acc.name][0] for acc in self.own.accs] if v.columns else []
+        with self._columns_at([""] * together):
+            parts = [
+                [self._apart(self._wide(v.known[n]).register) for n in names]
+                for names in (mine, others)
+            ]
+        return tuple([list(column) for column in zip(*part, strict=True)] for part in parts)  # type: ignore[return-value]
 
-    def _hand_over(self, value: str, square: str, c: str) -> None:
-        """Columns from c on are cut into pieces of as many lanes as there are columns together. In memory, the pieces of the
-        same lanes lie together, those of each of these columns side by side with other columns'.
-        """
-        fn, t, ty = self.fn, self.together, REGISTER[self.dtype.name]
-        wide = register(self.dtype, self.width)
-        for piece in range(self.lanes // t):
-            for k in range(t):
-                lanes = [k * self.lanes + piece * t + e for e in range(t)]
-                part = shuffled(fn, wide, value, "poison", lanes)
-                at = self.own.vector(square, str(piece * t + k))
-                at = fn.do(f"getelementptr {ty}, ptr {at}, i64 {c}")
-                fn.say(f"store <{t} x {ty}> {part}, ptr {at}, align {PIECE}")
+    def _signs(self) -> list[int]:
+        return [self.found.columns[acc.name][1] for acc in self.own.accs]
 
-    def _taken_over(self, square: str, c: str) -> str:
-        """The same lanes of all columns, for as many lanes from c on, which are columns now."""
-        t, wide = self.together, register(self.dtype, self.width)
-        value = self.fn.do(f"load {wide}, ptr {self.own.vector(square, c)}, align 64")
-        firsts = range(0, self.lanes, t)
-        lanes = [k * self.lanes + f + e for e in range(t) for f in firsts for k in range(t)]
-        return shuffled(self.fn, wide, value, "poison", lanes)
+    def _among(self, values: Sequence[str], c: str, count: str) -> list[str]:
+        """The values, or what changes nothing where the column is not among so many."""
+        fn, ty = self.fn, self.own.type
+        among = fn.do(f"icmp slt i64 {c}, {count}")
+        return [
+            fn.do(f"select i1 {among}, {ty} {value}, {ty} {self.own.nothing(acc)}")
+            for acc, value in zip(self.own.accs, values, strict=True)
+        ]
 
     # -- several columns in one vector --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _columns_at(self, places: Sequence[str]) -> Iterator[None]:
+        self.places, self.width = places, self.lanes * len(places)
+        yield
+        self.places, self.width = (), self.lanes
 
     def _loaded(self, s: Load) -> Known:
         rows = super()._loaded
@@ -195,19 +205,21 @@ class Visits(LanesLoop):
 
     def _for_columns(self, index: Size, dtype: DType, rows: Callable[[], str]) -> str:
         """What `rows` gives for each column, one after the other in one vector."""
-        self.width = self.lanes
+        whole, self.width = self.width, self.lanes
         if coefficient(index, self.inner.var) == 0:
-            parts = [rows()] * self.together
+            parts = [rows()] * len(self.places)
         else:
             parts = []
-            for place in self.visit.places:
+            for place in self.places:
                 self.writer.symbols[self.inner.var] = place
                 parts.append(rows())
-        self.width = self.lanes * self.together
+        self.width = whole
         return joined(self.fn, parts, REGISTER[dtype.name], self.lanes)
 
     def _apart(self, value: str) -> list[str]:
         """Each column's vector."""
+        if self.width == self.lanes:
+            return [value]
         wide = register(self.dtype, self.width)
         return [
             shuffled(self.fn, wide, value, "poison", range(first, first + self.lanes))

@@ -15,7 +15,6 @@ from graphc.gates.reduction import LEAF, VECTOR_BYTES, lanes_of
 from graphc.ir.types import DTYPES, DType, Size, bool_, evaluate
 from graphc.lower.abreast import steps_abreast
 from graphc.lower.distribute import is_nest
-from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
     RUNNING,
     Acc,
@@ -34,6 +33,7 @@ from graphc.lower.loops import (
     Step,
     Store,
     coefficient,
+    lane_count,
     walk,
 )
 from graphc.lower.matrix import (
@@ -45,8 +45,7 @@ from graphc.lower.matrix import (
     USES,
     matrices,
 )
-from graphc.lower.names import defined
-from graphc.lower.pairs import HANDING_OVER, MOST, least_points, pairing
+from graphc.lower.pairs import MOST, least_points, pairing
 from graphc.lower.parallel import portion
 from graphc.lower.schedule import BLOCK_ROWS
 from graphc.lower.traffic import Traffic, touched_by
@@ -413,14 +412,9 @@ class Counter:
         assert found is not None
         if not least_points(inner.accs[0].dtype) <= self.size(inner.size) <= MOST:
             return inner.body
-        once: list[Statement] = []
-        rest: list[Statement] = []
-        for s in inner.body:
-            again = isinstance(s, Add) or any(name in found.again for name, _ in defined((s,)))
-            (rest if again else once).append(s)
+        once = [s for s in (*inner.body, *found.mirrored) if not isinstance(s, Add)]
         self._in_all_lanes(loop, once, turns // 2, before, width, inner.var)
-        self.counts["vector"] += turns // 2 * len(found.handed) * HANDING_OVER
-        return rest
+        return [s for s in inner.body if isinstance(s, Add)]
 
     def _counters(self, loop: For, turns: int, times: int) -> None:
         """What sums do besides adding in so many iterations of `times` runs of a loop."""

@@ -1,7 +1,8 @@
 """Which loops around loops run in lanes: their iterations are the lanes, inner loops run for all.
 
 In:   a `Program` whose loops have the modes `vector` and `rows`.
-Out:  the same, with the mode `lanes` where an inner sum would have to add lanes of one vector.
+Out:  the same, with the mode `lanes` where an inner sum would have to add lanes of one vector, and
+      where pairs of iterations can share their work.
 Invariant: none but modes change, and with them no value.
 
 A sum of order `rows` takes one iteration after the other. Where the loop over these is innermost,
@@ -9,6 +10,7 @@ they are neighbouring lanes, which have to be transposed before they are added. 
 of the loop around it as lanes, each lane has a sum of its own: the forces on eight points at once.
 
 >>> from graphc.lower.loop_text import parse_program
+>>> from graphc.lower.loops import lane_count
 >>> program = parse_program('''program forces(x: f64[n], y: f64[m])
 ... sizes m n
 ... buffer output f.out: f64[n]
@@ -43,8 +45,10 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    lane_count,
     walk,
 )
+from graphc.lower.pairs import pairing
 from graphc.lower.parallel import is_independent
 from graphc.lower.unroll import SHORT
 
@@ -64,7 +68,7 @@ def _loop(program: Program, loop: For) -> For:
     inner = _in_body(program, loop.body)
     if any(isinstance(s, For) and s.mode == "lanes" for s, _ in walk(inner)):
         return replace(loop, body=inner)
-    if _adds_neighbours(loop) and _can_be_lanes(program, loop):
+    if (_adds_neighbours(loop) or pairing(loop)) and _can_be_lanes(program, loop):
         return replace(loop, mode="lanes", body=_one_by_one(loop.body))
     return loop
 
@@ -131,15 +135,3 @@ def _is_simple(program: Program, loop: For, s: Statement, around: For) -> bool:
             again = around is not loop and coefficient(s.index, around.var) != 0
             return step in (0, 1) or not again or _is_short(around)  # else gathered again and again
     return False
-
-
-def lane_count(loop: For) -> int:
-    """Of a loop in lanes: those of its sums, or as many as fill a vector of the widest type."""
-    own = [lanes_of(a.dtype) for a in loop.accs if a.order == "lanes"]
-    if own:
-        return own[0]
-    dtypes = [s.dtype for s, _ in walk(loop.body) if isinstance(s, (Let, Load))]
-    wide = any(isinstance(s, Iota) for s, _ in walk(loop.body)) or any(
-        d.itemsize == 8 for d in dtypes
-    )
-    return 8 if wide else 16

@@ -39,6 +39,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
+from graphc.gates.reduction import lanes_of
 from graphc.ir.scalar import Instruction
 from graphc.ir.types import (
     REMEMBERED,
@@ -355,6 +356,18 @@ def without(index: Size, var: str) -> Size:
     return index - coefficient(index, var) * Dim.symbol(var)
 
 
+def lane_count(loop: For) -> int:
+    """Of a loop in lanes: those of its sums, or as many as fill a vector of the widest type."""
+    own = [lanes_of(a.dtype) for a in loop.accs if a.order == "lanes"]
+    if own:
+        return own[0]
+    dtypes = [s.dtype for s, _ in walk(loop.body) if isinstance(s, (Let, Load))]
+    wide = any(isinstance(s, Iota) for s, _ in walk(loop.body)) or any(
+        d.itemsize == 8 for d in dtypes
+    )
+    return 8 if wide else 16
+
+
 def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
     """A scalar instruction as a statement."""
     return Let(name, ins.op, args, ins.dtype, ins.attr)
@@ -363,5 +376,5 @@ def let(name: str, ins: Instruction, args: tuple[str, ...]) -> Let:
 __all__ = [
     "Acc", "Add", "Buffer", "Contract", "Fill", "For", "Index", "Inside", "Iota", "Kernel", "Let",
     "Load", "Operand", "Program", "Scatter", "Statement", "Step", "Store", "coefficient",
-    "is_running", "is_turned", "let", "walk", "without",
+    "is_running", "is_turned", "lane_count", "let", "walk", "without",
 ]  # fmt: skip

@@ -1,33 +1,34 @@
 """Pairs of points: what is alike for both of a pair is computed once.
 
 In:   a `Program` with loops in lanes.
-Out:  the same, with the mode `pairs` on inner loops over the points that the loop around them
-      walks, where much of the work gives (i, j) and (j, i) the same bits: a distance, and all that
-      is made from it.
-Invariant: none but modes change, and with them no value. What is handed over is the same to the
-bit, which is proved statement by statement; all else is computed for each of the two.
+Out:  the same, with the mode `pairs` on inner loops over the points that the loop in lanes around
+      it walks, where much of the work gives (i, j) and (j, i) the same: a distance, and all that is
+      made from it.
+Invariant: none but modes change, and with them no value. What both take is the same to the bit, or
+the opposite of the same up to the sign of zeros, for a sum that does not know the signs of zeros
+(`sum0`). Either is proved statement by statement; all else is computed for each of the two.
 
-A sum over all j is a tree whose subtrees are blocks of points. So the pairs of a block of rows and
-a block of columns can be visited once, with the sums of the rows over these columns and those of
-the columns over these rows; from these, every row's tree goes on as it would have
-(`codegen.pairs`).
+A sum over all j in the order `lanes` is a tree for each lane, whose subtrees are blocks of points.
+So the pairs of a block of rows and a block of columns can be visited once, with the sums of the
+rows over these columns and those of the columns over these rows; from these, every row's trees go
+on as they would have (`codegen.pairs`).
 
 >>> from graphc.lower.loop_text import parse_program
->>> from graphc.lower.lanes import in_lanes
->>> program = in_pairs(in_lanes(parse_program(EXAMPLE)))
+>>> program = in_pairs(parse_program(EXAMPLE))
 >>> [outer] = program.kernels[0].body
 >>> outer.mode, outer.body[0].mode
 ('lanes', 'pairs')
->>> pairing(outer).handed
-('%7',)
+>>> pairing(outer).columns, pairing(outer).mirrored
+({'%1': ('%8', -1)}, ())
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.gates.reduction import LEAF, VECTOR_BYTES, lanes_of
+from graphc.gates.reduction import LEAF, SUMS, lanes_of
+from graphc.ir.scalar import to_bits
 from graphc.ir.types import (
     Dim,
     DType,
@@ -38,9 +39,7 @@ from graphc.ir.types import (
     size_floordiv,
     size_max,
 )
-from graphc.lower.lanes import lane_count
 from graphc.lower.loops import (
-    Acc,
     Add,
     Buffer,
     For,
@@ -52,27 +51,27 @@ from graphc.lower.loops import (
     Statement,
     Store,
     coefficient,
+    lane_count,
     walk,
     without,
 )
-from graphc.lower.names import defined, used_by
-from graphc.lower.parallel import OPERATION, cost
+from graphc.lower.names import defined, used_by, with_names
+from graphc.lower.parallel import cost
 
-BLOCKS = 8  # of points at most, so that there are few partial sums, and pairs of blocks for threads
+BLOCKS = 4  # of points at most, so that there are few partial sums, and pairs of blocks for threads
 MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
-PIECE = 16  # bytes of a vector that stay together on their way from lanes to columns,
-HANDING_OVER = 1 + VECTOR_BYTES // PIECE  # and the operations on vectors that this takes
 # A thread's sums: those of a vector of rows, some that nobody reads, and from there on columns'.
 REAL, UNUSED, COLUMNS = range(3)
 WORTH = 4  # a quarter of the work saved
 COMMUTATIVE = ("add", "mul", "and", "or")
+MIRRORED = "~"  # behind the names of values of (j, i)
 EXAMPLE = """program forces(x: f64[n])
 sizes n
 buffer output f.out: f64[n]
 kernel k0
-  for _i in n rows
-    for _j in n vector
-      acc %1: f64 sum rows
+  for _i in n lanes
+    for _j in n rows
+      acc %1: f64 sum0 lanes
       %2 = load x[_i] : f64
       %3 = load x[_j] : f64
       %4 = sub %2, %3 : f64
@@ -91,9 +90,8 @@ class Pairing:
 
     inner: For
     rows: tuple[Statement, ...]  # of the loop around it, what the inner loop needs
-    handed: tuple[str, ...]  # values that are the same for both: one gives them to the other
-    again: frozenset[str]  # values that are computed for each
-    straight: frozenset[str]  # sums in lanes of values that are the same for both
+    mirrored: tuple[Statement, ...]  # what (j, i) needs besides, after what (i, j) does
+    columns: dict[str, tuple[str, int]]  # of each sum, what that of j takes, and with which sign
 
 
 def in_pairs(program: Program) -> Program:
@@ -138,32 +136,38 @@ def pairing(loop: For) -> Pairing | None:
     ):
         return None
     made = (*rows, *(s for s in inner.body if not isinstance(s, Add)))
-    alike = _alike(made, loop.var, inner.var)
-    dtype = inner.accs[0].dtype
-    by_name = {name: s for s in made for name, _ in defined((s,))}
-    straight: set[str] = set()
-    pending: list[str] = []
+    alike, opposite = _likenesses(made, loop.var, inner.var)
+    monoids = {a.name: a.monoid for a in inner.accs}
+    columns: dict[str, tuple[str, int]] = {}
+    again: set[str] = set()
     for s in inner.body:
         if isinstance(s, Add):
-            acc = next(a for a in inner.accs if a.name == s.acc)
-            if acc.order == "lanes" and s.values[0] in alike:
-                straight.add(s.acc)
+            (name,) = s.values
+            if name in alike:
+                columns[s.acc] = name, 1
+            elif name in opposite and monoids[s.acc] == "sum0":
+                columns[s.acc] = name, -1
             else:
-                pending.append(s.values[0])
-    handed: dict[str, None] = {}
-    again: set[str] = set()
-    while pending:
-        name = pending.pop()
-        by = by_name.get(name)
-        if by is None or name in again:
-            continue
-        if name in alike and isinstance(by, Let) and by.op != "const" and by.dtype is dtype:
-            handed[name] = None
-        else:
-            again.add(name)
-            pending.extend(used_by(by))
-    found = Pairing(inner, rows, tuple(handed), frozenset(again), frozenset(straight))
+                columns[s.acc] = name + MIRRORED, 1
+                again.add(name)
+    mirrored: list[Statement] = []
+    for s in reversed(made):
+        if any(name in again for name, _ in defined((s,))):
+            again.update(name for name in used_by(s) if name not in alike)
+            mirrored.append(s)
+    names = {name: name + MIRRORED for name, _ in defined(mirrored)}
+    exchanged = tuple(_mirror(s, names, loop.var, inner.var) for s in reversed(mirrored))
+    found = Pairing(inner, rows, exchanged, columns)
     return found if _pays(loop, found) else None
+
+
+def _mirror(s: Statement, names: Mapping[str, str], row: str, column: str) -> Statement:
+    """The statement of (j, i)."""
+    if isinstance(s, Load):
+        s = replace(s, index=_exchanged(s.index, row, column))
+    elif isinstance(s, Iota):
+        s = replace(s, value=_exchanged(s.value, row, column))
+    return with_names(s, names)
 
 
 def _inner_of(loop: For) -> For | None:
@@ -177,11 +181,14 @@ def _inner_of(loop: For) -> For | None:
         return None
     if not inner.accs or any(isinstance(s, Load) and (s.at or s.only) for s in inner.body):
         return None
+    added = [s.acc for s in inner.body if isinstance(s, Add)]
+    if sorted(added) != sorted(a.name for a in inner.accs):
+        return None
     width, dtype = lane_count(loop), inner.accs[0].dtype
     if lanes_of(dtype) != width or not dtype.is_float:
         return None
     if any(
-        a.dtype is not dtype or a.monoid != "sum" or a.order not in ("lanes", "rows") or a.into
+        a.dtype is not dtype or a.monoid not in SUMS or a.order != "lanes" or a.into
         for a in inner.accs
     ):
         return None
@@ -206,8 +213,11 @@ def _needed(inner: For, before: tuple[Statement, ...]) -> Iterator[Statement]:
     return reversed(found)
 
 
-def _alike(statements: tuple[Statement, ...], row: str, column: str) -> set[str]:
-    """The values that are the same to the bit when row and column are exchanged.
+def _likenesses(
+    statements: tuple[Statement, ...], row: str, column: str
+) -> tuple[set[str], set[str]]:
+    """The values that are the same to the bit when row and column are exchanged, and those that are
+    the opposite up to the sign of zeros.
 
     Each value has two numbers: of what it computes, and of what it computes when they are. Equal
     numbers are equal bits; only what NaNs carry may differ.
@@ -215,6 +225,8 @@ def _alike(statements: tuple[Statement, ...], row: str, column: str) -> set[str]
     numbers: dict[tuple, int] = {}
     both: dict[str, tuple[int, int]] = {}
     differences: dict[int, tuple[int, int]] = {}
+    alike: set[str] = set()
+    opposite: set[str] = set()
 
     def number(key: tuple) -> int:
         return numbers.setdefault(key, len(numbers))
@@ -231,6 +243,30 @@ def _alike(statements: tuple[Statement, ...], row: str, column: str) -> set[str]
             differences[made] = args[0], args[1]
         return made
 
+    def is_opposite(s: Let) -> bool:
+        """What is linear in opposites: 0 is one, too."""
+        if not s.dtype.is_float:
+            return False
+        mine, other = (differences.get(number) for number in both[s.name])
+        if mine is not None and other == mine[::-1]:
+            return True
+        kinds = [
+            "opposite" if a in opposite else "alike" if a in alike or a not in both else ""
+            for a in s.args
+        ]
+        match s.op:
+            case "const":
+                return s.attr in (0, to_bits(-0.0, s.dtype))
+            case "add" | "sub" | "neg":
+                return all(k == "opposite" for k in kinds)
+            case "mul":
+                return sorted(kinds) == ["alike", "opposite"]
+            case "div":
+                return kinds == ["opposite", "alike"]
+            case "select":
+                return s.args[0] in alike and all(k == "opposite" for k in kinds[1:])
+        return False
+
     for s in statements:
         match s:
             case Let():
@@ -243,7 +279,12 @@ def _alike(statements: tuple[Statement, ...], row: str, column: str) -> set[str]
                 values = s.value, _exchanged(s.value, row, column)
                 mine, other = (number(("iota", value)) for value in values)
                 both[s.name] = mine, other
-    return {name for name, (mine, other) in both.items() if mine == other}
+        for name, _ in defined((s,)):
+            if both[name][0] == both[name][1]:
+                alike.add(name)
+        if isinstance(s, Let) and is_opposite(s):
+            opposite.add(s.name)
+    return alike, opposite
 
 
 def _exchanged(index: Size, row: str, column: str) -> Size:
@@ -253,33 +294,22 @@ def _exchanged(index: Size, row: str, column: str) -> Size:
 
 
 def _pays(loop: For, found: Pairing) -> bool:
-    """Is what need not be computed again a good part of the whole, with what handing over costs?"""
+    """Is what need not be computed again a good part of the whole?"""
 
-    def picoseconds(statements: list[Statement]) -> int:
+    def picoseconds(statements: Sequence[Statement]) -> int:
         return int(str(cost(replace(loop, accs=(), body=tuple(statements)))))
 
-    body = list(found.inner.body)
-    kept = [
-        s for s in body if isinstance(s, Add) or any(n in found.again for n, _ in defined((s,)))
-    ]
-    spent = len(found.handed) * HANDING_OVER * OPERATION
-    whole = picoseconds(body)
-    return (whole - picoseconds(kept) - spent) * WORTH >= whole
+    adds = [s for s in found.inner.body if isinstance(s, Add)]
+    whole = picoseconds(found.inner.body)
+    return (whole - picoseconds((*adds, *found.mirrored))) * WORTH >= whole
 
 
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def components(found: Pairing) -> dict[str, tuple[int, int]]:
-    """For each sum the first of its partial results, and how many there are: a sum of order `lanes`
-    has one for each lane."""
-    places: dict[str, tuple[int, int]] = {}
-    start = 0
-    for acc in found.inner.accs:
-        count = lanes_of(acc.dtype) if acc.order == "lanes" else 1
-        places[acc.name] = start, count
-        start += count
-    return places
+def components(inner: For) -> dict[str, int]:
+    """For each sum the first of its partial results: there is one for each of its lanes."""
+    return {acc.name: k * lanes_of(acc.dtype) for k, acc in enumerate(inner.accs)}
 
 
 def partial_sums(kernel: Kernel) -> list[Buffer]:
@@ -290,12 +320,11 @@ def partial_sums(kernel: Kernel) -> list[Buffer]:
         found = pairing(loop)
         assert found is not None
         dtype, n = found.inner.accs[0].dtype, found.inner.size
-        count = sum(count for _, count in components(found).values())
+        count = len(found.inner.accs) * lanes_of(dtype)
         some = _if_paired(n, dtype)
         shared = some * BLOCKS * count * row_stride(n, dtype)
-        slots = sum(map(slots_of, found.inner.accs))
         vectors = block_vectors(n, dtype) + COLUMNS
-        own = some * (slots * lanes_of(dtype) * vectors * levels(n, dtype))
+        own = some * (count * lanes_of(dtype) * vectors * levels(n, dtype))
         names = pairs_name(kernel), own_name(kernel)
         return [
             Buffer(name, "temp", TensorType(dtype, (size,)))
@@ -309,12 +338,6 @@ def _if_paired(n: Size, dtype: DType) -> Size:
     many = size_max(1 - size_floordiv(n, MOST + 1), 0)
     few = size_max(1 - size_floordiv(n, least_points(dtype)), 0)
     return many * (1 - few)
-
-
-def slots_of(acc: Acc) -> int:
-    """The sums of a thread that make a leaf, for a vector of points: of the order `lanes`, one for
-    each lane; else one for every two vectors of the others."""
-    return lanes_of(acc.dtype) if acc.order == "lanes" else LEAF // 2
 
 
 def pairs_name(kernel: Kernel) -> str:
@@ -331,17 +354,17 @@ def row_stride(n: Size, dtype: DType) -> Size:
 
 
 def block_vectors(n: Size, dtype: DType) -> Size:
-    """At least the vectors of a block: blocks are the least power of two of which 8 are enough."""
+    """At least the vectors of a block: blocks are the least power of two of which 4 are enough."""
     return size_floordiv(2 * n, BLOCKS * lanes_of(dtype)) + LEAF
 
 
 def levels(n: Size, dtype: DType) -> Size:
     """Those of a counter over a block's vectors, and the leaf that is being made."""
-    return size_bits(block_vectors(n, dtype)) + 1
+    return size_bits(size_floordiv(block_vectors(n, dtype), LEAF) + 1) + 1
 
 
 __all__ = [
-    "BLOCKS", "COLUMNS", "EXAMPLE", "HANDING_OVER", "MOST", "PIECE", "REAL", "UNUSED", "Pairing",
+    "BLOCKS", "COLUMNS", "EXAMPLE", "MOST", "REAL", "UNUSED", "Pairing",
     "block_vectors", "components", "in_pairs", "is_paired", "least_points", "levels", "own_name",
-    "pairing", "pairs_name", "partial_sums", "row_stride", "slots_of",
+    "pairing", "pairs_name", "partial_sums", "row_stride",
 ]  # fmt: skip

@@ -7,9 +7,9 @@ import pytest
 import graphc
 from graphc.ir.reference import run_graph
 from graphc.ir.text import parse_graph
-from graphc.lower.lanes import in_lanes, lane_count
+from graphc.lower.lanes import in_lanes
 from graphc.lower.loop_text import parse_program
-from graphc.lower.loops import For, walk
+from graphc.lower.loops import For, lane_count, walk
 from graphc.pipeline import Options
 from graphc.runtime.kernel import compile_graph
 
