@@ -93,8 +93,9 @@ def shared(cotangents: Sequence[Value]) -> list[Value]:
         for k, other in known:
             sign = _sign_between(other, t)
             if sign:
-                one = made[k] = _of_either_sign(made[k]) if other.is_sum else made[k]
-                made[i] = one if sign == 1 else -one
+                if t.is_sum and t.node is not other.node:
+                    made[k] = _of_either_sign(made[k])
+                made[i] = made[k] if sign == 1 else -made[k]
                 break
         else:
             if len(known) < KNOWN:

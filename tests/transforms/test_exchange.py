@@ -225,8 +225,15 @@ def test_the_sum_that_stands_for_both_has_no_sign_of_zeros():
     one, other = shared([(x - y).sum(1), (y - x).sum(0)])
     assert one.node is other.node
     assert one.node.op == "sum0" and one.node["order"] == "lanes"
-    alone = (x - y).sum(1)
-    assert shared([alone]) == [alone]
+
+
+def test_cotangents_that_are_one_already_stay_as_they_are():
+    """As those of x * x: a sum in lanes of what lies in rows would be filled by one thread."""
+    b = Builder()
+    x, y = crossed(b)
+    total = (x - y).sum(0)
+    assert shared([total, total]) == [total, total]
+    assert [v.node.op for v in shared([total, -total])] == ["sum", "neg"]
 
 
 @pytest.mark.parametrize("d", [1, 3, 8, 11])
