@@ -7,7 +7,10 @@ arrays of the contestant's own; `bound` the same on buffers fixed beforehand; `a
 several that are under way at once; `value` the value alone.
 """
 
-from collections.abc import Callable, Mapping
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,3 +34,19 @@ class Entry:
 
 class Absent(Exception):  # noqa: N818  not an error: this contestant has no such entry
     """Why there is no entry, in one line."""
+
+
+def done_within(seconds: float, command: Sequence[str]) -> bool:
+    """Run a command; if it takes longer, end it with all processes that it has started.
+
+    The compiler that gcc runs would go on without it, on a core that others are measured on.
+    """
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return False
+    if code:
+        raise subprocess.CalledProcessError(code, list(command))
+    return True

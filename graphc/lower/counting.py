@@ -388,8 +388,9 @@ class Counter:
         var: str = "",
     ) -> None:
         """Statements of the loop over `var` inside, done `turns` times for a vector; those that no
-        iteration of it changes, `before` times."""
-        names = {a.name for s, _ in walk((loop,)) if isinstance(s, For) for a in s.accs}
+        iteration of it changes, `before` times. Sums in lanes over a loop inside are in memory."""
+        loops = [s for s, _ in walk((loop,)) if isinstance(s, For)]
+        names = {a.name for s in loops for a in s.accs if s is loop or a.order != "lanes"}
         for s in body:
             if isinstance(s, For):
                 inner = turns * self.size(s.size)

@@ -1,5 +1,8 @@
 """Every workload at a small size: graphc agrees with NumPy and its gradient by hand."""
 
+import subprocess
+import time
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from bench import contestants
 from bench.cases import CASES, named
 from bench.cases.case import dtype_and_shape, leaves
 from bench.contestants import graphc as ours
+from bench.contestants.contestant import done_within
 from bench.worker import Worker, apart
 
 TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}
@@ -85,3 +89,15 @@ def test_a_process_answers_is_frozen_and_may_die():
         assert late == {"failed": "no answer in 0 s"}
     finally:
         process.stop()
+
+
+def test_a_command_that_takes_too_long_leaves_nothing_running(tmp_path):
+    """gcc's compiler went on for minutes, beside the workloads that were measured then."""
+    said = tmp_path / "said"
+    child = f"sleep 0.7; touch {said}"
+    assert not done_within(0.2, ["bash", "-c", f"({child}) & wait"])
+    time.sleep(1.0)
+    assert not said.exists()
+    assert done_within(20, ["true"])
+    with pytest.raises(subprocess.CalledProcessError):
+        done_within(20, ["false"])
