@@ -84,6 +84,16 @@ def horizontal(fn: Function, monoid: str, dtype: DType, value: str, width: int) 
     return value
 
 
+def folded_lanes(fn: Function, monoid: str, dtype: DType, lanes: Sequence[str], width: int) -> str:
+    """The same of lanes that have a vector each."""
+    found = list(lanes)
+    while len(found) > 1:
+        half = len(found) // 2
+        parts = zip(found[:half], found[half:], strict=True)
+        found = [combine(fn, monoid, dtype, a, b, width) for a, b in parts]
+    return found[0]
+
+
 def neighbours(fn: Function, monoid: str, dtype: DType, vectors: Sequence[str], width: int) -> str:
     """Four vectors of consecutive elements, folded in the order `rows`: runs of four, then pairs."""
     if dtype.itemsize == 8 and width == 8 and not fn.module.avx512:
@@ -341,7 +351,7 @@ def tree_finish(module: Module, monoid: str, dtype: DType) -> str:
     return module.once(name, make)
 
 
-def lanes_folded(module: Module, monoid: str, dtype: DType) -> str:
+def array_of_lanes(module: Module, monoid: str, dtype: DType) -> str:
     """@gc.lanes(array, lanes, count, stride): the array takes the arrays of all lanes, folded."""
     name = f"gc.lanes.{monoid}.{dtype.name}"
 
@@ -357,12 +367,9 @@ def lanes_folded(module: Module, monoid: str, dtype: DType) -> str:
                     place = fn.do(f"add i64 {fn.do(f'mul i64 %stride, {lane}')}, {i}")
                     at = fn.do(f"getelementptr {element}, ptr %lanes, i64 {place}")
                     found.append(fn.do(f"load {ty}, ptr {at}, align {dtype.itemsize}"))
-                while len(found) > 1:
-                    half = len(found) // 2
-                    parts = zip(found[:half], found[half:], strict=True)
-                    found = [combine(fn, monoid, dtype, a, b, width) for a, b in parts]
+                total = folded_lanes(fn, monoid, dtype, found, width)
                 at = fn.do(f"getelementptr {element}, ptr %array, i64 {i}")
-                fn.say(f"store {ty} {found[0]}, ptr {at}, align {dtype.itemsize}")
+                fn.say(f"store {ty} {total}, ptr {at}, align {dtype.itemsize}")
                 return []
 
             return body

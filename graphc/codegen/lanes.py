@@ -416,10 +416,4 @@ class LanesLoop:
         """Slot k takes slot k + half, and so on down to one."""
         fn, acc = self.fn, s.acc
         found = [fn.do(f"load {s.type}, ptr {self._slot(s, str(k))}") for k in range(s.slots)]
-        while len(found) > 1:
-            half = len(found) // 2
-            found = [
-                accs.combine(fn, acc.monoid, acc.dtype, a, b, s.width)
-                for a, b in zip(found[:half], found[half:], strict=True)
-            ]
-        return found[0]
+        return accs.folded_lanes(fn, acc.monoid, acc.dtype, found, s.width)

@@ -1,6 +1,6 @@
 """Loops of the mode `pairs`: the pairs of two blocks of points are visited once, for the sums of both blocks.
 
-Points come in blocks of 2^k, eight blocks at most. A part of the work is a pair of blocks (a, b), a <= b, and that a
+Points come in blocks of 2^k, four blocks at most. A part of the work is a pair of blocks (a, b), a <= b, and that a
 square of as many points as a vector has lanes, one after the other:
 
     for vectors of rows i of a, for as many columns j of b:
@@ -23,7 +23,7 @@ from graphc.codegen.llvm import Function, register
 from graphc.codegen.own_sums import Layout, OwnSums, PartialSums, shifted_up
 from graphc.codegen.parallel import parallel, portion, used_inside
 from graphc.codegen.state import FIRST, Known
-from graphc.codegen.visits import Visits
+from graphc.codegen.visits import Visits, columns_at_once
 from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import DType, Size
 from graphc.lower.loops import Acc, For
@@ -265,7 +265,7 @@ class PairsOfBlocks(Visits):
 
     def _leaf_of_squares(self, rows: str, first_b: str, j: str, mine: str, i: str) -> None:
         fn, found = self.fn, self.found
-        together = 2 if fn.module.avx512 else 1
+        together = columns_at_once(fn)
         vectors = rows, fn.do(f"add i64 {first_b}, {j}")
         others = fn.do(f"add i64 {j}, {COLUMNS}")
         both = (*self.inner.body, *found.mirrored)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from graphc.codegen import accumulators as accs
 from graphc.codegen.chains import Piece, pieces_of
 from graphc.codegen.lanes import LanesLoop
-from graphc.codegen.llvm import REGISTER, register
+from graphc.codegen.llvm import REGISTER, Function, register
 from graphc.codegen.own_sums import OwnSums
 from graphc.codegen.state import Known
 from graphc.codegen.transposed import joined, shuffled
@@ -36,6 +36,11 @@ class Visit:
     columns: str  # and the first one of the columns', if they have any
     known: dict[str, Known]
     pieces: Sequence[Piece]  # of what is done for a column
+
+
+def columns_at_once(fn: Function) -> int:
+    """Of a leaf, in one vector: half of the registers are enough for one."""
+    return 2 if fn.module.avx512 else 1
 
 
 class Visits(LanesLoop):
@@ -227,4 +232,4 @@ class Visits(LanesLoop):
         ]
 
 
-__all__ = ["Visit", "Visits"]
+__all__ = ["Visit", "Visits", "columns_at_once"]

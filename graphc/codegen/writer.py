@@ -576,12 +576,11 @@ class KernelWriter:
         if state.lanes:
             del self.arrays[acc.name]
             state.value = self.element(acc, 0)
-            name, stride = (
-                accs.lanes_folded(self.module, acc.monoid, acc.dtype),
-                self.size(tree_stride(acc.size)),
+            name = accs.array_of_lanes(self.module, acc.monoid, acc.dtype)
+            count, stride = self.size(acc.size), self.size(tree_stride(acc.size))
+            fn.say(
+                f"call void @{name}(ptr {state.value}, ptr {state.lanes}, i64 {count}, i64 {stride})"
             )
-            given = f"ptr {state.value}, ptr {state.lanes}, i64 {self.size(acc.size)}, i64 {stride}"
-            fn.say(f"call void @{name}({given})")
         if acc.monoid in ("sum", "fma"):
             with fn.when(fn.do(f"icmp eq i64 {n}, 0")):
                 self.fill_region(state.value, self.size(acc.size), acc.dtype, "0x0000000000000000")

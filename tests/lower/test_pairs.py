@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.codegen import pairs
 from graphc.ir.types import f32, f64
 from graphc.lower.loop_text import parse_program
 from graphc.lower.loops import For, walk
@@ -73,6 +74,24 @@ def test_an_energy_and_its_forces(float_, isa):
     assert_same_bits(
         energy_of(float_), lambda n: (points(n, 3, float_),), sizes(float_), ("x",), isa
     )
+
+
+@FLOATS
+def test_two_columns_in_one_vector(float_, monkeypatch):
+    """As with AVX-512, on any processor."""
+    monkeypatch.setattr(pairs, "columns_at_once", lambda fn: 2)
+
+    @graphc.graph
+    def energy(x: float_["n", 2], mass: float_["n"]):
+        apart = x[:, None, :] - x[None, :, :]
+        near = np.exp(-(apart * apart).sum(axis=2))
+        return (near * mass[None, :]).sum()
+
+    def make(n):
+        return points(n, 2, float_), points(n, 1, float_)[:, 0]
+
+    assert_same_bits(energy_of(float_, 2), lambda n: make(n)[:1], sizes(float_)[::2], ("x",))
+    assert_same_bits(energy, make, sizes(float_)[::3])
 
 
 @ISAS
