@@ -207,7 +207,9 @@ class LanesLoop:
     def _inner(self, loop: For) -> None:
         writer = self.writer
         n = writer.size(loop.size)
-        moving = self._before(loop)
+        fixed, moving = self.split(loop)
+        for before in fixed:
+            self._statement(before)
         sums = [
             self._open(acc, accs.lanes_of(acc.dtype) if acc.order == "lanes" else 1, self.width)
             for acc in loop.accs
@@ -269,13 +271,14 @@ class LanesLoop:
 
         fn.loop("0", n, TOGETHER, [], some)
 
-    def _before(self, loop: For) -> list[Statement]:
-        """Writes what no iteration of an inner loop changes; the statements that are left."""
+    def split(self, loop: For) -> tuple[list[Statement], list[Statement]]:
+        """What no iteration of an inner loop changes, and the statements that are left."""
         stored = {s.buffer for s, _ in walk(loop.body) if isinstance(s, Store)}
+        fixed: list[Statement] = []
         moving: list[Statement] = []
         varying = {a.name for a in loop.accs}
         for s in loop.body:
-            fixed = not any(name in varying for name in used_by(s)) and (
+            if not any(name in varying for name in used_by(s)) and (
                 isinstance(s, Let)
                 or (isinstance(s, Iota) and coefficient(s.value, loop.var) == 0)
                 or (
@@ -283,13 +286,12 @@ class LanesLoop:
                     and s.buffer not in stored
                     and without(s.index, loop.var) == s.index
                 )
-            )
-            if fixed:
-                self._statement(s)
+            ):
+                fixed.append(s)
             else:
                 moving.append(s)
                 varying.update(name for name, _ in defined([s]))
-        return moving
+        return fixed, moving
 
     # -- accumulators -------------------------------------------------------------------------------------------------
 

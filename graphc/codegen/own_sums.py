@@ -111,28 +111,38 @@ class OwnSums:
             for acc, at in zip(self.accs, self.slots(vector, k), strict=True)
         ]
 
-    def nothing(self, acc: Acc) -> str:
-        return accs.identity(acc.monoid, self.dtype, self.lanes)
+    def nothing(self) -> list[str]:
+        return [accs.identity(acc.monoid, self.dtype, self.lanes) for acc in self.accs]
 
     def begin(self, vector: str) -> None:
         for k in range(self.lanes):
             self._clear(vector, str(k))
 
     def _clear(self, vector: str, k: str) -> None:
-        for acc, at in zip(self.accs, self.slots(vector, k), strict=True):
-            self.fn.say(f"store {self.type} {self.nothing(acc)}, ptr {at}")
+        self.keep(vector, k, self.nothing())
 
     def add(
         self, vector: str, k: str, values: Sequence[str], signs: Sequence[int] | None = None
     ) -> None:
         """To the k-th slot of each sum."""
-        fn, ty = self.fn, self.type
+        self.keep(vector, k, self.added(self.leaf_so_far(vector, k), values, signs))
+
+    def leaf_so_far(self, vector: str, k: str) -> list[str]:
+        """What is in the k-th slot of each sum."""
+        return [self.fn.do(f"load {self.type}, ptr {at}") for at in self.slots(vector, k)]
+
+    def keep(self, vector: str, k: str, values: Sequence[str]) -> None:
+        for at, value in zip(self.slots(vector, k), values, strict=True):
+            self.fn.say(f"store {self.type} {value}, ptr {at}")
+
+    def added(
+        self, before: Sequence[str], values: Sequence[str], signs: Sequence[int] | None = None
+    ) -> list[str]:
         signs = signs or [1] * len(values)
-        for at, value, sign in zip(self.slots(vector, k), values, signs, strict=True):
-            before = fn.do(f"load {ty}, ptr {at}")
-            op = "fadd" if sign == 1 else "fsub"
-            total = fn.do(f"{op} {ty} {before}, {value}")
-            fn.say(f"store {ty} {total}, ptr {at}")
+        return [
+            self.fn.do(f"{'fadd' if sign == 1 else 'fsub'} {self.type} {total}, {value}")
+            for total, value, sign in zip(before, values, signs, strict=True)
+        ]
 
     def push(self, vector: str, k: str, leaves: Sequence[str], t: str) -> None:
         """Leaf number t of the k-th slot of each sum."""
@@ -152,11 +162,8 @@ class OwnSums:
         self._once("enter", OwnSums._entered, vector, t)
 
     def _entered(self, vector: str, t: str) -> None:
-        fn = self.fn
-
         def one(k: str) -> None:
-            leaves = [fn.do(f"load {self.type}, ptr {at}") for at in self.slots(vector, k)]
-            self.push(vector, k, leaves, t)
+            self.push(vector, k, self.leaf_so_far(vector, k), t)
             self._clear(vector, k)
 
         self._each_slot(one)

@@ -3,7 +3,7 @@
 Points come in blocks of 2^k, four blocks at most. A part of the work is a pair of blocks (a, b), a <= b, and that a
 square of as many points as a vector has lanes, one after the other:
 
-    for vectors of rows i of a, for as many columns j of b:
+    for some vectors of rows i of a, for as many columns j of b:
         values of all (i, j), added to the sums of the rows over these columns,
         and those of (j, i), most of which are the same ones, to the sums of the columns over these rows
 
@@ -23,7 +23,7 @@ from graphc.codegen.llvm import Function, register
 from graphc.codegen.own_sums import Layout, OwnSums, PartialSums, shifted_up
 from graphc.codegen.parallel import parallel, portion, used_inside
 from graphc.codegen.state import FIRST, Known
-from graphc.codegen.visits import Visits, columns_at_once
+from graphc.codegen.visits import Visits
 from graphc.gates.reduction import LEAF, lanes_of
 from graphc.ir.types import DType, Size
 from graphc.lower.loops import Acc, For
@@ -169,26 +169,13 @@ class PairsOfBlocks(Visits):
 
         fn.loop("0", count_b, 1, [], begin)
 
-        def row(i: str, _: object) -> list[str]:
-            mine = fn.do(f"add i64 {i}, {COLUMNS}")
-            mine = fn.do(f"select i1 {same}, i64 {mine}, i64 {REAL}")
-            rows = fn.do(f"add i64 {first_a}, {i}")
-            with fn.when(same):  # its sums over the columns so far were those of a column
-                own.turn(mine, i)
-            with fn.when(fn.do(f"xor i1 {same}, true")):
-                own.begin(mine)
-            # The own leaf of rows begins with sums that they have had as columns.
-            own_leaf = fn.do(f"and i64 {fn.do(f'add i64 {i}, {LEAF}')}, {-LEAF}")
-            first, head = (
-                fn.do(f"select i1 {same}, i64 {k}, i64 0")
-                for k in (i, self.least(own_leaf, count_b))
-            )
-            self._row_of_squares(rows, first_b, (first, head, count_b), mine, i)
-            own.finish(mine, count_b)
-            own.leave(mine, b, fn.do(f"mul i64 {rows}, {self.lanes}"))
+        def leaf_of_rows(q: str, _: object) -> list[str]:
+            start = fn.do(f"mul i64 {q}, {LEAF}")
+            stop = self.least(fn.do(f"add i64 {start}, {LEAF}"), count_a)
+            self._leaf_of_rows((start, stop), (first_a, first_b), count_b, (same, b))
             return []
 
-        fn.loop("0", count_a, 1, [], row)
+        fn.loop("0", shifted_up(fn, count_a, str(bits_of(LEAF))), 1, [], leaf_of_rows)
 
         def column(j: str, _: object) -> list[str]:
             mine = fn.do(f"add i64 {j}, {COLUMNS}")
@@ -230,66 +217,98 @@ class PairsOfBlocks(Visits):
 
     # -- squares ------------------------------------------------------------------------------------------------------
 
-    def _row_of_squares(
-        self, rows: str, first_b: str, between: tuple[str, str, str], mine: str, i: str
+    def _leaf_of_rows(
+        self, between: tuple[str, str], firsts: tuple[str, str], end: str, block: tuple[str, str]
     ) -> None:
-        """A vector of rows with vectors of columns: from the first one on squares up to a leaf of the rows' sums, then whole
-        leaves, then squares for what is left, which may be a vector that is not full.
+        """Vectors of rows with vectors of columns: squares up to a leaf of the rows' sums, then whole leaves, then
+        squares for what is left, which may be a vector that is not full. All rows have a leaf before the next, so that
+        the sums of its columns are near; where the rows are no whole leaf, they have none but squares.
         """
-        fn = self.fn
-        first, head, end = between
-        full = fn.do(f"sub i64 {fn.do(f'lshr i64 {self.n}, {bits_of(self.lanes)}')}, {first_b}")
-        before = fn.do(f"sub i64 {head}, {first}")
-        room = fn.do(f"sub i64 {self.least(full, end)}, {head}")
-        leaves = fn.do(f"ashr i64 {room}, {bits_of(LEAF)}")
-        some = fn.do(f"icmp sgt i64 {room}, 0")
+        fn, own = self.fn, self.own
+        start, stop = between
+        first_a, first_b = firsts
+        same, b = block
+        # The own leaf of rows begins with sums that they have had as columns.
+        head = fn.do(f"select i1 {same}, i64 {self.least(stop, end)}, i64 0")
+        full = fn.do(f"lshr i64 {self.n}, {bits_of(self.lanes)}")
+        room = self.least(fn.do(f"sub i64 {full}, {first_b}"), end)
+        leaves = fn.do(f"ashr i64 {fn.do(f'sub i64 {room}, {head}')}, {bits_of(LEAF)}")
+        whole = fn.do(
+            f"icmp sle i64 {fn.do(f'add i64 {first_a}, {start}')}, {fn.do(f'sub i64 {full}, {LEAF}')}"
+        )
+        some = fn.do(f"and i1 {whole}, {fn.do(f'icmp sgt i64 {leaves}, 0')}")
         leaves = fn.do(f"select i1 {some}, i64 {leaves}, i64 0")
-        with_leaves = fn.do(f"add i64 {before}, {leaves}")
-        skipped = fn.do(f"mul i64 {leaves}, {LEAF - 1}")
-        units = fn.do(f"sub i64 {fn.do(f'sub i64 {end}, {first}')}, {skipped}")
+        late = fn.do(f"add i64 {head}, {fn.do(f'mul i64 {leaves}, {LEAF}')}")
+        last = fn.do(f"add i64 {leaves}, 1")
+        sums = fn.do(f"select i1 {same}, i64 {fn.do(f'add i64 {start}, {COLUMNS}')}, i64 {REAL}")
 
         def unit(u: str, _: object) -> list[str]:
-            past = fn.do(f"sub i64 {u}, {before}")
-            is_leaf = fn.do(f"icmp ult i64 {past}, {leaves}")
+            is_first, is_last = (fn.do(f"icmp eq i64 {u}, {k}") for k in ("0", last))
+            is_leaf = fn.do(f"xor i1 {fn.do(f'or i1 {is_first}, {is_last}')}, true")
             with fn.when(is_leaf):
-                j = fn.do(f"add i64 {head}, {fn.do(f'mul i64 {past}, {LEAF}')}")
-                self._leaf_of_squares(rows, first_b, j, mine, i)
-            with fn.when(fn.do(f"xor i1 {is_leaf}, true")):
-                is_late = fn.do(f"icmp sge i64 {u}, {with_leaves}")
-                more = fn.do(f"select i1 {is_late}, i64 {skipped}, i64 0")
-                j = fn.do(f"add i64 {fn.do(f'add i64 {first}, {u}')}, {more}")
-                self._square(rows, first_b, j, mine, i)
+                before = fn.do(f"mul i64 {fn.do(f'sub i64 {u}, 1')}, {LEAF}")
+                j = fn.do(f"add i64 {head}, {before}")
+                self._leaf_of_columns(between, first_a, fn.do(f"add i64 {first_b}, {j}"), sums, j)
+            to = fn.do(f"select i1 {is_leaf}, i64 {start}, i64 {stop}")
+            fn.loop(start, to, 1, [], lambda i, _: row(i, is_first, is_last))
             return []
 
-        fn.loop("0", units, 1, [], unit)
+        def row(i: str, is_first: str, is_last: str) -> list[str]:
+            mine = fn.do(f"add i64 {sums}, {fn.do(f'sub i64 {i}, {start}')}")
+            rows = fn.do(f"add i64 {first_a}, {i}")
+            with fn.when(is_first):
+                with fn.when(same):  # its sums over the columns so far were those of a column
+                    own.turn(mine, i)
+                with fn.when(fn.do(f"xor i1 {same}, true")):
+                    own.begin(mine)
+            first = fn.do(f"select i1 {same}, i64 {i}, i64 0")
+            first = fn.do(f"select i1 {is_first}, i64 {first}, i64 {late}")
+            behind = fn.do(f"select i1 {is_first}, i64 {head}, i64 {end}")
 
-    def _leaf_of_squares(self, rows: str, first_b: str, j: str, mine: str, i: str) -> None:
-        fn, found = self.fn, self.found
-        together = columns_at_once(fn)
-        vectors = rows, fn.do(f"add i64 {first_b}, {j}")
+            def square(j: str, _: object) -> list[str]:
+                self._square(rows, fn.do(f"add i64 {first_b}, {j}"), mine, i, j)
+                return []
+
+            fn.loop(first, behind, 1, [], square)
+            with fn.when(is_last):
+                own.finish(mine, end)
+                own.leave(mine, b, fn.do(f"mul i64 {rows}, {self.lanes}"))
+            return []
+
+        fn.loop("0", fn.do(f"add i64 {last}, 1"), 1, [], unit)
+
+    def _leaf_of_columns(
+        self, between: tuple[str, str], first_a: str, columns: str, mine: str, j: str
+    ) -> None:
+        """Rows with a leaf of columns, which begins with the j-th."""
+        fn, own = self.fn, self.own
         others = fn.do(f"add i64 {j}, {COLUMNS}")
-        both = (*self.inner.body, *found.mirrored)
-        visit = self.begin_visit(found.rows, both, vectors, (mine, others), together)
-        self.leaf(visit, fn.do(f"lshr i64 {j}, {bits_of(LEAF)}"), together)
-        columns = [fn.do(f"add i64 {others}, {k}") for k in range(LEAF)]
-        self.own.end_of_square(i, *columns)
 
-    def _square(self, rows: str, first_b: str, j: str, mine: str, i: str) -> None:
-        fn, own, found = self.fn, self.own, self.found
-        columns = fn.do(f"add i64 {first_b}, {j}")
+        def some(i: str, _: object) -> list[str]:
+            of_rows, of_columns = (fn.do(f"lshr i64 {k}, {bits_of(LEAF)}") for k in (j, i))
+            row = fn.do(f"sub i64 {i}, {between[0]}")
+            sums = fn.do(f"add i64 {mine}, {row}"), others
+            self.leaf(fn.do(f"add i64 {first_a}, {i}"), columns, sums, (of_rows, of_columns))
+            return []
+
+        fn.loop(*between, self.rows, [], some)
+        if self.rows < LEAF:
+            last = fn.do(f"sub i64 {between[1]}, 1")
+            own.end_of_square(last, *(fn.do(f"add i64 {others}, {k}") for k in range(LEAF)))
+
+    def _square(self, rows: str, columns: str, mine: str, i: str, j: str) -> None:
+        fn, own = self.fn, self.own
         diagonal = fn.do(f"icmp eq i64 {rows}, {columns}")
         other = fn.do(f"add i64 {j}, {COLUMNS}")
         left = fn.do(f"sub i64 {self.n}, {fn.do(f'mul i64 {columns}, {self.lanes}')}")
         short = fn.do(f"icmp slt i64 {left}, {self.lanes}")
         with fn.when(fn.do(f"xor i1 {diagonal}, true")):
             taken = fn.do(f"select i1 {short}, i64 {UNUSED}, i64 {mine}")
-            both = (*self.inner.body, *found.mirrored)
-            self.square(self.begin_visit(found.rows, both, (rows, columns), (taken, other)))
+            self.square(rows, columns, (taken, other))
             own.end_of_square(i, other)
             own.end_of_square(j, taken)
         with fn.when(fn.do(f"or i1 {diagonal}, {short}")):
-            visit = self.begin_visit(found.rows, self.inner.body, (rows, columns), (mine, ""))
-            self.square(visit, self.least(left, str(self.lanes)))
+            self.square(rows, columns, (mine, ""), self.least(left, str(self.lanes)))
             own.end_of_square(j, mine)
 
 

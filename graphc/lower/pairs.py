@@ -60,8 +60,8 @@ from graphc.lower.parallel import cost
 
 BLOCKS = 4  # of points at most, so that there are few partial sums, and pairs of blocks for threads
 MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
-# A thread's sums: those of a vector of rows, some that nobody reads, and from there on columns'.
-REAL, UNUSED, COLUMNS = range(3)
+# A thread's sums: those of a leaf of rows, some that nobody reads, and from there on columns'.
+REAL, UNUSED, COLUMNS = 0, LEAF, LEAF + 1
 WORTH = 4  # a quarter of the work saved
 COMMUTATIVE = ("add", "mul", "and", "or")
 MIRRORED = "~"  # behind the names of values of (j, i)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.codegen import pairs
+from graphc.codegen import visits
+from graphc.gates.reduction import LEAF
 from graphc.ir.types import f32, f64
 from graphc.lower.loop_text import parse_program
 from graphc.lower.loops import For, walk
@@ -76,10 +77,11 @@ def test_an_energy_and_its_forces(float_, isa):
     )
 
 
+@pytest.mark.parametrize("rows", [2, LEAF], ids="{} rows".format)
 @FLOATS
-def test_two_columns_in_one_vector(float_, monkeypatch):
+def test_rows_at_once(float_, rows, monkeypatch):
     """As with AVX-512, on any processor."""
-    monkeypatch.setattr(pairs, "columns_at_once", lambda fn: 2)
+    monkeypatch.setattr(visits, "rows_at_once", lambda fn, sums: rows)
 
     @graphc.graph
     def energy(x: float_["n", 2], mass: float_["n"]):
