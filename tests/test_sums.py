@@ -50,6 +50,36 @@ def reduced(x, op, axis):
     return x.builder.apply(op, x, axis=axis, order=sum_order(x.type, axis))
 
 
+@pytest.mark.parametrize("isa", ["host", "v3"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_extrema_whose_accumulators_take_turns(dtype, isa):
+    """A NaN at any place is found, and of zeros +0 is the larger; alone, and beside a sum."""
+    builder = Builder()
+    x = builder.input("x", dtype["n"])
+    largest, least = (builder.apply(op, x, axis=0, order="any") for op in ("max", "min"))
+    outs = {"largest": largest, "least": least}
+    alone = compile_graph(builder.graph("extrema", outs), Options(isa=isa)).run
+    also = builder.graph("and_a_sum", {**outs, "total": reduced(x, "sum", 0)})
+    beside = compile_graph(also, Options(isa=isa)).run
+    rng = np.random.default_rng(3)
+    for n in (*range(1, 70), 127, 128, 129, 300):
+        plain = rng.normal(size=n).astype(dtype.numpy)
+        zeros = -np.zeros_like(plain)
+        for at in {0, *rng.integers(0, n, 6), n - 1}:
+            for base, placed in ((plain, np.nan), (plain, np.inf), (plain, -np.inf), (zeros, 0.0)):
+                given = base.copy()
+                given[at] = placed
+                wanted = [given.max(), given.min()]
+                if placed == 0.0:
+                    wanted = [
+                        np.zeros((), given.dtype),
+                        np.full((), 0.0 if n == 1 else -0.0, given.dtype),
+                    ]
+                for made in (alone([given]), beside([given])):
+                    for a, b in zip(made, wanted):
+                        assert same(np.asarray(a), np.asarray(b)), (n, at, placed)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", ["sum", "prod"])
 def test_every_length(op, dtype):

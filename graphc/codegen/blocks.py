@@ -209,8 +209,7 @@ class BlockLoop:
             return
         ahead = self.writer.size(row * BLOCK_ROWS)
         following = fn.do(f"getelementptr {MEMORY[s.dtype.name]}, ptr {address}, i64 {ahead}")
-        name = fn.module.intrinsic("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
-        fn.say(f"call void @{name}(ptr {following}, i32 0, i32 2, i32 1)")
+        fn.prefetch(following, nearest=False)
 
     def _preload(self, part: Part) -> None:
         """Vectors that every row reads, as a weight vector's, are loaded once where the inner loop is written out."""

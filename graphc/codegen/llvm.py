@@ -153,6 +153,12 @@ class Function:
         """An instruction without one."""
         self.lines.append(f"  {text}")
 
+    def prefetch(self, address: str, nearest: bool = True) -> None:
+        """Ask for a line, to be in the nearest cache or in the one behind it; of no memory, nothing happens."""
+        types = ("ptr", "i32", "i32", "i32")
+        name = self.module.intrinsic("llvm.prefetch.p0", "void", types)
+        self.say(f"call void @{name}(ptr {address}, i32 0, i32 {3 if nearest else 2}, i32 1)")
+
     def alloca(self, ty: str, count: int, align: int = 64) -> str:
         name = self.fresh("a")
         self.entry.append(f"  {name} = alloca {ty}, i64 {count}, align {align}")

@@ -154,13 +154,12 @@ class _Tile:
     def _ask_for(self, a: str, b: str, ahead: str) -> None:
         """The lines that are read some steps later; nothing happens where there is no such memory."""
         fn = self.fn
-        prefetch = fn.module.intrinsic("llvm.prefetch.p0", "void", ("ptr", "i32", "i32", "i32"))
         per_line = LINE // self.dtype.itemsize
         column = self._moved(a, str(A_AHEAD * self.packed))
         lines = [self._moved(column, str(r)) for r in range(0, self.rows, per_line)]
         lines += self._vectors(self._moved(b, ahead))
         for line in lines:
-            fn.say(f"call void @{prefetch}(ptr {line}, i32 0, i32 3, i32 1)")
+            fn.prefetch(line)
 
     def _carried(self, at: str, none: str) -> str:
         before = self.fn.do(f"load {self.wide}, ptr {at}, align {self.dtype.itemsize}")

@@ -8,6 +8,7 @@ function (apart.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.codegen import accumulators as accs
@@ -46,6 +47,14 @@ if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
 UNROLLED = 64  # statements up to which a short loop is written out
+TURNS = 4  # accumulators of an extremum, so that a vector need not wait for the one before
+
+
+def _more(acc: Acc) -> list[Acc]:
+    """Accumulators that take turns with it."""
+    if acc.order != "any" or not acc.dtype.is_float:
+        return []
+    return [replace(acc, name=f"{acc.name}.{k}") for k in range(1, TURNS)]
 
 
 class VectorLoop:
@@ -67,6 +76,8 @@ class VectorLoop:
         self.lanes = [a for a in loop.accs if a.order == "lanes"]
         self.rows = [a for a in loop.accs if a.order == "rows"]
         self.others = [a for a in loop.accs if a.order not in ("lanes", "rows")]
+        self.turns = {a.name: [a, *_more(a)] for a in self.others if a.monoid in ("max", "min")}
+        self.others += [a for turns in self.turns.values() for a in turns[1:]]
         self.stages: dict[str, str] = {}  # of each sum in rows, the vectors of one leaf of lanes
         self.width = width or self._width()
         self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
@@ -121,7 +132,7 @@ class VectorLoop:
         # one leaf: no counter
         single = n.isdigit() and int(n) <= self.step() and not self.rows
         values, leaves = self._run(n, self._starts(), levels, single)
-        found = [(a, value, self.lanes_of(a)) for a, value in zip(self.others, values, strict=True)]
+        found = self._without_turns(values)
         for i, acc in enumerate(self.lanes):
             total = (
                 leaves[i] if single and leaves else self._collapsed(acc, levels[i], n, self.step())
@@ -142,19 +153,33 @@ class VectorLoop:
         """Of the accumulators that are no sums in lanes or rows."""
         return [accs.identity(a.monoid, a.dtype, self.lanes_of(a)) for a in self.others]
 
+    def _without_turns(self, values: Sequence[str]) -> list[tuple[Acc, str, int]]:
+        """The loop's own accumulators, the lanes that they end in, and how many these are."""
+        state = dict(zip([a.name for a in self.others], values, strict=True))
+        for name, (acc, *more) in self.turns.items():
+            for other in more:
+                monoid, dtype = acc.monoid, acc.dtype
+                both = state[name], state.pop(other.name)
+                state[name] = accs.combine(self.fn, monoid, dtype, *both, self.width)
+        return [(a, state[a.name], self.lanes_of(a)) for a in self.others if a.name in state]
+
     def _kept_loop(self, n: str) -> None:
         """A block's share of a loop: accumulators come from and go back to where they are kept."""
         assert self.kept is not None
         fn, width = self.fn, self.width
         for acc in self.rows:
             self.kept[acc.name].width = width
-        slots = [(register(a.dtype, width), self.kept[a.name].slot) for a in self.others]
-        before = [fn.do(f"load {ty}, ptr {slot}") for ty, slot in slots]
+        before = self._starts()
+        for k, acc in enumerate(self.others):
+            if acc.name in self.kept:
+                ty, slot = register(acc.dtype, width), self.kept[acc.name].slot
+                before[k] = fn.do(f"load {ty}, ptr {slot}")
         after, _ = self._run(
             n, before, [self.kept[a.name].levels for a in (*self.lanes, *self.rows)], single=False
         )
-        for (ty, slot), value in zip(slots, after, strict=True):
-            fn.say(f"store {ty} {value}, ptr {slot}")
+        for acc, value, _ in self._without_turns(after):
+            ty = register(acc.dtype, width)
+            fn.say(f"store {ty} {value}, ptr {self.kept[acc.name].slot}")
 
     def step(self) -> int:
         return self.width * (accs.LEAF if self.lanes or self.rows else 1)
@@ -222,7 +247,7 @@ class VectorLoop:
                 now = self.iteration(str(j), now, self._constant_mask(n - j))
             values = now[: len(values)]
             leaves.append(now[len(values) :])
-        found = [(a, value, self.lanes_of(a)) for a, value in zip(self.others, values, strict=True)]
+        found = self._without_turns(values)
         for acc, parts in zip(self.lanes, zip(*leaves, strict=True), strict=True):
             found.append((acc, accs.counter(fn, acc.monoid, acc.dtype, parts, width), width))
         return found
@@ -422,6 +447,10 @@ class VectorLoop:
             return list(state.values())
         for position, s in enumerate(self.loop.body):
             self.statement(position, s, i, mask, state)
+        for turns in self.turns.values():
+            names = [a.name for a in turns]
+            values = [state[name] for name in names]
+            state.update(zip(names, [*values[1:], values[0]], strict=True))
         return list(state.values())
 
     def in_use(self) -> str:
@@ -467,6 +496,8 @@ class VectorLoop:
                         and (plain := in_place(address))
                     ):
                         kernel.block.prefetch(s, plain)
+                    if kernel.ahead is not None:
+                        kernel.ahead.ask(s, address)
                     loaded = self.load(address, s.dtype, self._where(mask, s.only))
                     kernel.known[s.name] = Known(loaded, s.dtype, width)
             case Store() if s.buffer in kernel.slot_of:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import filterfalse
 
 from graphc.codegen import accumulators as accs
+from graphc.codegen.ahead import RowsAhead
 from graphc.codegen.blocks import BlockLoop
 from graphc.codegen.gemm import emit_contract
 from graphc.codegen.lanes import LanesLoop
@@ -89,6 +90,7 @@ class KernelWriter:
         self.local: dict[str, Buffer] = {}  # on the stack: values of a block of iterations
         self.slot_of: dict[str, str] = {}  # buffer of one vector, for another piece -> its address
         self.block: BlockLoop | None = None  # the loop in blocks whose rows are being written
+        self.ahead: RowsAhead | None = None  # of the loop of rows that is being written
         self.preloaded: dict[
             tuple[Load, str], str
         ] = {}  # vectors of written-out loops, by statement and iteration
@@ -349,6 +351,7 @@ class KernelWriter:
         carried = [s for s in sums if s.kind in ("register", "leaf")]
         columns = [TurnedColumns(self, s) for s in filter(is_turned, loop.body)]
         statements = list(filterfalse(is_turned, loop.body))
+        outer, self.ahead = self.ahead, RowsAhead(self, loop)
 
         def body(i: str, values: list[str]) -> list[str]:
             self.symbols[loop.var] = self.from_first(i) if loop.var == self.part_of else i
@@ -369,6 +372,7 @@ class KernelWriter:
             (register(s.acc.dtype, 1), accs.identity(s.acc.monoid, s.acc.dtype)) for s in carried
         ]
         last = self.fn.loop("0", n, 1, types, body)
+        self.ahead = outer
         for c in columns:
             c.end()
         for s, v in zip(carried, last, strict=True):
