@@ -70,8 +70,7 @@ class Visits(LanesLoop):
         """
         fn, own = self.fn, self.own
         mine, others = sums
-        body = (*self.inner.body, *self.found.mirrored) if others else self.inner.body
-        fixed, pieces = self._in_pieces_of(body)
+        fixed, pieces = self._in_pieces_of(self._with_columns() if others else self.inner.body)
         first = fn.do(f"mul i64 {rows}, {self.lanes}")
         left = fn.spread_type(fn.do(f"sub i64 {self.n}, {first}"), "i64", self.lanes)
         self.mask = fn.do(f"icmp slt <{self.lanes} x i64> {fn.iota(self.lanes)}, {left}")
@@ -96,7 +95,7 @@ class Visits(LanesLoop):
         """
         fn, own = self.fn, self.own
         mine, others = sums
-        fixed, pieces = self._in_pieces_of((*self.inner.body, *self.found.mirrored))
+        fixed, pieces = self._in_pieces_of(self._with_columns())
         *early, last = pieces
         self.mask = ""
         abreast = min(self.rows, ABREAST)
@@ -152,6 +151,11 @@ class Visits(LanesLoop):
         fn.loop("0", str(self.lanes), 1, [], slot)
 
     # -- a column -----------------------------------------------------------------------------------------------------
+
+    def _with_columns(self) -> tuple[Statement, ...]:
+        """The body, and what the columns' sums take."""
+        added = (Add(acc, (name,)) for acc, (name, _) in self.found.columns.items())
+        return (*self.inner.body, *self.found.mirrored, *added)
 
     def _in_pieces_of(self, body: Sequence[Statement]) -> tuple[list[Statement], Sequence[Piece]]:
         """What is the same for all columns, and the pieces of what is not."""

@@ -62,7 +62,7 @@ BLOCKS = 4  # of points at most, so that there are few partial sums, and pairs o
 MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
 # A thread's sums: those of a leaf of rows, some that nobody reads, and from there on columns'.
 REAL, UNUSED, COLUMNS = 0, LEAF, LEAF + 1
-WORTH = 4  # a quarter of the work saved
+WORTH = 2, 3  # the share of the work that is saved at least, as a fraction
 COMMUTATIVE = ("add", "mul", "and", "or")
 MIRRORED = "~"  # behind the names of values of (j, i)
 EXAMPLE = """program forces(x: f64[n])
@@ -136,15 +136,15 @@ def pairing(loop: For) -> Pairing | None:
     ):
         return None
     made = (*rows, *(s for s in inner.body if not isinstance(s, Add)))
-    alike, opposite = _likenesses(made, loop.var, inner.var)
+    twins, opposite = _likenesses(made, loop.var, inner.var)
     monoids = {a.name: a.monoid for a in inner.accs}
     columns: dict[str, tuple[str, int]] = {}
     again: set[str] = set()
     for s in inner.body:
         if isinstance(s, Add):
             (name,) = s.values
-            if name in alike:
-                columns[s.acc] = name, 1
+            if name in twins:
+                columns[s.acc] = twins[name], 1
             elif name in opposite and monoids[s.acc] == "sum0":
                 columns[s.acc] = name, -1
             else:
@@ -153,9 +153,9 @@ def pairing(loop: For) -> Pairing | None:
     mirrored: list[Statement] = []
     for s in reversed(made):
         if any(name in again for name, _ in defined((s,))):
-            again.update(name for name in used_by(s) if name not in alike)
+            again.update(name for name in used_by(s) if name not in twins)
             mirrored.append(s)
-    names = {name: name + MIRRORED for name, _ in defined(mirrored)}
+    names = twins | {name: name + MIRRORED for name, _ in defined(mirrored)}
     exchanged = tuple(_mirror(s, names, loop.var, inner.var) for s in reversed(mirrored))
     found = Pairing(inner, rows, exchanged, columns)
     return found if _pays(loop, found) else None
@@ -215,9 +215,9 @@ def _needed(inner: For, before: tuple[Statement, ...]) -> Iterator[Statement]:
 
 def _likenesses(
     statements: tuple[Statement, ...], row: str, column: str
-) -> tuple[set[str], set[str]]:
-    """The values that are the same to the bit when row and column are exchanged, and those that are
-    the opposite up to the sign of zeros.
+) -> tuple[dict[str, str], set[str]]:
+    """For each value the one, if there is any, that it is to the bit when row and column are
+    exchanged; and the values that are then the opposite of themselves, up to the sign of zeros.
 
     Each value has two numbers: of what it computes, and of what it computes when they are. Equal
     numbers are equal bits; only what NaNs carry may differ.
@@ -225,6 +225,7 @@ def _likenesses(
     numbers: dict[tuple, int] = {}
     both: dict[str, tuple[int, int]] = {}
     differences: dict[int, tuple[int, int]] = {}
+    first: dict[int, str] = {}  # of each number, the first value that has it
     alike: set[str] = set()
     opposite: set[str] = set()
 
@@ -280,11 +281,13 @@ def _likenesses(
                 mine, other = (number(("iota", value)) for value in values)
                 both[s.name] = mine, other
         for name, _ in defined((s,)):
+            first.setdefault(both[name][0], name)
             if both[name][0] == both[name][1]:
                 alike.add(name)
         if isinstance(s, Let) and is_opposite(s):
             opposite.add(s.name)
-    return alike, opposite
+    twins = {name: first[other] for name, (_, other) in both.items() if other in first}
+    return twins | {name: name for name in alike}, opposite
 
 
 def _exchanged(index: Size, row: str, column: str) -> Size:
@@ -294,14 +297,15 @@ def _exchanged(index: Size, row: str, column: str) -> Size:
 
 
 def _pays(loop: For, found: Pairing) -> bool:
-    """Is what need not be computed again a good part of the whole?"""
+    """Is what need not be computed again most of the whole?"""
 
     def picoseconds(statements: Sequence[Statement]) -> int:
         return int(str(cost(replace(loop, accs=(), body=tuple(statements)))))
 
     adds = [s for s in found.inner.body if isinstance(s, Add)]
     whole = picoseconds(found.inner.body)
-    return (whole - picoseconds((*adds, *found.mirrored))) * WORTH >= whole
+    share, of = WORTH
+    return (whole - picoseconds((*adds, *found.mirrored))) * of >= whole * share
 
 
 # -- memory ----------------------------------------------------------------------------------------

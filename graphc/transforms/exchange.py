@@ -1,15 +1,16 @@
 """Cotangents that are one array, computed along exchanged axes: computed once.
 
 In:   the cotangents of a value.
-Out:  as many with the same sum, up to the order of sums and the sign of zeros.
-Invariant: an operand of anything but sums and products is the other's to the bit, so that no
-infinity, no branch and no comparison depends on which of the two is computed.
+Out:  as many or fewer with the same sum, up to the order of sums, the sign of zeros, and a factor
+      that products have in common.
+Invariant: what counts as alike is so to the bit but below sums and products (`likeness`).
 
 The energy of pairs of points is a sum over i and j of e(x_i - x_j). By the chain rule x_k takes the
 forces F_kj, summed over j, less the forces F_ik, summed over i. But F_ik is -F_ki: the second sum
 is the first. Seen on its graph, F is what it was, with another sign, when i and j are exchanged.
 So it is without a sum: the gradient of a function of a - a.T is twice one array, not that and its
-transpose.
+transpose. Where F_ik is no more than like -F_ki, as with a mass on one side, x_k takes F_kj - F_jk,
+in one sum over j, in which F_jk is written out (`mirror`): a distance is still there once.
 
 >>> from graphc.ir.graph import Builder
 >>> from graphc.ir.types import f64
@@ -27,40 +28,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from graphc.gates.movement import IndexMap, Movement, compose, identity_map
+from graphc.gates.movement import IndexMap, identity_map
 from graphc.gates.reduction import SUMS
-from graphc.ir.graph import Node, Value, is_splat
+from graphc.ir.graph import Builder, Node, Value
+from graphc.transforms.likeness import Axes, Comparison, core, matched, with_axis
+from graphc.transforms.mirror import Mirror
 
-EXCHANGEABLE = frozenset(("add", "mul", "sub", "eq", "ne", "logical_and", "logical_or"))  # operands
-PRODUCTS = frozenset(("mul", "mul0", "div"))  # their sign is the product of their operands' signs
-EVEN = frozenset((
-    "abs", "asinh_partial", "atan_partial", "cos", "cosh", "erf_partial", "erfinv_partial",
-    "ndtr_partial", "sigmoid_partial", "sinc", "square", "tanh_partial",
-))  # fmt: skip
-ODD = frozenset((  # and 0 at 0
-    "asin", "asinh", "atan", "atanh", "cbrt", "erf", "erfinv", "round", "sign", "sin",
-    "sinc_partial", "sinh", "stop_gradient", "tan", "tanh", "trunc",
-))  # fmt: skip
-COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
-REDUCTIONS = frozenset((*SUMS, "prod", "max", "min", "all", "any"))
 KNOWN = 4  # sums with which another one is compared
-VISITS = 1000  # pairs of nodes that a comparison looks at, at most,
-DEPTH = 100  # and how far from the sums
-
-Axes = tuple[int, ...]  # for each axis of one value the axis of the other
-
-
-class Likeness(NamedTuple):
-    """One value is `sign` times another: to the bit, or up to the sign of zeros.
-
-    A zero everywhere has the sign 0, for it is either.
-    """
-
-    sign: int
-    exact: bool
-
-
-SAME = Likeness(1, True)
 
 
 class _Term(NamedTuple):
@@ -87,24 +61,74 @@ def shared(cotangents: Sequence[Value]) -> list[Value]:
     found = {i: t for i, ct in enumerate(cotangents) if (t := _as_term(ct)) is not None}
     if len(found) < 2:
         return list(cotangents)
-    made = list(cotangents)
+    made, entered = list(cotangents), set()
     known: list[tuple[int, _Term]] = []
     for i, t in sorted(found.items(), key=lambda item: (*_preference(item[1]), item[0])):
-        for k, other in known:
-            sign = _sign_between(other, t)
-            if sign:
-                if t.is_sum and t.node is not other.node:
-                    made[k] = _of_either_sign(made[k])
-                made[i] = made[k] if sign == 1 else -made[k]
-                break
-        else:
-            if len(known) < KNOWN:
-                known.append((i, t))
-    return made
+        signs = ((k, other, _sign_between(other, t)) for k, other in known)
+        k, other, sign = next((s for s in signs if s[2]), (i, t, 0))
+        if sign:
+            if t.is_sum and t.node is not other.node:
+                made[k] = _summed_instead(made[k])
+            made[i] = made[k] if sign == 1 else -made[k]
+            continue
+        both = ((k, other, _in_one(made[k], other, t)) for k, other in known)
+        k, other, total = next((s for s in both if s[2] is not None), (i, t, None))
+        if total is not None:
+            made[k] = total
+            known.remove((k, other))
+            entered.add(i)
+        elif len(known) < KNOWN:
+            known.append((i, t))
+    return [ct for i, ct in enumerate(made) if i not in entered]
 
 
-def _of_either_sign(ct: Value) -> Value:
-    """A sum that stands for another one, below its views: its zeros may have had either sign. It
+def _in_one(ct: Value, a: _Term, b: _Term) -> Value | None:
+    """Two sums over exchanged axes that are not alike, as one: its terms are a's, and with each of
+    them that of b, written out along a's axes.
+    """
+    if not a.is_sum or not b.is_sum or a.node.type.dtype is not b.node.type.dtype:
+        return None
+    kept = matched(a.map, b.map, range(a.value.type.rank))
+    if kept is None:
+        return None
+    axes = with_axis(kept, a.node["axis"], b.node["axis"])
+    of_a, of_b, sign = a.node.args[0], b.node.args[0], b.sign * a.sign
+    exchanged = [k for k, axis in enumerate(axes) if k != axis]
+    if len(exchanged) != 2 or of_a.type.shape != of_b.type.shape:
+        return None
+    if of_b.op == "neg":
+        sign, of_b = -sign, of_b.args[0]
+    terms = _with_mirrored(ct.builder, of_a, of_b, sign, axes)
+    return None if terms is None else _summed_instead(ct, terms)
+
+
+def _with_mirrored(builder: Builder, a: Node, b: Node, sign: int, axes: Axes) -> Value | None:
+    """a, and `sign` times b with its axes exchanged; of one product, the factor that is alike is
+    taken once.
+    """
+    mirror = Mirror(builder, *(k for k, axis in enumerate(axes) if k != axis))
+    if a is b and a.op in ("mul", "mul0"):
+        for place in (1, 0):
+            likeness = Comparison().compare(a.args[place], a.args[place], axes)
+            other = a.args[1 - place]
+            mirrored = mirror.of(other) if likeness else None
+            if likeness and mirrored is not None:
+                factor = _added(builder, other, mirrored, sign * (likeness.sign or 1))
+                factors = [factor, Value(builder, a.args[1])]
+                if place == 0:
+                    factors = [Value(builder, a.args[0]), factor]
+                return builder.apply(a.op, *factors)
+    mirrored = mirror.of(b)
+    return None if mirrored is None else _added(builder, a, mirrored, sign)
+
+
+def _added(builder: Builder, a: Node, b: Node, sign: int) -> Value:
+    one, other = Value(builder, a), Value(builder, b)
+    return one + other if sign == 1 else one - other
+
+
+def _summed_instead(ct: Value, terms: Value | None = None) -> Value:
+    """A sum, below its views, of other terms, or of its own: its zeros may have either sign. It
     runs in the order `lanes`, whatever axis it is over: in that, what a pair of points adds to one
     of them lies as it does for the other (see `lower.pairs`).
     """
@@ -112,15 +136,15 @@ def _of_either_sign(ct: Value) -> Value:
     while node.op not in SUMS:
         above.append(node)
         (node,) = node.args
-    summed = Value(ct.builder, node.args[0])
-    made = ct.builder.apply("sum0", summed, axis=node["axis"], order="lanes").node
+    terms = terms or Value(ct.builder, node.args[0])
+    made = ct.builder.apply("sum0", terms, axis=node["axis"], order="lanes").node
     for view in reversed(above):
         made = ct.builder.copy(view, (made,), None)
     return Value(ct.builder, made)
 
 
 def _as_term(ct: Value) -> _Term | None:
-    sign, node, along = _core(ct.node)
+    sign, node, along = core(ct.node)
     if not ct.dtype.is_float or not (node.op in SUMS or node.gate.kind == "elementwise"):
         return None
     return _Term(ct, sign, node, along)
@@ -131,152 +155,14 @@ def _preference(t: _Term) -> tuple[int, bool]:
     return (-t.node["axis"], False) if t.is_sum else (1, t.is_moved)
 
 
-def _core(node: Node) -> tuple[int, Node, IndexMap]:
-    """A value below its views and changes of sign: its sign, and where its axes are now."""
-    sign, along = 1, identity_map(node.type.rank)
-    while True:
-        gate = node.gate
-        if node.op == "neg":
-            sign = -sign
-        elif isinstance(gate, Movement) and gate.view is not None:
-            along = compose(gate.view(node), along)
-        else:
-            return sign, node, along
-        node = node.args[0]
-
-
 def _sign_between(a: _Term, b: _Term) -> int:
     """s where b is s times a; 0 where it is not known to be either."""
-    kept = _matched(a.map, b.map, range(a.value.type.rank))
+    kept = matched(a.map, b.map, range(a.value.type.rank))
     if kept is None or a.node.type.dtype is not b.node.type.dtype or a.is_sum != b.is_sum:
         return 0
     if a.is_sum:
-        axes = _with_axis(kept, a.node["axis"], b.node["axis"])
-        likeness = _Comparison().compare(a.node.args[0], b.node.args[0], axes)
+        axes = with_axis(kept, a.node["axis"], b.node["axis"])
+        likeness = Comparison().compare(a.node.args[0], b.node.args[0], axes)
     else:  # along the same axes they would be one node
-        likeness = _Comparison().compare(a.node, b.node, kept) if a.map != b.map else None
+        likeness = Comparison().compare(a.node, b.node, kept) if a.map != b.map else None
     return 0 if likeness is None else a.sign * b.sign * (likeness.sign or 1)
-
-
-def _matched(a: IndexMap, b: IndexMap, axes: Sequence[int]) -> Axes | None:
-    """Two sources seen through maps: for each axis of one the axis of the other, where `axes` says
-    the same of what they are seen as.
-    """
-    if len(a) != len(b):
-        return None
-    free, found = list(range(len(b))), []
-    for entry in a:
-        there = entry if entry.axis is None else entry._replace(axis=axes[entry.axis])
-        place = next((k for k in free if b[k] == there), None)
-        if place is None:
-            return None
-        free.remove(place)
-        found.append(place)
-    return tuple(found)
-
-
-def _with_axis(axes: Axes, a: int, b: int) -> Axes:
-    """The same of the operands of reductions over the axes a and b."""
-    moved = [k + (k >= b) for k in axes]
-    return (*moved[:a], b, *moved[a:])
-
-
-class _Comparison:
-    """Two values, operand by operand, as far down as they may differ."""
-
-    def __init__(self) -> None:
-        self.known: dict[tuple[Node, Node, Axes], Likeness | None] = {}
-        self.depth = 0
-
-    def compare(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
-        """How b, its axes numbered as `axes` says, is like a."""
-        if a is b and axes == tuple(range(len(axes))):
-            return SAME
-        key = a, b, axes
-        if key not in self.known:
-            if len(self.known) >= VISITS or self.depth >= DEPTH:
-                return None
-            self.known[key] = None  # operands never lead back here
-            self.depth += 1
-            self.known[key] = self._compared(a, b, axes)
-            self.depth -= 1
-        return self.known[key]
-
-    def _compared(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
-        if any(s != b.type.shape[k] for s, k in zip(a.type.shape, axes, strict=True)):
-            return None
-        (sign, x, along), (other, y, beyond) = _core(a), _core(b)
-        if x is not a or y is not b:
-            matched = _matched(along, beyond, axes)
-            likeness = None if matched is None else self.compare(x, y, matched)
-            return likeness and Likeness(sign * other * likeness.sign, likeness.exact)
-        if x.op != y.op or x.type.dtype is not y.type.dtype or len(x.args) != len(y.args):
-            return None
-        if is_splat(x) and is_splat(y):
-            return _of_numbers(x, y)
-        if not x.args:
-            return None
-        if x.op in REDUCTIONS:
-            return self._reduced(x, y, axes)
-        if x.gate.kind != "elementwise" or x.attrs != y.attrs:
-            return None
-        op = "square" if _is_square(x) and _is_square(y) else x.op
-        likeness = _combined(op, [self.compare(p, q, axes) for p, q in zip(x.args, y.args)])
-        if likeness is None and x.op in EXCHANGEABLE:
-            likeness = _combined(
-                x.op, [self.compare(p, q, axes) for p, q in zip(x.args, y.args[::-1])]
-            )
-            if likeness is not None and x.op == "sub":
-                likeness = Likeness(-likeness.sign, False)  # a - a is +0 either way
-        return likeness
-
-    def _reduced(self, a: Node, b: Node, axes: Axes) -> Likeness | None:
-        if dict(a.attrs).get("order") != dict(b.attrs).get("order"):
-            return None
-        likeness = self.compare(a.args[0], b.args[0], _with_axis(axes, a["axis"], b["axis"]))
-        return likeness if likeness is None or a.op in SUMS else _strictly([likeness])
-
-
-def _is_square(node: Node) -> bool:
-    return node.op == "mul" and node.args[0] is node.args[1]
-
-
-def _of_numbers(a: Node, b: Node) -> Likeness | None:
-    if a["data"] != b["data"]:
-        return None
-    return Likeness(1 if any(a["data"]) else 0, True)
-
-
-def _combined(op: str, operands: Sequence[Likeness | None]) -> Likeness | None:
-    """How two results of a gate are alike, if their operands are as said."""
-    known = [o for o in operands if o is not None]
-    if len(known) < len(operands):
-        return None
-    if op in ("add", "sub") or op in ODD:
-        return _in_common(known)
-    if op == "where":
-        return _in_common(known[1:]) if _strictly(known[:1]) else None
-    if op in PRODUCTS and (op != "div" or _strictly(known[1:])):
-        first, second = known
-        exact = first.exact and second.exact and first.sign * second.sign == 1
-        return Likeness(first.sign * second.sign, exact)
-    if op in EVEN:
-        return SAME
-    if op in COMPARISONS:
-        common = _in_common(known)
-        return SAME if common and (common.sign >= 0 or op in ("eq", "ne")) else None
-    return _strictly(known)
-
-
-def _in_common(operands: Sequence[Likeness]) -> Likeness | None:
-    """All have one sign, and so has what is linear in them."""
-    signs = {o.sign for o in operands if o.sign}
-    if len(signs) > 1:
-        return None
-    sign = signs.pop() if signs else 0
-    return Likeness(sign, sign >= 0 and all(o.exact for o in operands))
-
-
-def _strictly(operands: Sequence[Likeness]) -> Likeness | None:
-    """Any function of operands that are the same to the bit is."""
-    return SAME if all(o.exact and o.sign >= 0 for o in operands) else None
