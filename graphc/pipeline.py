@@ -71,7 +71,9 @@ class Stage:
 
 def _adjoint(graph: Graph, options: Options) -> Graph:
     from graphc.transforms.adjoint import adjoint
+    from graphc.transforms.gram import written_out
 
+    graph = written_out(graph)
     return adjoint(graph, options.wrt, options.seeds) if options.wrt else graph
 
 
@@ -121,7 +123,13 @@ def _parse_program(text: str) -> Any:
 
 STAGES = (
     Stage("trace", lambda graph, options: graph, str, _parse_graph),
-    Stage("adjoint", _adjoint, str, _parse_graph, ("graphc.transforms.adjoint",)),
+    Stage(
+        "adjoint",
+        _adjoint,
+        str,
+        _parse_graph,
+        ("graphc.transforms.adjoint", "graphc.transforms.gram"),
+    ),
     Stage("simplify", _simplify, str, _parse_graph, ("graphc.passes.simplify",)),
     Stage("fuse", _fuse, str, _parse_program, ("graphc.lower.fuse",)),
     Stage("plan", _plan, str, _parse_program, ("graphc.lower.donate", "graphc.lower.plan")),
