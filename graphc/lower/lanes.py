@@ -50,7 +50,7 @@ from graphc.lower.loops import (
 )
 from graphc.lower.pairs import pairing
 from graphc.lower.parallel import is_independent
-from graphc.lower.unroll import SHORT
+from graphc.lower.unroll import IN_A_NEST, SHORT
 
 
 def in_lanes(program: Program) -> Program:
@@ -90,8 +90,8 @@ def _adds_neighbours(loop: For) -> bool:
     )
 
 
-def _is_short(loop: For) -> bool:
-    return isinstance(loop.size, int) and loop.size <= SHORT
+def _is_short(loop: For, most: int = SHORT) -> bool:
+    return isinstance(loop.size, int) and loop.size <= most
 
 
 def _can_be_lanes(program: Program, loop: For) -> bool:
@@ -133,5 +133,6 @@ def _is_simple(program: Program, loop: For, s: Statement, around: For) -> bool:
             if isinstance(s, Store) and step == 0:
                 return False
             again = around is not loop and coefficient(s.index, around.var) != 0
-            return step in (0, 1) or not again or _is_short(around)  # else gathered again and again
+            brief = _is_short(around, IN_A_NEST)
+            return step in (0, 1) or not again or brief  # else gathered again and again
     return False

@@ -57,9 +57,9 @@ from graphc.lower.loops import (
 )
 from graphc.lower.straight import Names, Straight, renumbered
 
-SHORT = 8  # iterations up to which a loop is written out
+SHORT = 8  # iterations up to which a loop is written out,
+IN_A_NEST = 16  # or, of a nest over any number of pairs of points, over their coordinates
 MOST = 400  # statements of a loop whose inner loops have been written out
-FEW = 8  # elements of an array accumulator that may be held apart
 EXAMPLE = """program lengths(x: f64[n,3])
 sizes n
 buffer output y.out: f64[n]
@@ -114,11 +114,12 @@ def _flattened(loop: For, depth: int, names: Names) -> For | None:
     if isinstance(loop.size, int) and loop.size < _lanes(loop):
         return None
     arrays = {a.name: a for a in loop.accs if a.into}
-    kept = {id(f) for f in inner if _sums_of_columns(f, arrays)}
+    short = IN_A_NEST if depth and not isinstance(loop.size, int) else SHORT
+    kept = {id(f) for f in inner if _sums_of_columns(f, arrays, short)}
     rest = [f for f in inner if id(f) not in kept]
     if not rest or (kept and depth > 0):
         return None
-    if not all(map(_straight, rest)) or sum(map(_statements, rest)) > MOST:
+    if not all(_straight(f, short) for f in rest) or sum(map(_statements, rest)) > MOST:
         return None
     writer = Straight(names, loop.accs)
     for s in loop.body:
@@ -131,12 +132,12 @@ def _flattened(loop: For, depth: int, names: Names) -> For | None:
     return replace(loop, body=tuple(writer.statements))
 
 
-def _straight(loop: For) -> bool:
+def _straight(loop: For, short: int) -> bool:
     """Is it short, and so is all inside of it?"""
-    if not isinstance(loop.size, int) or loop.size > SHORT:
+    if not isinstance(loop.size, int) or loop.size > short:
         return False
     return all(
-        _straight(s) if isinstance(s, For) else not isinstance(s, (Scatter, Contract, Fill))
+        _straight(s, short) if isinstance(s, For) else not isinstance(s, (Scatter, Contract, Fill))
         for s in loop.body
     )
 
@@ -147,11 +148,11 @@ def _statements(loop: For) -> int:
     return int(str(loop.size)) * sum(inner)
 
 
-def _sums_of_columns(inner: For, arrays: dict[str, Acc]) -> bool:
-    """Does it add to columns that the lanes cannot be? They stay a loop over the columns."""
+def _sums_of_columns(inner: For, arrays: dict[str, Acc], few: int) -> bool:
+    """Does it add to more than a few columns, which the lanes cannot be? They stay a loop."""
     inside = (s for s, _ in walk(inner.body))
     added = [arrays[s.acc] for s in inside if isinstance(s, (Add, Step)) and s.acc in arrays]
-    return any(a.order == "chain" or not isinstance(a.size, int) or a.size > FEW for a in added)
+    return any(a.order == "chain" or not isinstance(a.size, int) or a.size > few for a in added)
 
 
 def _handed_over(body: Sequence[Statement], depth: int) -> bool:
@@ -273,7 +274,7 @@ def _apart(loop: For, names: Names) -> list[Statement]:
 def _few(acc: Acc, places: Sequence[Size]) -> bool:
     return (
         isinstance(acc.size, int)
-        and 0 < acc.size <= FEW
+        and 0 < acc.size <= IN_A_NEST
         and sorted(map(str, places)) == sorted(map(str, range(acc.size)))
     )
 

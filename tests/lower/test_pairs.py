@@ -103,6 +103,14 @@ def test_an_energy_alone(float_, isa):
     assert_same_bits(energy_of(float_), lambda n: (points(n, 3, float_),), numbers, (), isa)
 
 
+@pytest.mark.parametrize("d", [9, 16])
+@FLOATS
+def test_many_coordinates(float_, d):
+    """They are written out, too, and their sums do not all fit into registers."""
+    make, numbers = (lambda n: (points(n, d, float_),)), sizes(float_)[::5]
+    assert_same_bits(energy_of(float_, d), make, numbers, ("x",))
+
+
 @FLOATS
 def test_sums_of_all_kinds(float_):
     """Of what is the same for both and of what is not, with masses and a factor from outside. An
