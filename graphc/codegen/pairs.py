@@ -248,7 +248,12 @@ class PairsOfBlocks(Visits):
             with fn.when(is_leaf):
                 before = fn.do(f"mul i64 {fn.do(f'sub i64 {u}, 1')}, {LEAF}")
                 j = fn.do(f"add i64 {head}, {before}")
-                self._leaf_of_columns(between, first_a, fn.do(f"add i64 {first_b}, {j}"), sums, j)
+                rows, columns = (
+                    fn.do(f"add i64 {f}, {k}") for f, k in ((first_a, start), (first_b, j))
+                )
+                of_rows, of_columns = (fn.do(f"lshr i64 {k}, {bits_of(LEAF)}") for k in (j, start))
+                others = fn.do(f"add i64 {j}, {COLUMNS}")
+                self.leaf(rows, columns, (sums, others), (of_rows, of_columns))
             to = fn.do(f"select i1 {is_leaf}, i64 {start}, i64 {stop}")
             fn.loop(start, to, 1, [], lambda i, _: row(i, is_first, is_last))
             return []
@@ -276,25 +281,6 @@ class PairsOfBlocks(Visits):
             return []
 
         fn.loop("0", fn.do(f"add i64 {last}, 1"), 1, [], unit)
-
-    def _leaf_of_columns(
-        self, between: tuple[str, str], first_a: str, columns: str, mine: str, j: str
-    ) -> None:
-        """Rows with a leaf of columns, which begins with the j-th."""
-        fn, own = self.fn, self.own
-        others = fn.do(f"add i64 {j}, {COLUMNS}")
-
-        def some(i: str, _: object) -> list[str]:
-            of_rows, of_columns = (fn.do(f"lshr i64 {k}, {bits_of(LEAF)}") for k in (j, i))
-            row = fn.do(f"sub i64 {i}, {between[0]}")
-            sums = fn.do(f"add i64 {mine}, {row}"), others
-            self.leaf(fn.do(f"add i64 {first_a}, {i}"), columns, sums, (of_rows, of_columns))
-            return []
-
-        fn.loop(*between, self.rows, [], some)
-        if self.rows < LEAF:
-            last = fn.do(f"sub i64 {between[1]}, 1")
-            own.end_of_square(last, *(fn.do(f"add i64 {others}, {k}") for k in range(LEAF)))
 
     def _square(self, rows: str, columns: str, mine: str, i: str, j: str) -> None:
         fn, own = self.fn, self.own

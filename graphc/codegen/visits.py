@@ -1,9 +1,9 @@
 """Vectors of points as lanes, and others as columns, one after the other (see `codegen.pairs`).
 
-Columns come a square at a time, as many as there are lanes, or in whole leaves of the lanes' sums, which then wait in
-registers. With AVX-512, the vectors of a whole leaf of rows are visited with a column before the next one, so that the
-column's sums, too, are in registers, and a processor that looks 100 instructions ahead finds enough that need not wait.
-A long body is cut, and each piece of it but the last runs over all columns of a leaf (`codegen.chains`).
+Columns come a square at a time, as many as there are lanes, or in whole leaves of the lanes' sums. Then a leaf of vectors
+of rows is visited with a column before the next one, so that the sums of both wait in registers, and a processor that
+looks 100 instructions ahead finds enough that need not wait. A long body is cut, and each piece of it but the last runs
+over all columns of a leaf (`codegen.chains`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from graphc.lower.pairs import Pairing
 if TYPE_CHECKING:
     from graphc.codegen.writer import KernelWriter
 
-ABREAST = 2  # vectors of rows in one, where there are registers for it
-
 
 @dataclass
 class Visit:
@@ -37,11 +35,9 @@ class Visit:
     step: int  # and from one column's to the next
 
 
-def rows_at_once(fn: Function, sums: int) -> int:
-    """The vectors of rows that are visited with a column: their sums and its own are in registers, if these suffice."""
-    if not fn.module.avx512:
-        return 1
-    return LEAF if (LEAF + 1) * sums <= 20 else ABREAST
+def abreast(fn: Function) -> int:
+    """Vectors of rows in one, in all pieces but the last, where there are registers for it."""
+    return 2 if fn.module.avx512 else 1
 
 
 class Visits(LanesLoop):
@@ -55,7 +51,6 @@ class Visits(LanesLoop):
         self.found, self.inner = found, found.inner
         self.dtype = self.inner.accs[0].dtype
         self.lanes = self.width = lane_count(loop)
-        self.rows = rows_at_once(writer.fn, len(self.inner.accs))
         self.outside: dict[str, Known] = {}  # values from before the loop
         self.memory: dict[str, str] = {}  # of pieces: all rows' vectors for each column of a leaf
         self.added = {s.acc: s.values[0] for s in self.inner.body if isinstance(s, Add)}
@@ -90,20 +85,20 @@ class Visits(LanesLoop):
             fn.loop("0", str(self.lanes), 1, [], lambda c, _, piece=piece: column(piece, c))
 
     def leaf(self, rows: str, columns: str, sums: tuple[str, str], t: tuple[str, str]) -> None:
-        """Vectors of rows, all of them points, with a leaf of columns: it is leaf number t of the rows' sums. Where the
-        rows are a leaf of the columns', it has a number, too.
+        """A leaf of vectors of rows, all of them points, with a leaf of columns: the number that it has among those of the
+        rows' sums, and of the columns'.
         """
         fn, own = self.fn, self.own
         mine, others = sums
         fixed, pieces = self._in_pieces_of(self._with_columns())
         *early, last = pieces
         self.mask = ""
-        abreast = min(self.rows, ABREAST)
+        together = abreast(fn)
 
         def some_rows(r: str, _: object) -> list[str]:
             vectors = fn.do(f"add i64 {rows}, {r}")
             kept = fn.do(f"mul i64 {r}, {LEAF * self.lanes}")
-            visit = self._begin(fixed, vectors, columns, abreast, kept, abreast)
+            visit = self._begin(fixed, vectors, columns, together, kept, together)
             for piece in early:
 
                 def column(c: str, _: object, piece: Piece = piece) -> list[str]:
@@ -114,38 +109,32 @@ class Visits(LanesLoop):
             return []
 
         if early:
-            fn.loop("0", str(self.rows), abreast, [], some_rows)
+            fn.loop("0", str(LEAF), together, [], some_rows)
         visits = []
-        for r in range(self.rows):
-            kept = str(r // abreast * abreast * LEAF * self.lanes + r % abreast)
+        for r in range(LEAF):
+            kept = str(r // together * together * LEAF * self.lanes + r % together)
             vector = fn.do(f"add i64 {rows}, {r}")
-            visits.append(self._begin(fixed, vector, columns, 1, kept, abreast))
+            visits.append(self._begin(fixed, vector, columns, 1, kept, together))
+        count, taken, signs = len(own.accs), self._taken(), self._signs()
 
         def square_of_slot(k: str, square: str, totals: list[str]) -> list[str]:
             c = fn.do(f"add i64 {fn.do(f'mul i64 {square}, {self.lanes}')}, {k}")
-            column = fn.do(f"add i64 {others}, {square}")
-            total = own.nothing() if self.rows == LEAF else own.leaf_so_far(column, k)
-            after = []
+            total, after = own.nothing(), []
             for r, visit in enumerate(visits):
                 self._through(visit, last, c)
-                before = totals[r * len(own.accs) : (r + 1) * len(own.accs)]
+                before = totals[r * count : (r + 1) * count]
                 after += own.added(before, self._values(visit, self.added))
-                total = own.added(total, self._values(visit, self._taken()), self._signs())
-            if self.rows == LEAF:
-                own.push(column, k, total, t[1])
-            else:
-                own.keep(column, k, total)
+                total = own.added(total, self._values(visit, taken), signs)
+            own.push(fn.do(f"add i64 {others}, {square}"), k, total, t[1])
             return after
 
-        start = [(own.type, value) for value in own.nothing()] * self.rows
+        start = [(own.type, value) for value in own.nothing()] * LEAF
 
         def slot(k: str, _: object) -> list[str]:
-            leaves = fn.loop(
-                "0", str(LEAF), 1, start, lambda q, totals: square_of_slot(k, q, totals)
-            )
-            for r in range(self.rows):
+            leaves = fn.loop("0", str(LEAF), 1, start, lambda q, v: square_of_slot(k, q, v))
+            for r in range(LEAF):
                 row = fn.do(f"add i64 {mine}, {r}")
-                own.push(row, k, leaves[r * len(own.accs) : (r + 1) * len(own.accs)], t[0])
+                own.push(row, k, leaves[r * count : (r + 1) * count], t[0])
             return []
 
         fn.loop("0", str(self.lanes), 1, [], slot)
@@ -206,7 +195,7 @@ class Visits(LanesLoop):
 
     def _kept(self, v: Visit, name: str, c: str) -> str:
         if name not in self.memory:
-            self.memory[name] = self.fn.alloca(self.own.type, LEAF * self.lanes * self.rows)
+            self.memory[name] = self.fn.alloca(self.own.type, LEAF * LEAF * self.lanes)
         at = self.fn.do(f"add i64 {self.fn.do(f'mul i64 {c}, {v.step}')}, {v.first}")
         return self.own.vector(self.memory[name], at)
 
@@ -231,4 +220,4 @@ class Visits(LanesLoop):
         ]
 
 
-__all__ = ["Visit", "Visits", "rows_at_once"]
+__all__ = ["Visit", "Visits", "abreast"]

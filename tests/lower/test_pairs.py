@@ -7,7 +7,6 @@ import pytest
 
 import graphc
 from graphc.codegen import visits
-from graphc.gates.reduction import LEAF
 from graphc.ir.types import f32, f64
 from graphc.lower.loop_text import parse_program
 from graphc.lower.loops import For, walk
@@ -77,11 +76,10 @@ def test_an_energy_and_its_forces(float_, isa):
     )
 
 
-@pytest.mark.parametrize("rows", [2, LEAF], ids="{} rows".format)
 @FLOATS
-def test_rows_at_once(float_, rows, monkeypatch):
+def test_two_vectors_of_rows_in_one(float_, monkeypatch):
     """As with AVX-512, on any processor."""
-    monkeypatch.setattr(visits, "rows_at_once", lambda fn, sums: rows)
+    monkeypatch.setattr(visits, "abreast", lambda fn: 2)
 
     @graphc.graph
     def energy(x: float_["n", 2], mass: float_["n"]):
