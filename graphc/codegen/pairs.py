@@ -1,6 +1,6 @@
 """Loops of the mode `pairs`: the pairs of two blocks of points are visited once, for the sums of both blocks.
 
-Points come in blocks of 2^k, four blocks at most. A part of the work is a pair of blocks (a, b), a <= b, and that a
+Points come in blocks of 2^k, four blocks at most, or two for no more than two threads. A part of the work is a pair of blocks (a, b), a <= b, and that a
 square of as many points as a vector has lanes, one after the other:
 
     for some vectors of rows i of a, for as many columns j of b:
@@ -21,7 +21,7 @@ from graphc.codegen import accumulators as accs
 from graphc.codegen.lanes import LanesLoop, LaneSum
 from graphc.codegen.llvm import Function, register
 from graphc.codegen.own_sums import Layout, OwnSums, PartialSums, shifted_up
-from graphc.codegen.parallel import parallel, portion, used_inside
+from graphc.codegen.parallel import parallel, portion, threads, used_inside
 from graphc.codegen.state import FIRST, Known
 from graphc.codegen.visits import Visits
 from graphc.gates.reduction import LEAF, lanes_of
@@ -30,6 +30,7 @@ from graphc.lower.loops import Acc, For
 from graphc.lower.pairs import (
     BLOCKS,
     COLUMNS,
+    IN_TWO,
     MOST,
     REAL,
     UNUSED,
@@ -50,15 +51,19 @@ if TYPE_CHECKING:
 
 def bits_of_block(fn: Function, n: Size, points: str, dtype: DType) -> str:
     """k, where blocks have 2^k of so many points; 0 where they are too few or too many for pairs of blocks."""
+    all_threads = fn.do(f"call i64 @{threads(fn.module)}(ptr %args)")
+    more = fn.do(f"icmp ule i64 {all_threads}, 2")
+    more = fn.do(f"and i1 {more}, {fn.do(f'icmp ule i64 {points}, {IN_TWO}')}")
+    extra = fn.do(f"zext i1 {more} to i64")
     if isinstance(n, int):
-        return str((n - 1).bit_length() - (BLOCKS - 1).bit_length())
+        return fn.do(f"add i64 {(n - 1).bit_length() - (BLOCKS - 1).bit_length()}, {extra}")
     count = fn.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
     zeros = fn.do(f"call i64 @{count}(i64 {fn.do(f'sub i64 {points}, 1')}, i1 false)")
     bits = fn.do(f"sub i64 {64 - (BLOCKS - 1).bit_length()}, {zeros}")
     least = least_points(dtype)
     above = fn.do(f"sub i64 {points}, {least}")
     inside = fn.do(f"icmp ule i64 {above}, {MOST - least}")
-    return fn.do(f"select i1 {inside}, i64 {bits}, i64 0")
+    return fn.do(f"select i1 {inside}, i64 {fn.do(f'add i64 {bits}, {extra}')}, i64 0")
 
 
 def bits_of(power: int) -> int:

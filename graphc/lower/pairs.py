@@ -38,6 +38,7 @@ from graphc.ir.types import (
     size_bits,
     size_floordiv,
     size_max,
+    size_min,
 )
 from graphc.lower.loops import (
     Add,
@@ -60,6 +61,9 @@ from graphc.lower.parallel import cost
 
 BLOCKS = 4  # of points at most, so that there are few partial sums, and pairs of blocks for threads
 MOST = 8192  # points, beyond which the partial sums would take more than a few megabytes
+# Points up to which two threads, or one, take two blocks alone: half as much goes from one to the
+# other, which takes long where they share no cache.
+IN_TWO = MOST // 2
 # A thread's sums: those of a leaf of rows, some that nobody reads, and from there on columns'.
 REAL, UNUSED, COLUMNS = 0, LEAF, LEAF + 1
 WORTH = 2, 3  # the share of the work that is saved at least, as a fraction
@@ -358,8 +362,9 @@ def row_stride(n: Size, dtype: DType) -> Size:
 
 
 def block_vectors(n: Size, dtype: DType) -> Size:
-    """At least the vectors of a block: blocks are the least power of two of which 4 are enough."""
-    return size_floordiv(2 * n, BLOCKS * lanes_of(dtype)) + LEAF
+    """At least the vectors of a block: the least power of two of which 4 are enough, or 2."""
+    points = size_max(size_min(n, IN_TWO), size_floordiv(2 * n, BLOCKS))
+    return size_floordiv(points, lanes_of(dtype)) + LEAF
 
 
 def levels(n: Size, dtype: DType) -> Size:
@@ -368,7 +373,7 @@ def levels(n: Size, dtype: DType) -> Size:
 
 
 __all__ = [
-    "BLOCKS", "COLUMNS", "EXAMPLE", "MOST", "REAL", "UNUSED", "Pairing",
+    "BLOCKS", "COLUMNS", "EXAMPLE", "IN_TWO", "MOST", "REAL", "UNUSED", "Pairing",
     "block_vectors", "components", "in_pairs", "is_paired", "least_points", "levels", "own_name",
     "pairing", "pairs_name", "partial_sums", "row_stride",
 ]  # fmt: skip
