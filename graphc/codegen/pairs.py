@@ -51,19 +51,25 @@ if TYPE_CHECKING:
 
 def bits_of_block(fn: Function, n: Size, points: str, dtype: DType) -> str:
     """k, where blocks have 2^k of so many points; 0 where they are too few or too many for pairs of blocks."""
-    all_threads = fn.do(f"call i64 @{threads(fn.module)}(ptr %args)")
-    more = fn.do(f"icmp ule i64 {all_threads}, 2")
-    more = fn.do(f"and i1 {more}, {fn.do(f'icmp ule i64 {points}, {IN_TWO}')}")
-    extra = fn.do(f"zext i1 {more} to i64")
-    if isinstance(n, int):
-        return fn.do(f"add i64 {(n - 1).bit_length() - (BLOCKS - 1).bit_length()}, {extra}")
-    count = fn.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
-    zeros = fn.do(f"call i64 @{count}(i64 {fn.do(f'sub i64 {points}, 1')}, i1 false)")
-    bits = fn.do(f"sub i64 {64 - (BLOCKS - 1).bit_length()}, {zeros}")
     least = least_points(dtype)
+    if isinstance(n, int):
+        bits = str((n - 1).bit_length() - (BLOCKS - 1).bit_length())
+    else:
+        count = fn.module.intrinsic("llvm.ctlz.i64", "i64", ("i64", "i1"))
+        zeros = fn.do(f"call i64 @{count}(i64 {fn.do(f'sub i64 {points}, 1')}, i1 false)")
+        bits = fn.do(f"sub i64 {64 - (BLOCKS - 1).bit_length()}, {zeros}")
+    few = fn.do(f"icmp ule i64 {fn.do(f'call i64 @{threads(fn.module)}(ptr %args)')}, 2")
+    over = fn.do(f"sub i64 {points}, {2 * least}")
+    for_two = fn.do(f"icmp ule i64 {over}, {IN_TWO - 2 * least}")
+    # The second block should not be much smaller than the first.
+    even = fn.do(f"icmp uge i64 {fn.do(f'mul i64 {points}, 2')}, {fn.do(f'shl i64 5, {bits}')}")
+    for_two = fn.do(f"and i1 {for_two}, {fn.do(f'and i1 {few}, {even}')}")
+    bits = fn.do(f"add i64 {bits}, {fn.do(f'zext i1 {for_two} to i64')}")
+    if isinstance(n, int):
+        return bits
     above = fn.do(f"sub i64 {points}, {least}")
     inside = fn.do(f"icmp ule i64 {above}, {MOST - least}")
-    return fn.do(f"select i1 {inside}, i64 {fn.do(f'add i64 {bits}, {extra}')}, i64 0")
+    return fn.do(f"select i1 {inside}, i64 {bits}, i64 0")
 
 
 def bits_of(power: int) -> int:

@@ -24,7 +24,8 @@ AROUND = (-1, 0, 1, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 100)
 def sizes(float_):
     """Below and above the least number of points, whole blocks and others."""
     least = least_points(float_)
-    return [1, 33, *(least + k for k in AROUND), 2 * least - 1, 2 * least, 2 * least + 9]
+    around = [least + k for k in AROUND]
+    return [1, 33, *around, 2 * least - 1, 2 * least, 2 * least + 9, 3 * least - 5]
 
 
 def points(n, d, float_, seed=0):
