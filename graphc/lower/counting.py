@@ -388,16 +388,18 @@ class Counter:
         var: str = "",
     ) -> None:
         """Statements of the loop over `var` inside, done `turns` times for a vector; those that no
-        iteration of it changes, `before` times. Sums in lanes over a loop inside are in memory."""
+        iteration of it changes, `before` times. Sums in lanes over a loop inside are in memory, but
+        not those over pairs."""
         loops = [s for s, _ in walk((loop,)) if isinstance(s, For)]
-        names = {a.name for s in loops for a in s.accs if s is loop or a.order != "lanes"}
+        slots = {id(s) for s in loops if s is not loop and not self._is_paired(s)}
+        names = {a.name for s in loops for a in s.accs if a.order != "lanes" or id(s) not in slots}
         for s in body:
             if isinstance(s, For):
                 inner = turns * self.size(s.size)
                 self.counts["scalar"] += 2 * inner
                 rest = self._after_once(loop, s, inner, turns, width)
                 self._in_all_lanes(loop, rest, inner, turns, width, s.var)
-                self._counters(s, inner, turns)
+                self._counters(s, inner, turns, together=True)
                 continue
             fixed = var and isinstance(s, Load) and coefficient(s.index, var) == 0
             count = before if fixed else turns
@@ -407,24 +409,31 @@ class Counter:
         self, loop: For, inner: For, turns: int, before: int, width: int
     ) -> Sequence[Statement]:
         """The statements but those that are computed once for two iterations, which it counts."""
-        if inner.mode != "pairs":
+        if not self._is_paired(inner):
             return inner.body
         found = pairing(loop)
         assert found is not None
-        if not least_points(inner.accs[0].dtype) <= self.size(inner.size) <= MOST:
-            return inner.body
         once = [s for s in (*inner.body, *found.mirrored) if not isinstance(s, Add)]
         self._in_all_lanes(loop, once, turns // 2, before, width, inner.var)
         return [s for s in inner.body if isinstance(s, Add)]
 
-    def _counters(self, loop: For, turns: int, times: int) -> None:
-        """What sums do besides adding in so many iterations of `times` runs of a loop."""
+    def _is_paired(self, loop: For) -> bool:
+        """Are so many points visited in pairs?"""
+        paired = loop.mode == "pairs"
+        return paired and least_points(loop.accs[0].dtype) <= self.size(loop.size) <= MOST
+
+    def _counters(self, loop: For, turns: int, times: int, together: bool = False) -> None:
+        """What sums do besides adding in so many iterations of `times` runs of a loop. Where they
+        enter their counters together, one of them asks where for all, which then load and add."""
+        asked = 0
         for acc in loop.accs:
             if acc.order == "any" or not acc.dtype.is_float:
                 self.counts["fold"] += times
-            else:
-                self.counts["leaf"] += -(-turns // (BLOCK if acc.order == "chain" else LEAF))
-                self.counts["tree"] += times
+                continue
+            leaves = -(-turns // (BLOCK if acc.order == "chain" else LEAF))
+            asked, first = asked or leaves, not asked
+            self.counts["leaf" if first or not together else "vector"] += leaves
+            self.counts["tree"] += times
 
     # -- loops in blocks ---------------------------------------------------------------------------
 
