@@ -82,6 +82,8 @@ class VectorLoop:
         self.width = width or self._width()
         self.bases: dict[int, str] = {}  # statement position -> address at iteration 0
         self.steps: dict[int, str] = {}
+        self.fixed: dict[str, str] = {}  # numbers that no iteration changes
+        self.in_a_row: set[int] = set()  # accesses at such numbers: elements lie beside each other
         self.left = ""  # lanes that are in use, where there is a mask
         self.once = WrittenOnce(self)
         self.pieces: Pieces | None = None  # of a body too long for one function
@@ -385,6 +387,8 @@ class VectorLoop:
                 continue
             if isinstance(s, (Load, Store, Scatter)):
                 self._prepare_access(position, s.buffer, s.index, s)
+            elif isinstance(s, Index):
+                self._prepare_index(s)
             elif (
                 isinstance(s, (Add, Step))
                 and kernel.sums.get(s.acc) is not None
@@ -410,14 +414,31 @@ class VectorLoop:
         self.steps[position] = kernel.size(step)
         if buffer in kernel.slot_of:
             return
-        self.bases[position] = kernel.address(buffer, self.at_first(index))
+        base = self.bases[position] = kernel.address(buffer, self.at_first(index))
+        at = s.at if isinstance(s, (Load, Scatter)) else ()
+        if at and step == 1 and all(value in self.fixed for value, _ in at):
+            ty = MEMORY[kernel.buffer(buffer).type.dtype.name]
+            for value, stride in at:
+                offset = self.fn.do(f"mul i64 {self.fixed[value]}, {kernel.size(stride)}")
+                base = self.fn.do(f"getelementptr {ty}, ptr {base}, i64 {offset}")
+            self.bases[position] = base
+            self.in_a_row.add(position)
         if isinstance(s, Store) and not s.only and step == 1:
             self.streams.add(position, s)
         if isinstance(s, Load) and step == 0 and not s.at and not s.only:
-            value = kernel.load(self.bases[position], s.dtype)
-            kernel.known[s.name] = Known(
-                self.fn.spread(value, s.dtype, self.width), s.dtype, self.width
-            )
+            self._fix(s.name, kernel.load(self.bases[position], s.dtype), s.dtype)
+
+    def _fix(self, name: str, value: str, dtype: DType) -> None:
+        self.fixed[name] = value
+        wide = self.fn.spread(value, dtype, self.width)
+        self.kernel.known[name] = Known(wide, dtype, self.width)
+
+    def _prepare_index(self, s: Index) -> None:
+        """One that no iteration changes is checked once."""
+        outer = self.kernel.known.get(s.value)
+        value = self.fixed.get(s.value, outer.register if outer and outer.width == 1 else "")
+        if value:
+            self._fix(s.name, self.kernel.checked_index(value, s.size, 1, ""), i64)
 
     def at_first(self, index: Size) -> Size:
         """An index at the loop's first iteration."""
@@ -513,6 +534,8 @@ class VectorLoop:
             case Store():
                 where = self._where(mask, s.only)
                 self.store(self.addresses(position, (), i), kernel.known[s.value], where)
+            case Index() if s.name in self.fixed:
+                pass
             case Index():
                 index = kernel.checked_index(kernel.known[s.value].register, s.size, width, mask)
                 kernel.known[s.name] = Known(index, i64, width)
@@ -601,7 +624,7 @@ class VectorLoop:
         """Where the vector at iteration i lies, as `vector_memory` says."""
         fn, width, step = self.fn, self.width, self.steps[position]
         ty = self.memory_type(position)
-        if not at and step == "1":
+        if step == "1" and (not at or position in self.in_a_row):
             return fn.do(f"getelementptr {ty}, ptr {self.bases[position]}, i64 {i}")
         if not at and step == "-1":
             last = fn.do(f"sub i64 {1 - width}, {i}")

@@ -8,12 +8,13 @@ import os
 import numpy as np
 import pytest
 
+import graphc
 from graphc.codegen import written_once
 from graphc.codegen.target import host
 from graphc.codegen.written_once import WrittenOnce
 from graphc.ir.graph import Builder
 from graphc.ir.reference import run_graph
-from graphc.ir.types import DTYPES
+from graphc.ir.types import DTYPES, f64, i64
 from graphc.lower.loop_text import parse_program
 from graphc.lower.plan import plan
 from graphc.pipeline import Options, run_stages
@@ -124,3 +125,34 @@ def test_nothing_beside_the_arrays_is_touched(touching):
                         assert same(a, b)
 
     in_a_child(work)
+
+
+@pytest.mark.parametrize("d", [3, 16, 21, "d"])
+def test_rows_at_an_index_are_loaded_and_stored_as_they_lie(d):
+    """A row of an embedding, and what is added to it: one index for all lanes, checked once."""
+
+    @graphc.graph
+    def factors(u: f64[40, d], v: f64["m", d], i: i64["n"], j: i64["n"]):
+        return ((u[i] * v[j]).sum(axis=1) ** 2).sum()
+
+    compiled = graphc.compile(factors, wrt=("u", "v"))
+    text = compiled.stages["emit"]
+    if d != 3:  # few columns are no lanes
+        assert "masked.gather" not in text and "masked.scatter" not in text
+    r = np.random.default_rng(0)
+    width = d if isinstance(d, int) else 37
+    for n in (0, 1, 5, 300):
+        u, v = r.normal(size=(40, width)), r.normal(size=(7, width))
+        i, j = r.integers(-40, 40, n), r.integers(-7, 7, n)
+        value, gradients = compiled.value_and_grad(u, v, i, j)
+        dots = (u[i] * v[j]).sum(axis=1)
+        np.testing.assert_allclose(value, (dots**2).sum(), rtol=1e-12)
+        by_u, by_v = np.zeros_like(u), np.zeros_like(v)
+        np.add.at(by_u, i, 2 * dots[:, None] * v[j])
+        np.add.at(by_v, j, 2 * dots[:, None] * u[i])
+        np.testing.assert_allclose(gradients[0], by_u, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(gradients[1], by_v, rtol=1e-10, atol=1e-12)
+        if n:
+            i[-1] = 40
+            with pytest.raises(IndexError, match="40"):
+                compiled.value_and_grad(u, v, i, j)
