@@ -61,6 +61,7 @@ class Group:
 def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     from graphc.lower.abreast import rows_abreast
     from graphc.lower.planes import in_planes
+    from graphc.lower.recompute import recomputed
     from graphc.lower.scatters import scatters_apart
     from graphc.lower.schedule import scheduled
     from graphc.lower.statements import Writer
@@ -72,6 +73,10 @@ def fuse(graph: Graph, skip: frozenset[str] = frozenset()) -> Program:
     if "fuse" not in skip:
         tasks = stencils(tasks)
     top = _groups(tasks, 0, fused="fuse" not in skip)
+    if "fuse" not in skip and len(top) > 1:
+        left = recomputed(tasks, {t: i for i, group in enumerate(top) for t in group.tasks})
+        if len(left) < len(tasks):
+            tasks, top = left, _groups(left, 0)
     storage = _Storage(graph, tasks, top)
     writer = Writer(storage)
     kernels = tuple(

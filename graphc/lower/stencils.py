@@ -103,17 +103,17 @@ class _Finder:
         """A task is cheap if all is that it is made from, down to what lies in memory anyway."""
         if task.output or (task.kind == "memory" and not _is_padded(task)):
             return
-        rank = len(_loops(task))
+        rank = len(loops_of(task))
         if task.kind not in ("elementwise", "memory") or not rank:
             return
-        if task.kind == "elementwise" and not _is_cheap(task):
+        if task.kind == "elementwise" and not is_cheap(task):
             return
         found: set[Task] = {task}
         for access in task.operands():
             base = access.base
             if access.reshaped:
                 return
-            if isinstance(base, Node) or len(_loops(base)) < rank:
+            if isinstance(base, Node) or len(loops_of(base)) < rank:
                 continue
             if base in self.below:
                 found |= self.below[base]
@@ -156,7 +156,7 @@ class _Finder:
             return False
         if any(r.kind not in ("elementwise", "reduce", "fma", "scan") for r, _ in places):
             return False
-        if not all(_is_along(task, reader, along) for reader, along in places):
+        if not all(is_along(task, reader, along) for reader, along in places):
             return False
         return task.kind == "memory" or any(_is_shift(task, r, along) for r, along in places)
 
@@ -180,7 +180,7 @@ class _Finder:
         for task in again:
             at = first(task)
             times = len({along for _, along in self.places[task]})
-            more = _operations(task) * (times - 1) if task.kind == "elementwise" else 0
+            more = operations(task) * (times - 1) if task.kind == "elementwise" else 0
             groups.setdefault(at, {})[task] = more
             arrays[at] = arrays.get(at, 0) + (task not in below)
         return [g for at, g in groups.items() if sum(g.values()) > CHEAP * arrays[at]]
@@ -192,11 +192,11 @@ def _code(task: Task) -> Sequence[Instruction]:
     return gate.node_body(task.node).code
 
 
-def _is_cheap(task: Task) -> bool:
+def is_cheap(task: Task) -> bool:
     return len(_code(task)) <= PLAIN
 
 
-def _operations(task: Task) -> int:
+def operations(task: Task) -> int:
     """How many it takes, loads apart that do not walk along memory."""
     made = sum(ROOT if i.op in ("div", "sqrt") else i.op != "const" for i in _code(task))
     return made + GATHER * sum(map(partial(_is_strided, len(task.domain) - 1), task.reads))
@@ -255,9 +255,9 @@ def _large(size: Size) -> Size:
     return total
 
 
-def _is_along(made: Task, reader: Task, along: IndexMap) -> bool:
+def is_along(made: Task, reader: Task, along: IndexMap) -> bool:
     """Is it read by a loop of as many axes, each at its own element or at a shift?"""
-    if len(reader.domain) != len(_loops(made)):
+    if len(reader.domain) != len(loops_of(made)):
         return False
     return all(
         e.axis is None if p == UNIT else e.axis == p and e.step == 1
@@ -265,16 +265,16 @@ def _is_along(made: Task, reader: Task, along: IndexMap) -> bool:
     )
 
 
-def _loops(task: Task) -> tuple[Size, ...]:
+def loops_of(task: Task) -> tuple[Size, ...]:
     """The sizes of the loops that a value has."""
     return tuple([s for s in task.type.shape if s != 1])
 
 
 def _is_shift(made: Task, reader: Task, along: IndexMap) -> bool:
     """Is it read at other elements than the reader's own, or by a loop of another size?"""
-    if made.kind in ("scatter", "contract") or not _is_along(made, reader, along):
+    if made.kind in ("scatter", "contract") or not is_along(made, reader, along):
         return False
-    sizes = _loops(made)
+    sizes = loops_of(made)
     if any(isinstance(s, int) and s <= SHORT for s, t in zip(sizes, reader.domain) if s != t):
         return False
     return any(
@@ -326,4 +326,4 @@ def _may_widen(task: Task) -> bool:
     return task.kind == "elementwise"
 
 
-__all__ = ["stencils"]
+__all__ = ["CHEAP", "is_along", "is_cheap", "loops_of", "operations", "stencils"]
