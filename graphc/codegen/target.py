@@ -25,7 +25,7 @@ class Target:
 
     @property
     def avx512(self) -> bool:
-        """Whether the instructions of `codegen.avx512` are there."""
+        """Are there vectors of 64 bytes, masks of a bit for each lane, and what comes with them?"""
         return {"+avx512f", "+avx512dq", "+avx512vl"} <= set(self.features.split(","))
 
     @property

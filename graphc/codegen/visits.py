@@ -60,8 +60,8 @@ class Visits(LanesLoop):
         return self.fn.do(f"select i1 {smaller}, i64 {a}, i64 {b}")
 
     def square(self, rows: str, columns: str, sums: tuple[str, str], count: str = "") -> None:
-        """A vector of rows, some of which may be none, and as many columns as it has lanes, of which so many are added to
-        the sums of the rows; so many others, and those of the columns if there are any.
+        """A vector of rows, whose last lanes may be no points, with as many columns as there are lanes. `sums` are the
+        vectors of own sums that rows and columns add to; if the columns have none, the first `count` of them are added.
         """
         fn, own = self.fn, self.own
         mine, others = sums
@@ -85,8 +85,8 @@ class Visits(LanesLoop):
             fn.loop("0", str(self.lanes), 1, [], lambda c, _, piece=piece: column(piece, c))
 
     def leaf(self, rows: str, columns: str, sums: tuple[str, str], t: tuple[str, str]) -> None:
-        """A leaf of vectors of rows, all of them points, with a leaf of columns: the number that it has among those of the
-        rows' sums, and of the columns'.
+        """A leaf of vectors of rows, all of them points, with a leaf of columns, which is leaf number t[0] of the rows'
+        sums, and t[1] of the columns'. `sums` are the first vectors of own sums of both.
         """
         fn, own = self.fn, self.own
         mine, others = sums

@@ -32,6 +32,8 @@ from graphc.lower.tasks import UNIT, Access, Task
 SMALL = 4096  # elements that are near for whoever reads them
 OFTEN = 24  # operations that all readers do at most
 
+Readers = Sequence[tuple[Task, Access]]
+
 
 @dataclass(frozen=True)
 class _Chain:
@@ -53,10 +55,15 @@ def recomputed(tasks: Sequence[Task], kernels: Mapping[Task, int]) -> list[Task]
     for task in tasks:
         chains[task] = _chain(task, chains, stored)
     again: set[Task] = set()
-    for task in reversed(tasks):
+    total: dict[Task | Node, int] = {}  # operations from what is in memory
+    for task in tasks:
         chain = chains[task]
-        if chain is not None and task in stored and _pays(task, chain, readers, kernels):
+        if chain is None or task not in stored:
+            continue
+        all_in_all = chain.operations + sum(total.get(a, 0) for a in chain.arrays)
+        if all_in_all <= CHEAP and _pays(task, chain, all_in_all, readers[task], readers):
             again |= chain.tasks
+            total[task] = all_in_all
     kept = [t for t in tasks if t not in again]
     for task in again:
         task.again = True
@@ -100,15 +107,16 @@ def _walked(access: Access) -> set[int]:
 def _pays(
     task: Task,
     chain: _Chain,
-    readers: Mapping[Task, Sequence[tuple[Task, Access]]],
-    kernels: Mapping[Task, int],
+    all_in_all: int,
+    mine: Readers,
+    readers: Mapping[Task, Readers],
 ) -> bool:
+    """Do few read it, each at its own element, and is what they read instead no larger?"""
     sizes = loops_of(task)
     whole = product(sizes)
     if isinstance(whole, int) and whole <= SMALL:
         return False
-    mine = readers[task]
-    if len(mine) * chain.operations > OFTEN:
+    if len(mine) * all_in_all > OFTEN:
         return False
     for reader, access in mine:
         if reader.kind not in ("elementwise", "reduce", "fma"):

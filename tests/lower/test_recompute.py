@@ -54,6 +54,21 @@ def test_gates_with_long_bodies_and_what_needs_two_arrays_go_through_memory():
     assert len(arrays_of(two_arrays, ())) == 1
 
 
+def test_of_a_long_chain_some_are_kept():
+    """None is more than a dozen operations away from what is in memory."""
+
+    @graphc.graph
+    def chain(x: f64["n", "m"]):
+        e = x
+        for k in range(24):
+            e = e * e + float(k)
+        return (e - e.mean(axis=0)).max(axis=1).sum()
+
+    program = parse_program(graphc.compile(chain, wrt="x").stages["fuse"])
+    kept = [b for b in program.buffers if b.role == "temp" and b.type.rank > 1]
+    assert 3 <= len(kept) <= 6
+
+
 def test_small_arrays_go_through_memory():
     assert len(arrays_of(columns(shape=(20, 30)), ())) > 0
 

@@ -279,7 +279,9 @@ def test_long_chains_are_made_once():
         return ((e[1:] - e[:-1]) ** 2).sum()
 
     graph = gradient(chain, f64["n"])
-    assert sum(len(loop.body) for loop in loops_of(graph)) < 600
+    # 60 steps, and three statements for each of their partials; what the second loop makes again
+    # of the steps is not made at both shifts.
+    assert sum(len(loop.body) for loop in loops_of(graph)) < 11 * 60
     check(graph, compile_graph(graph), {"n": 100})
 
 
