@@ -425,15 +425,15 @@ class Counter:
     def _counters(self, loop: For, turns: int, times: int, together: bool = False) -> None:
         """What sums do besides adding in so many iterations of `times` runs of a loop. Where they
         enter their counters together, one of them asks where for all, which then load and add."""
-        asked = 0
+        first = True
         for acc in loop.accs:
             if acc.order == "any" or not acc.dtype.is_float:
                 self.counts["fold"] += times
                 continue
             leaves = -(-turns // (BLOCK if acc.order == "chain" else LEAF))
-            asked, first = asked or leaves, not asked
             self.counts["leaf" if first or not together else "vector"] += leaves
             self.counts["tree"] += times
+            first = False
 
     # -- loops in blocks ---------------------------------------------------------------------------
 

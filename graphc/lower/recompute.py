@@ -83,14 +83,13 @@ def _chain(task: Task, chains: Mapping[Task, _Chain | None], stored: set[Task]) 
         if isinstance(base, Node):
             if base.op == "input" and len(_walked(access)) == rank:
                 arrays.add(base)
-        elif len(loops_of(base)) == rank and (base in stored or base.kind != "elementwise"):
-            if base not in stored:
-                return None
+        elif len(loops_of(base)) < rank:
+            continue
+        elif base in stored:
             arrays.add(base)
-        elif len(loops_of(base)) == rank:
-            below = chains.get(base)
-            if below is None:
-                return None
+        elif (below := chains.get(base)) is None:
+            return None
+        else:
             tasks |= below.tasks
             arrays |= below.arrays
             total += below.operations

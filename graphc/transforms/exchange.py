@@ -55,7 +55,8 @@ class _Term(NamedTuple):
 
 
 def shared(cotangents: Sequence[Value]) -> list[Value]:
-    """The cotangents, with those that equal others replaced by these."""
+    """The cotangents, with those that equal others replaced by these, and sums over exchanged axes
+    that do not put into one."""
     if len(cotangents) < 2:
         return list(cotangents)
     found = {i: t for i, ct in enumerate(cotangents) if (t := _as_term(ct)) is not None}
@@ -98,18 +99,18 @@ def _in_one(ct: Value, a: _Term, b: _Term) -> Value | None:
         return None
     if of_b.op == "neg":
         sign, of_b = -sign, of_b.args[0]
-    terms = _with_mirrored(ct.builder, of_a, of_b, sign, axes)
+    terms = _with_mirrored(Mirror(ct.builder, *exchanged), of_a, of_b, sign, axes)
     return None if terms is None else _summed_instead(ct, terms)
 
 
-def _with_mirrored(builder: Builder, a: Node, b: Node, sign: int, axes: Axes) -> Value | None:
+def _with_mirrored(mirror: Mirror, a: Node, b: Node, sign: int, axes: Axes) -> Value | None:
     """a, and `sign` times b with its axes exchanged; of one product, the factor that is alike is
     taken once.
     """
-    mirror = Mirror(builder, *(k for k, axis in enumerate(axes) if k != axis))
+    builder = mirror.builder
     if a is b and a.op in ("mul", "mul0"):
         for place in (1, 0):
-            likeness = Comparison().compare(a.args[place], a.args[place], axes)
+            likeness = mirror.comparison.compare(a.args[place], a.args[place], axes)
             other = a.args[1 - place]
             mirrored = mirror.of(other) if likeness else None
             if likeness and mirrored is not None:

@@ -25,14 +25,14 @@ from graphc.gates.movement import IndexMap, Movement
 from graphc.gates.reduction import Reduction
 from graphc.ir.graph import Builder, Node, Value, reachable
 from graphc.ir.types import Size
-from graphc.transforms.likeness import Axes, Comparison
+from graphc.transforms.likeness import Axes, Comparison, core
 
 SHORT = 8  # operations of a gate that may be there twice
 MOST = 64  # operations on arrays, likewise
 
 
 class Mirror:
-    """Values with the axes i and j exchanged, and how many operations these take."""
+    """Values with the axes i and j exchanged."""
 
     def __init__(self, builder: Builder, i: int, j: int) -> None:
         self.builder, self.axes = builder, (i, j)
@@ -75,8 +75,9 @@ class Mirror:
     def _seen(self, node: Node, along: IndexMap, i: int, j: int) -> Node | None:
         """A view of what it shows, if that has both axes; else along the other of the two."""
         (source,) = node.args
-        places = [next((k for k, e in enumerate(along) if e.axis == axis), None) for axis in (i, j)]
-        first, second = places
+        first, second = (
+            next((k for k, e in enumerate(along) if e.axis == axis), None) for axis in (i, j)
+        )
         if first is None or second is None:
             if self._waits(node, node.type.shape[i]):
                 return None
@@ -89,9 +90,8 @@ class Mirror:
 
     def _waits(self, node: Node, size: Size) -> bool:
         """Is it known only after a pass over pairs?"""
-        while isinstance(node.gate, Movement) and node.gate.view is not None:
-            (node,) = node.args
-        return any(n.type.shape.count(size) > 1 for n in reachable([node]))
+        _, source, _ = core(node)
+        return any(n.type.shape.count(size) > 1 for n in reachable([source]))
 
 
 def _exchanged(rank: int, i: int, j: int) -> Axes:
